@@ -1,0 +1,85 @@
+//! Takes the fields of a JSON object one by one and gathers everything that is wrong with them.
+
+use serde_json::{Map, Value};
+
+use super::FieldError;
+
+/// The fields of a request's body that have not been read yet, and the errors found so far.
+pub(super) struct Fields {
+    unread: Map<String, Value>,
+    known: Vec<&'static str>,
+    errors: Vec<FieldError>,
+}
+
+impl Fields {
+    pub(super) fn new(body: Map<String, Value>) -> Self {
+        Self { unread: body, known: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Takes the field and parses it. `None` when it is absent or wrong; what is wrong is remembered.
+    pub(super) fn take<T>(&mut self, name: &'static str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
+        self.known.push(name);
+        let value = self.unread.remove(name)?;
+        parse(value).map_err(|detail| self.fail(name, detail)).ok()
+    }
+
+    pub(super) fn fail(&mut self, name: &str, detail: impl Into<String>) {
+        self.errors.push(FieldError::at(name, detail));
+    }
+
+    /// Whether the field was in the body and was wrong.
+    pub(super) fn failed(&self, name: &str) -> bool {
+        let pointer = FieldError::at(name, "").pointer;
+        self.errors.iter().any(|error| error.pointer == pointer)
+    }
+
+    /// Every error, the fields that nobody asked for included.
+    pub(super) fn into_errors(mut self) -> Vec<FieldError> {
+        let known = self.known.join(", ");
+        for name in self.unread.keys() {
+            let shown: String = name.chars().take(64).collect();
+            self.errors.push(FieldError::at(&shown, format!("unknown field; the fields are {known}")));
+        }
+        self.errors
+    }
+}
+
+/// A word for a value's type, and for a number or a short text the value itself, to say what came.
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) if text.len() <= 32 => format!("{text:?}"),
+        Value::String(text) => format!("a string of {} bytes", text.len()),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// Parses a string of at most `max_chars` characters.
+pub(super) fn text(max_chars: usize) -> impl Fn(Value) -> Result<String, String> {
+    move |value| match value {
+        Value::String(text) => {
+            let chars = text.chars().count();
+            if chars <= max_chars { Ok(text) } else { Err(format!("must have at most {max_chars} characters, got {chars}")) }
+        }
+        other => Err(format!("must be a string of at most {max_chars} characters, got {}", describe(&other))),
+    }
+}
+
+/// Parses a whole number from `min` to `max`.
+pub(super) fn integer(min: u64, max: u64) -> impl Fn(Value) -> Result<u64, String> {
+    move |value| match value.as_u64() {
+        Some(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("must be a whole number from {min} to {max}, got {}", describe(&value))),
+    }
+}
+
+/// Parses a number from `min` to `max`.
+pub(super) fn number(min: f64, max: f64) -> impl Fn(Value) -> Result<f64, String> {
+    move |value| match value.as_f64() {
+        Some(number) if (min..=max).contains(&number) => Ok(number),
+        _ => Err(format!("must be a number from {min} to {max}, got {}", describe(&value))),
+    }
+}

@@ -1,0 +1,29 @@
+//! The parameters of a picture as text, in the format that AUTOMATIC1111 writes and that picture tools read.
+
+use std::fmt::Write;
+
+use super::GenerationRequest;
+
+/// The `parameters` text of picture `index` of a request: everything that made it, and nothing else, so that equal requests give
+/// equal files.
+pub fn infotext(request: &GenerationRequest, index: u32) -> String {
+    let mut text = request.prompt.clone();
+    if let Some(negative) = &request.negative_prompt {
+        let _ = write!(text, "\nNegative prompt: {negative}");
+    }
+    let _ = write!(
+        text,
+        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+        request.num_inference_steps,
+        request.scheduler,
+        request.guidance_scale,
+        request.image_seed(index),
+        request.width,
+        request.height,
+        request.model
+    );
+    if let Some(img2img) = &request.img2img {
+        let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
+    }
+    text
+}

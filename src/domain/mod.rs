@@ -1,0 +1,22 @@
+//! The words of the house: what a request, a job, a status, an event and a model are.
+//!
+//! Pure: no I/O, no async, no tensors. Every other room imports this one and it imports none of them.
+
+mod error;
+mod event;
+mod fields;
+mod infotext;
+mod job;
+mod model;
+mod picture;
+mod request;
+mod scheduler;
+
+pub use error::{FieldError, JobError};
+pub use event::{Event, EventId, Preview, Progress};
+pub use infotext::infotext;
+pub use job::{Job, JobId, JobImage, JobStatus, Timings};
+pub use model::{ModelInfo, find_model};
+pub use picture::{InputPicture, PictureError, PictureFormat, PictureRef, decode_rgb, encode_png, sha256_hex};
+pub use request::{GenerationRequest, Img2Img, MAX_SEED, Submission};
+pub use scheduler::{SchedulerAlgorithm, SchedulerName};

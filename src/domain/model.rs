@@ -1,0 +1,39 @@
+//! What a model can do: the facts that a request is parsed against.
+
+use serde::Serialize;
+
+use super::SchedulerName;
+
+/// The public face of a loaded model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelInfo {
+    /// The name that requests use.
+    pub name: String,
+    /// The width that the model was trained for, in pixels.
+    pub default_width: u32,
+    /// The height that the model was trained for, in pixels.
+    pub default_height: u32,
+    /// Widths and heights must be multiples of this many pixels (the VAE's factor).
+    pub size_multiple: u32,
+    /// The smallest width and height, in pixels.
+    pub min_size: u32,
+    /// The largest width and height, in pixels.
+    pub max_size: u32,
+    /// The guidance scale of a request that names none.
+    pub default_guidance_scale: f64,
+    /// The scheduler of a request that names none.
+    pub default_scheduler: SchedulerName,
+}
+
+impl ModelInfo {
+    /// The largest legal size that is no larger than `pixels`; the smallest legal size if there is none.
+    pub fn fit_to_grid(&self, pixels: u32) -> u32 {
+        let fitted = pixels.min(self.max_size) / self.size_multiple * self.size_multiple;
+        fitted.max(self.min_size)
+    }
+}
+
+/// Finds a model by the name that a request gives.
+pub fn find_model<'a>(models: &'a [ModelInfo], name: &str) -> Option<&'a ModelInfo> {
+    models.iter().find(|model| model.name == name)
+}

@@ -1,0 +1,5 @@
+//! Easel
+pub mod config;
+pub mod dispatch;
+pub mod domain;
+pub mod telemetry;

@@ -1,0 +1,100 @@
+//! Logs and metrics. A leaf: every room may call it and it calls none.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Seconds, from a cheap store call to a long picture.
+const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
+const CANVASES: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0];
+
+/// Every metric of the server. No label has a value that a client chooses.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// Jobs that wait.
+    pub queue_depth: IntGauge,
+    /// Seconds from a job's POST to its claim.
+    pub queue_wait_seconds: Histogram,
+    /// Canvases on the device.
+    pub device_canvases: IntGauge,
+    /// Canvases that shared a UNet call.
+    pub step_canvases: Histogram,
+    /// Seconds of a UNet call with its scheduler step.
+    pub step_seconds: Histogram,
+    /// Seconds of a job by stage: queue, encode, denoise, decode, store.
+    pub stage_seconds: HistogramVec,
+    /// Jobs that ended, by status.
+    pub jobs_total: IntCounterVec,
+    /// Jobs that were accepted.
+    pub jobs_accepted_total: IntCounter,
+    /// Previews that were dropped because nobody could take them in time.
+    pub previews_dropped_total: IntCounter,
+    /// HTTP responses by method, route pattern and status.
+    pub http_requests_total: IntCounterVec,
+    /// Seconds to the response's head, by method and route pattern.
+    pub http_request_seconds: HistogramVec,
+}
+
+impl Metrics {
+    /// Registers every metric in a registry of its own.
+    ///
+    /// # Errors
+    /// When two metrics have the same name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            queue_depth: IntGauge::new("easel_queue_depth", "Jobs that wait")?,
+            queue_wait_seconds: histogram("easel_queue_wait_seconds", "Seconds from a job's POST to its claim", &SECONDS)?,
+            device_canvases: IntGauge::new("easel_device_canvases", "Canvases on the device")?,
+            step_canvases: histogram("easel_step_canvases", "Canvases that shared a UNet call", &CANVASES)?,
+            step_seconds: histogram("easel_step_seconds", "Seconds of a UNet call with its scheduler step", &SECONDS)?,
+            stage_seconds: histograms("easel_stage_seconds", "Seconds of a job by stage", &["stage"])?,
+            jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
+            jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,
+            previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
+            http_requests_total: counters("easel_http_requests_total", "HTTP responses", &["method", "route", "status"])?,
+            http_request_seconds: histograms("easel_http_request_seconds", "Seconds to the response's head", &["method", "route"])?,
+            registry,
+        };
+        metrics.register()?;
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        let registry = &self.registry;
+        registry.register(Box::new(self.queue_depth.clone()))?;
+        registry.register(Box::new(self.queue_wait_seconds.clone()))?;
+        registry.register(Box::new(self.device_canvases.clone()))?;
+        registry.register(Box::new(self.step_canvases.clone()))?;
+        registry.register(Box::new(self.step_seconds.clone()))?;
+        registry.register(Box::new(self.stage_seconds.clone()))?;
+        registry.register(Box::new(self.jobs_total.clone()))?;
+        registry.register(Box::new(self.jobs_accepted_total.clone()))?;
+        registry.register(Box::new(self.previews_dropped_total.clone()))?;
+        registry.register(Box::new(self.http_requests_total.clone()))?;
+        registry.register(Box::new(self.http_request_seconds.clone()))
+    }
+
+    /// Every metric in the Prometheus text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        String::from_utf8(text).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+}
+
+fn histogram(name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, prometheus::Error> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))
+}
+
+fn histograms(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, prometheus::Error> {
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)
+}
+
+fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), labels)
+}
