@@ -2,4 +2,5 @@
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod store;
 pub mod telemetry;
