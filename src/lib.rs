@@ -1,4 +1,5 @@
 //! Easel
+pub mod api;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
