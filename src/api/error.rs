@@ -146,3 +146,73 @@ impl IntoResponse for ApiError {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::Value;
+
+    use super::*;
+
+    const OPENAPI: &str = include_str!("../../openapi.yaml");
+
+    fn every_error() -> Vec<ApiError> {
+        let unavailable = StoreError::Unavailable("password=secret".to_owned());
+        vec![
+            ApiError::MalformedJson("expected value".to_owned()),
+            ApiError::BrokenBody("closed".to_owned()),
+            ApiError::NoSuchRoute,
+            ApiError::MethodNotAllowed,
+            ApiError::BodyTimeout { seconds: 1 },
+            ApiError::BodyTooLarge { max: 1 },
+            ApiError::UnsupportedMediaType("none".to_owned()),
+            ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::UploadsBusy,
+            ApiError::Dispatch(DispatchError::UnknownJob),
+            ApiError::Dispatch(DispatchError::UnknownPicture(1)),
+            ApiError::Dispatch(DispatchError::QueueFull { retry_after: std::time::Duration::ZERO }),
+            ApiError::Dispatch(DispatchError::Draining),
+            ApiError::Dispatch(DispatchError::Store(unavailable)),
+            ApiError::Panicked("secret".to_owned()),
+            ApiError::Internal("secret".to_owned()),
+        ]
+    }
+
+    async fn problem_of(error: &ApiError) -> Value {
+        let body = to_bytes(error.problem("r-1").into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_problem_is_described_in_the_contract() {
+        for error in every_error() {
+            let problem = problem_of(&error).await;
+            let code = problem["code"].as_str().unwrap();
+            assert_eq!(problem["type"], format!("urn:easel:problem:{code}"));
+            for described in [format!("urn:easel:problem:{code}"), format!("            - {code}\n")] {
+                assert!(OPENAPI.contains(&described), "{described}");
+            }
+            assert!(OPENAPI.contains(problem["title"].as_str().unwrap()), "{problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_error_tells_nothing_of_what_is_inside() {
+        for error in every_error() {
+            let problem = problem_of(&error).await;
+            assert_eq!(problem.get("detail").is_none(), problem["status"].as_u64() >= Some(500), "{problem}");
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn whoever_should_come_back_is_told_when_and_never_at_once() {
+        for error in every_error() {
+            let status = error.row().status.as_u16();
+            let response = error.into_response();
+            let seconds = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().parse::<u64>().unwrap());
+            assert_eq!(seconds.is_some(), [429, 503].contains(&status), "{status}");
+            assert!(seconds != Some(0));
+        }
+    }
+}
