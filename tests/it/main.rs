@@ -1,4 +1,7 @@
-//! Easel's rooms and the whole of it, through their public doors.
+//! The integration tests: one binary, so that it links once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod golden;
+mod pictures;
+mod requests;
 mod store;
