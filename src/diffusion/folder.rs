@@ -101,7 +101,7 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("solver_order", &[Value::from(1), Value::from(2)]),
         ("variance_type", &[null, Value::from("fixed_small"), Value::from("fixed_large")]),
     ];
-    read_config(&folder.join("scheduler/scheduler_config.json"), &supported)
+    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

@@ -19,6 +19,9 @@ use super::error::LoadError;
 /// How CLIP cuts a text into words; transformers' `CLIPConverter`.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// What CLIP's vocabulary writes at the end of a word.
+const END_OF_WORD: &str = "</w>";
+
 /// Turns a prompt into token ids.
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
@@ -67,8 +70,12 @@ impl ClipTokenizer {
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
         let cut = &words[kept..];
-        let truncated = if cut.is_empty() { None } else { Some(self.tokenizer.decode(cut, true)?) };
+        let truncated = if cut.is_empty() { None } else { Some(self.text_of(cut)?) };
         Ok(Tokens { ids, truncated })
+    }
+
+    fn text_of(&self, ids: &[u32]) -> Result<String, tokenizers::Error> {
+        Ok(self.tokenizer.decode(ids, true)?.replace(END_OF_WORD, " ").trim().to_owned())
     }
 }
 
@@ -132,7 +139,7 @@ fn from_vocabulary(folder: &Path) -> Result<Tokenizer, LoadError> {
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
         .unk_token("<|endoftext|>".to_owned())
         .continuing_subword_prefix(String::new())
-        .end_of_word_suffix("</w>".to_owned())
+        .end_of_word_suffix(END_OF_WORD.to_owned())
         .build()
         .map_err(invalid)?;
     let mut tokenizer = Tokenizer::new(bpe);

@@ -78,7 +78,7 @@ pub struct SchedulerConfig {
     pub trained_betas: Option<Vec<f64>>,
     pub prediction_type: PredictionType,
     pub timestep_spacing: Option<TimestepSpacing>,
-    pub steps_offset: usize,
+    pub steps_offset: Option<usize>,
     pub rescale_betas_zero_snr: bool,
     pub clip_sample: Option<bool>,
     pub clip_sample_range: f64,
@@ -108,7 +108,7 @@ impl Default for SchedulerConfig {
             trained_betas: None,
             prediction_type: PredictionType::Epsilon,
             timestep_spacing: None,
-            steps_offset: 0,
+            steps_offset: None,
             rescale_betas_zero_snr: false,
             clip_sample: None,
             clip_sample_range: 1.0,
@@ -132,6 +132,18 @@ impl Default for SchedulerConfig {
 impl SchedulerConfig {
     pub(super) fn with_karras(&self) -> Self {
         Self { use_karras_sigmas: true, ..self.clone() }
+    }
+
+    /// What diffusers' Stable Diffusion pipelines put right in configs that were written before the keys had their meaning: a
+    /// `steps_offset` that is there is 1, and a `clip_sample` that is there is false.
+    #[must_use]
+    pub fn corrected(self) -> Self {
+        Self { steps_offset: self.steps_offset.map(|_| 1), clip_sample: self.clip_sample.map(|_| false), ..self }
+    }
+
+    /// The distance of leading timesteps from 0.
+    pub(super) fn offset(&self) -> usize {
+        self.steps_offset.unwrap_or(0)
     }
 
     /// Dynamic thresholding, if it is on.

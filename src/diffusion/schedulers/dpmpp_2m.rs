@@ -62,7 +62,7 @@ fn spaced(config: &SchedulerConfig, trained: &[f64], steps: usize) -> Vec<f64> {
         }
         TimestepSpacing::Leading => {
             let ratio = last / (steps + 1);
-            leading(ratio, steps, ratio + config.steps_offset)
+            leading(ratio, steps, ratio + config.offset())
         }
         TimestepSpacing::Trailing => trailing(last, config.num_train_timesteps, steps),
     }

@@ -79,7 +79,7 @@ pub(super) fn timesteps(config: &SchedulerConfig, spacing: TimestepSpacing, step
     let trained = config.num_train_timesteps;
     match spacing {
         TimestepSpacing::Linspace => linspace(0.0, (trained - 1) as f64, steps).into_iter().rev().collect(),
-        TimestepSpacing::Leading => leading(trained / steps, steps, config.steps_offset),
+        TimestepSpacing::Leading => leading(trained / steps, steps, config.offset()),
         TimestepSpacing::Trailing => trailing(trained, trained, steps),
     }
 }
