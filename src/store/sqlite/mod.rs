@@ -8,7 +8,7 @@ mod end;
 mod open;
 mod rows;
 
-use std::{fs::File, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, Transaction};
@@ -26,8 +26,7 @@ pub use open::{SchemaVersion, migrate};
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
-    /// Locked for as long as the store lives; the system unlocks it when the process dies.
-    _lock: File,
+    _lock: open::Lock,
 }
 
 impl SqliteStore {

@@ -50,7 +50,7 @@ pub async fn migrate(url: &str) -> Result<Vec<SchemaVersion>, StoreError> {
 pub(super) struct Database {
     path: PathBuf,
     pub(super) writer: SqlitePool,
-    pub(super) lock: File,
+    pub(super) lock: Lock,
 }
 
 pub(super) async fn database(url: &str) -> Result<(Database, Vec<SchemaVersion>), StoreError> {
@@ -103,13 +103,24 @@ fn place(path: &Path) -> Result<PathBuf, StoreError> {
     Ok(path.file_name().map_or(folder.clone(), |name| folder.join(name)))
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+/// Keeps other processes away from a database, until it is dropped or the process dies.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file unlocks it too, but not while a child process that is just being started has a copy of it.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(path: &Path) -> Result<Lock, StoreError> {
     let mut lock_path = path.as_os_str().to_owned();
     lock_path.push(".lock");
     let failed = |error| unavailable(format!("the lock file {} cannot be made: {error}", Path::new(&lock_path).display()));
     let file = File::options().create(true).write(true).truncate(false).open(&lock_path).map_err(failed)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(path.display().to_string())),
         Err(TryLockError::Error(error)) => Err(failed(error)),
     }

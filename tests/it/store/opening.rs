@@ -30,6 +30,15 @@ async fn a_database_serves_one_store_at_a_time() {
     assert_eq!(store.queue().await.unwrap(), [id]);
 }
 
+#[tokio::test]
+async fn a_relative_path_starts_at_the_working_folder() {
+    let folder = TestStore::new().await.close().await;
+    let to_root = "../".repeat(std::env::current_dir().unwrap().components().count());
+    let store = SqliteStore::open(&url(&folder).replace(":///", &format!("://{to_root}"))).await.unwrap();
+    assert!(matches!(SqliteStore::open(&url(&folder)).await, Err(StoreError::Locked(_))));
+    store.ping().await.unwrap();
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_link_to_a_database_finds_the_same_lock() {

@@ -16,8 +16,8 @@ async fn a_job_comes_back_as_it_was_stored() {
     let store = TestStore::new().await;
     let picture = encode_png(&image::RgbImage::new(64, 72), None).unwrap();
     let mut stored = job_of(json!({
-        "prompt": "a red house, \"quoted\" and 赤い家", "negative_prompt": "", "guidance_scale": 7.3, "num_images": 3,
-        "image": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, picture), "strength": 0.35,
+        "prompt": "a red house, \"quoted\" and 赤い家", "negative_prompt": "", "guidance_scale": 6.3730269999999996, "num_images": 3,
+        "image": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, picture), "strength": 0.9402539999999999,
         "metadata": {"order": "17"},
     }));
     stored.created_at = "2026-01-02T03:04:05.000000001Z".parse().unwrap();
