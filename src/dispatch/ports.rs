@@ -2,11 +2,7 @@
 //!
 //! The rooms behind the doors (`diffusion`, `store`) implement these traits and know nothing of each other.
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;

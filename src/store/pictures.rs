@@ -1,0 +1,103 @@
+//! Picture files in an object store; today a folder of local files.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
+use url::Url;
+
+use super::{make_folder, unavailable};
+use crate::dispatch::ports::{PictureKey, PictureStore, StoreError};
+
+/// Lies in the folder from the first start on. When it is gone, this is not our folder any more: its disk was unmounted, say.
+const MARKER: &str = ".easel";
+
+/// Picture files in a folder.
+///
+/// A file is written under a temporary name, synced to the disk and then renamed, so that it is there whole or not at all. What a
+/// crash leaves of a temporary file has a name that no key gives.
+#[derive(Debug)]
+pub struct ObjectPictures {
+    objects: Box<dyn ObjectStore>,
+    place: String,
+}
+
+impl ObjectPictures {
+    /// Opens the folder that `url` names, a path or `file:///absolute/path`, and makes it when it is not there.
+    ///
+    /// # Errors
+    /// When `url` is of another kind, or the folder cannot be made or written.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let folder = folder(url)?;
+        let place = folder.display().to_string();
+        make_folder(&folder).map_err(|error| unavailable(format!("the picture folder {place} cannot be made: {error}")))?;
+        let objects = LocalFileSystem::new_with_prefix(&folder)
+            .map_err(|error| unavailable(format!("the picture folder {place} cannot be opened: {error}")))?
+            .with_fsync(true);
+        let pictures = Self { objects: Box::new(objects), place };
+        pictures
+            .objects
+            .put(&ObjectPath::from(MARKER), Bytes::from_static(b"Pictures of Easel\n").into())
+            .await
+            .map_err(|error| pictures.failed("cannot be written", &error))?;
+        Ok(pictures)
+    }
+
+    fn failed(&self, what: &str, error: &ObjectError) -> StoreError {
+        unavailable(format!("the picture folder {} {what}: {error}", self.place))
+    }
+}
+
+#[async_trait]
+impl PictureStore for ObjectPictures {
+    async fn put(&self, key: &PictureKey, bytes: Bytes) -> Result<(), StoreError> {
+        let path = object_path(key)?;
+        self.objects.put(&path, bytes.into()).await.map_err(|error| self.failed("cannot be written", &error))?;
+        Ok(())
+    }
+
+    async fn get(&self, key: &PictureKey) -> Result<Option<Bytes>, StoreError> {
+        let object = match self.objects.get(&object_path(key)?).await {
+            Err(ObjectError::NotFound { .. }) => return Ok(None),
+            found => found.map_err(|error| self.failed("cannot be read", &error))?,
+        };
+        object.bytes().await.map(Some).map_err(|error| self.failed("cannot be read", &error))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let marker = ObjectPath::from(MARKER);
+        self.objects.head(&marker).await.map(drop).map_err(|error| self.failed("does not answer", &error))
+    }
+}
+
+/// The folder that a setting names.
+fn folder(url: &str) -> Result<PathBuf, StoreError> {
+    let allowed = "[pictures] url must be a folder's path or file:///absolute/path";
+    match url.split_once("://") {
+        None if url.is_empty() => Err(unavailable(format!("{allowed}, and is empty"))),
+        None => Ok(PathBuf::from(url)),
+        Some(("file", _)) => Url::parse(url)
+            .ok()
+            .and_then(|parsed| parsed.to_file_path().ok())
+            .ok_or_else(|| unavailable(format!("{allowed}, got {url:?}"))),
+        // The rest of such a URL may hold a password.
+        Some((scheme, _)) => Err(unavailable(format!("{allowed}; {scheme}:// is not supported"))),
+    }
+}
+
+/// A key's place. Keys come from parsed requests and ids, and are checked once more because they become file names.
+fn object_path(key: &PictureKey) -> Result<ObjectPath, StoreError> {
+    match key {
+        PictureKey::Input { sha256 } if is_sha256(sha256) => Ok(ObjectPath::from_iter(["inputs", sha256])),
+        PictureKey::Input { sha256 } => Err(unavailable(format!("{sha256:?} is not a SHA-256 in lower-case hexadecimal"))),
+        PictureKey::Output { job, index } => {
+            let (job, file) = (job.to_string(), format!("{index}.png"));
+            Ok(ObjectPath::from_iter(["pictures", &job, &file]))
+        }
+    }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}

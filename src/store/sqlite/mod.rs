@@ -1,0 +1,159 @@
+//! Jobs in one SQLite file, which one process has for itself.
+//!
+//! There is one write connection, whose transactions begin as writers, and a few read connections. A commit is on the disk before it
+//! is answered.
+
+mod claim;
+mod end;
+mod open;
+mod rows;
+
+use std::{fs::File, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{Sqlite, SqlitePool, Transaction};
+
+use super::unavailable;
+use crate::{
+    dispatch::ports::{Cancellation, ClaimOutcome, JobCounts, JobStore, Lease, Renewal, Settlement, StoreError},
+    domain::{Job, JobId},
+};
+
+pub use open::{SchemaVersion, migrate};
+
+/// The jobs of one server, in a SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    /// Locked for as long as the store lives; the system unlocks it when the process dies.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the database that `url` names (`sqlite://relative/path.db` or `sqlite:///absolute/path.db`), makes it when it is not
+    /// there, and brings its tables up to date.
+    ///
+    /// Nobody else has the file, so whoever held leases in it is dead: they are void from now on, and the next
+    /// [`JobStore::recover`] takes their jobs back.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has the file; [`StoreError::Unavailable`] when it cannot be opened, is damaged
+    /// or was written by a newer version. A file that is refused is left as it is.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let (database, _) = open::database(url).await?;
+        let readers = database.readers().await?;
+        let store = Self { writer: database.writer, readers, _lock: database.lock };
+        store.void_leases().await?;
+        Ok(store)
+    }
+
+    /// Closes the connections, which folds the write-ahead log into the database file. Skipping this loses nothing.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn void_leases(&self) -> Result<(), StoreError> {
+        let voided = sqlx::query("UPDATE jobs SET lease_expires_at = 0 WHERE status = 'running'")
+            .execute(&self.writer)
+            .await
+            .map_err(unavailable)?
+            .rows_affected();
+        if voided > 0 {
+            tracing::warn!(jobs = voided, "the server did not stop in order; the jobs that ran then will run again");
+        }
+        Ok(())
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        // A transaction that begins as a reader and then writes can fail half-way, when another has written in between.
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)
+    }
+}
+
+async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
+    transaction.commit().await.map_err(unavailable)
+}
+
+#[async_trait]
+impl JobStore for SqliteStore {
+    async fn insert(&self, job: &Job, capacity: u64) -> Result<(), StoreError> {
+        let stored = sqlx::query(
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id) SELECT ?, ?, ?, ?, ?
+             WHERE (SELECT count(*) FROM jobs WHERE status = 'queued') < ?",
+        )
+        .bind(job.id.to_string())
+        .bind(rows::time(job.created_at))
+        .bind(rows::json(&job.request)?)
+        .bind(rows::json(&job.warnings)?)
+        .bind(&job.request_id)
+        .bind(i64::try_from(capacity).unwrap_or(i64::MAX))
+        .execute(&self.writer)
+        .await
+        .map_err(unavailable)?;
+        if stored.rows_affected() == 0 { Err(StoreError::QueueFull { capacity }) } else { Ok(()) }
+    }
+
+    async fn get(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let row = sqlx::query("SELECT * FROM jobs WHERE id = ?").bind(id.to_string()).fetch_optional(&self.readers).await;
+        row.map_err(unavailable)?.as_ref().map(rows::job).transpose()
+    }
+
+    async fn queue(&self) -> Result<Vec<JobId>, StoreError> {
+        let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM jobs WHERE status = 'queued' ORDER BY seq")
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        ids.iter().map(|id| id.parse().map_err(|error| unavailable(format!("the job id {id:?} cannot be read: {error}")))).collect()
+    }
+
+    async fn queue_position(&self, id: JobId) -> Result<Option<u64>, StoreError> {
+        sqlx::query_scalar(
+            "SELECT (SELECT count(*) FROM jobs AS ahead WHERE ahead.status = 'queued' AND ahead.seq <= jobs.seq)
+             FROM jobs WHERE id = ? AND status = 'queued'",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable)
+    }
+
+    async fn counts(&self) -> Result<JobCounts, StoreError> {
+        let (queued, running) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM jobs WHERE status = 'queued'), (SELECT count(*) FROM jobs WHERE status = 'running')",
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        Ok(JobCounts { queued, running })
+    }
+
+    async fn claim(&self, worker: &str, ttl: Duration, device_is_empty: bool) -> Result<ClaimOutcome, StoreError> {
+        self.claim_next(worker, ttl, device_is_empty).await
+    }
+
+    async fn renew(&self, leases: &[Lease], ttl: Duration) -> Result<Renewal, StoreError> {
+        self.renew_all(leases, ttl).await
+    }
+
+    async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Job, StoreError> {
+        self.end_claimed(lease, settlement).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        self.give_back(lease).await
+    }
+
+    async fn cancel(&self, id: JobId) -> Result<Option<Cancellation>, StoreError> {
+        self.cancel_any(id).await
+    }
+
+    async fn recover(&self, max_attempts: u32) -> Result<Vec<Job>, StoreError> {
+        self.take_back(max_attempts).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1 FROM jobs LIMIT 1").fetch_optional(&self.readers).await.map(drop).map_err(unavailable)
+    }
+}

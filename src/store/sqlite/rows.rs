@@ -1,0 +1,92 @@
+//! Jobs to columns and back.
+
+use std::{fmt::Display, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use super::unavailable;
+use crate::{
+    dispatch::ports::StoreError,
+    domain::{Job, JobStatus, Timings},
+};
+
+/// A time as the database keeps it: exact, and of one length so that texts sort as times do.
+pub(super) fn time(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+pub(super) fn json(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(unavailable)
+}
+
+/// Reads a row of all columns.
+pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
+    Ok(Job {
+        id: required(row, "id", str::parse)?,
+        status: required(row, "status", JobStatus::from_str)?,
+        created_at: required(row, "created_at", str::parse)?,
+        started_at: optional(row, "started_at", str::parse)?,
+        finished_at: optional(row, "finished_at", str::parse)?,
+        request: required(row, "request", from_json)?,
+        warnings: required(row, "warnings", from_json)?,
+        images: required(row, "images", from_json)?,
+        error: optional(row, "error", from_json)?,
+        attempts: row.try_get("attempts").map_err(unavailable)?,
+        timings: optional(row, "timings", from_json)?.unwrap_or_default(),
+        cancel_requested: row.try_get("cancel_requested").map_err(unavailable)?,
+        request_id: row.try_get("request_id").map_err(unavailable)?,
+    })
+}
+
+fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+fn required<T, E: Display>(row: &SqliteRow, column: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, StoreError> {
+    optional(row, column, parse)?.ok_or_else(|| unreadable(row, column, "it is empty"))
+}
+
+fn optional<T, E: Display>(
+    row: &SqliteRow,
+    column: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<Option<T>, StoreError> {
+    let text: Option<&str> = row.try_get(column).map_err(unavailable)?;
+    text.map(parse).transpose().map_err(|problem| unreadable(row, column, problem))
+}
+
+fn unreadable(row: &SqliteRow, column: &str, problem: impl Display) -> StoreError {
+    let id: &str = row.try_get("id").unwrap_or("without an id");
+    unavailable(format!("the {column} of job {id} cannot be read: {problem}"))
+}
+
+/// Ends a job without a worker's help.
+pub(super) fn end_now(job: &mut Job, status: JobStatus) {
+    let now = Timestamp::now();
+    let total_ms = now.duration_since(job.created_at).as_secs_f64() * 1e3;
+    job.status = status;
+    job.finished_at = Some(now);
+    job.timings = Timings { total_ms: total_ms.max(0.0), ..Timings::default() };
+}
+
+/// Writes how a job ended. The caller has made sure, in the same transaction, that it has the right to.
+pub(super) async fn write_end(connection: &mut SqliteConnection, job: &Job) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET status = ?, finished_at = ?, warnings = ?, images = ?, error = ?, timings = ?,
+                         worker_id = NULL, lease_expires_at = NULL, alone = 0
+         WHERE id = ?",
+    )
+    .bind(job.status.as_str())
+    .bind(job.finished_at.map(time))
+    .bind(json(&job.warnings)?)
+    .bind(json(&job.images)?)
+    .bind(job.error.as_ref().map(json).transpose()?)
+    .bind(json(&job.timings)?)
+    .bind(job.id.to_string())
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
