@@ -2,11 +2,7 @@
 //!
 //! The rooms behind the doors (`diffusion`, `store`) implement these traits and know nothing of each other.
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -356,6 +352,9 @@ pub trait EventBus: Send + Sync + 'static {
 
     /// Every job that somebody watches.
     fn watched(&self) -> Vec<JobId>;
+
+    /// Ends every watcher's stream, and those of watchers to come: the process is about to stop.
+    fn close(&self);
 }
 
 /// An event with its number.
