@@ -352,6 +352,9 @@ pub trait EventBus: Send + Sync + 'static {
 
     /// Every job that somebody watches.
     fn watched(&self) -> Vec<JobId>;
+
+    /// Ends every watcher's stream, and those of watchers to come: the process is about to stop.
+    fn close(&self);
 }
 
 /// An event with its number.

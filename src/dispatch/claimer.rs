@@ -1,0 +1,139 @@
+//! Claims jobs while the device has room, fetches their input pictures, and sends them to the device's thread.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use image::RgbImage;
+use tokio::sync::mpsc;
+
+use super::{
+    painting::Order,
+    ports::{ClaimOutcome, PaintOrder, PictureKey, StoreError},
+    running::{Claim, Phase},
+    settle,
+    shared::{DeviceState, Shared},
+};
+use crate::domain::{Event, Job, JobError, PictureRef, decode_rgb, sha256_hex};
+
+/// How long a job may go unseen when nothing wakes the claimer: one that another process has stored or given back.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+
+/// Claims until the server drains or the device is lost; then drops its end of the channel, so that the device's thread can end.
+pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Sender<Order>) {
+    let mut device = shared.device.subscribe();
+    while !shared.draining.is_cancelled() && !matches!(*device.borrow_and_update(), DeviceState::Lost(_)) {
+        if let Err(error) = claim_while_there_is_room(&shared, &orders).await {
+            tracing::warn!(%error, "could not claim a job; trying again soon");
+        }
+        tokio::select! {
+            () = shared.draining.cancelled() => {}
+            () = shared.wake.notified() => {}
+            _ = device.changed() => {}
+            () = tokio::time::sleep(SLOW_POLL) => {}
+        }
+    }
+}
+
+async fn claim_while_there_is_room(shared: &Shared, orders: &mpsc::Sender<Order>) -> Result<(), StoreError> {
+    while !shared.draining.is_cancelled() && shared.is_ready() && shared.running.has_room(shared.settings.max_canvases) {
+        let was_empty = shared.running.is_empty();
+        let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty).await?;
+        let ClaimOutcome::Claimed { job, alone } = claimed else { break };
+        if was_empty {
+            shared.pace.work_begins(Instant::now());
+        }
+        let claim = shared.running.add(&job, alone);
+        deliver(shared, orders, claim, &job).await?;
+        tell_the_queue(shared).await?;
+    }
+    shared.doors.metrics.queue_depth.set(shared.doors.jobs.counts().await?.queued as i64);
+    Ok(())
+}
+
+/// Brings a claimed job to the device's thread.
+async fn deliver(shared: &Shared, orders: &mpsc::Sender<Order>, claim: Arc<Claim>, job: &Job) -> Result<(), StoreError> {
+    let waited = claim.claimed_at.duration_since(claim.created_at).as_secs_f64().max(0.0);
+    shared.doors.metrics.queue_wait_seconds.observe(waited);
+    tracing::info!(job.id = %job.id, request.id = job.request_id, job.attempt = job.attempts, queue.seconds = waited, "claimed a job");
+    stop_if_asked(shared, &claim).await;
+    let init_image = match fetch_input(shared, &claim).await {
+        Ok(init_image) => init_image,
+        Err(Unprepared::Failed(error)) => {
+            settle::fail(shared, &claim, error).await;
+            return Ok(());
+        }
+        Err(Unprepared::Store(error)) => {
+            shared.give_back(&claim).await;
+            return Err(error);
+        }
+    };
+    let order = Order { paint: PaintOrder { request: claim.request.clone(), init_image }, claim: claim.clone() };
+    let sent = tokio::select! {
+        biased;
+        () = shared.draining.cancelled() => false,
+        sent = orders.send(order) => sent.is_ok(),
+    };
+    if !sent && claim.stop(Phase::HandedBack) {
+        shared.give_back(&claim).await;
+    }
+    Ok(())
+}
+
+/// A cancel that came between the store's claim and `Running::add` has found nobody to tell. Reading the job after `add` finds it:
+/// a cancel writes to the store before it looks for the claim, so one of the two sees the other.
+async fn stop_if_asked(shared: &Shared, claim: &Claim) {
+    match shared.doors.jobs.get(claim.job()).await {
+        Ok(Some(job)) if job.cancel_requested => {
+            claim.stop(Phase::Cancelled);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!(job.id = %claim.job(), %error, "could not read the job; a cancel would be seen at the next renewal")
+        }
+    }
+}
+
+/// Why a job cannot be brought to the device.
+enum Unprepared {
+    Failed(JobError),
+    Store(StoreError),
+}
+
+async fn fetch_input(shared: &Shared, claim: &Claim) -> Result<Option<Arc<RgbImage>>, Unprepared> {
+    let Some(img2img) = &claim.request.img2img else { return Ok(None) };
+    let reference = img2img.image.clone();
+    let key = PictureKey::Input { sha256: reference.sha256.clone() };
+    let file = shared.doors.pictures.get(&key).await.map_err(Unprepared::Store)?;
+    let file = file.ok_or_else(|| missing("its file is not in the picture store"))?;
+    let decoded = tokio::task::spawn_blocking(move || decode_checked(&file, &reference)).await;
+    let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
+    decoded.map(|rgb| Some(Arc::new(rgb))).map_err(|problem| missing(&problem))
+}
+
+fn decode_checked(file: &[u8], reference: &PictureRef) -> Result<RgbImage, String> {
+    if sha256_hex(file) != reference.sha256 {
+        return Err("its file in the picture store is damaged".to_owned());
+    }
+    decode_rgb(file).map_err(|error| error.to_string())
+}
+
+fn missing(problem: &str) -> Unprepared {
+    Unprepared::Failed(JobError::new("input_missing", format!("the picture to start from cannot be read: {problem}")))
+}
+
+/// Everybody behind the claimed job has moved up. Costs nothing while nobody watches.
+async fn tell_the_queue(shared: &Shared) -> Result<(), StoreError> {
+    let watched: HashSet<_> = shared.doors.events.watched().into_iter().collect();
+    if watched.is_empty() {
+        return Ok(());
+    }
+    for (queue_position, job) in (1..).zip(shared.doors.jobs.queue().await?) {
+        if watched.contains(&job) {
+            shared.doors.events.publish(job, Event::Queued { queue_position });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! The loop of a device's own thread: the only code that calls the engine. Nothing here waits for a reader or for a disk.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::mpsc::{self, error::TryRecvError};
+
+use super::{
+    batcher::{Candidate, next_batch},
+    guard::{self, Lost},
+    painting::{Order, Painting, Slot},
+    ports::{CanvasState, Engine, EngineError},
+    previews::RawPreview,
+    running::Phase,
+    settle::{Ended, Ending},
+    shared::Shared,
+};
+use crate::domain::Event;
+
+/// The device thread's ends of its channels.
+pub(super) struct Channels<F> {
+    /// Bounded, so that no more is claimed than can be taken at the next step boundary.
+    pub(super) orders: mpsc::Receiver<Order>,
+    /// So long that it is full only when the disk has stopped answering; then painting on would only fill the memory.
+    pub(super) ended: mpsc::Sender<Ended<F>>,
+    /// Short: a preview that nobody can take at once is dropped.
+    pub(super) previews: mpsc::Sender<RawPreview<F>>,
+}
+
+pub(super) struct Device<E: Engine> {
+    engine: E,
+    shared: Arc<Shared>,
+    channels: Channels<E::Frame>,
+    /// Oldest first.
+    jobs: Vec<Painting<E::Canvas, E::Frame>>,
+    /// Steps done since the start.
+    steps: u64,
+}
+
+impl<E: Engine> Device<E> {
+    pub(super) fn new(engine: E, shared: Arc<Shared>, channels: Channels<E::Frame>) -> Self {
+        Self { engine, shared, channels, jobs: Vec::new(), steps: 0 }
+    }
+
+    /// Paints until no more orders can come and every job has left.
+    ///
+    /// # Errors
+    /// When the device is lost. The jobs that it then holds are the caller's to release.
+    pub(super) fn run(mut self) -> Result<(), Lost> {
+        while self.take_orders() {
+            self.drop_stopped();
+            self.begin_waiting()?;
+            self.step()?;
+            // A cancel that came during the step stops the job here, before the VAE.
+            self.drop_stopped();
+            self.finish_done()?;
+            self.shared.doors.metrics.device_canvases.set(self.canvases() as i64);
+        }
+        Ok(())
+    }
+
+    fn canvases(&self) -> usize {
+        self.jobs.iter().map(|job| job.slots.len()).sum()
+    }
+
+    /// Takes what has been ordered; waits only when there is nothing to paint. `false` when all is done.
+    fn take_orders(&mut self) -> bool {
+        if self.jobs.is_empty() {
+            let Some(order) = self.channels.orders.blocking_recv() else { return false };
+            self.take(order);
+        }
+        loop {
+            match self.channels.orders.try_recv() {
+                Ok(order) => self.take(order),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn take(&mut self, order: Order) {
+        if !order.claim.is_stopped() {
+            let (job, attempt) = (order.claim.job(), order.claim.lease.attempt);
+            self.shared.doors.events.begin_attempt(job, attempt);
+            self.shared.doors.events.publish(job, Event::Started);
+        }
+        self.jobs.push(Painting::new(order));
+    }
+
+    /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room.
+    fn begin_waiting(&mut self) -> Result<(), Lost> {
+        for place in 0..self.jobs.len() {
+            let canvases = self.canvases();
+            let room = self.shared.settings.max_canvases.saturating_sub(canvases);
+            let job = &mut self.jobs[place];
+            if job.unbegun.is_empty() {
+                continue;
+            }
+            // A younger job must not take the room that an older one waits for.
+            if room == 0 || (job.needs_empty_device && canvases > 0) {
+                break;
+            }
+            begin_group(&mut self.engine, job, room, Company { canvases, steps: self.steps })?;
+        }
+        Ok(())
+    }
+
+    /// One UNet call for the canvases that the batcher chooses.
+    fn step(&mut self) -> Result<(), Lost> {
+        let mut slots: Vec<&mut Slot<E::Canvas>> = self.jobs.iter_mut().flat_map(|job| &mut job.slots).collect();
+        let candidates: Vec<Candidate> = slots.iter().map(|slot| candidate(slot)).collect();
+        let chosen = next_batch(&candidates, self.shared.settings.max_step_rows);
+        if chosen.is_empty() {
+            return Ok(());
+        }
+        self.steps += 1;
+        let mut place = 0..;
+        slots.retain(|_| place.next().is_some_and(|place| chosen.binary_search(&place).is_ok()));
+        let start = Instant::now();
+        let mut canvases: Vec<&mut E::Canvas> = slots.iter_mut().map(|slot| &mut slot.canvas).collect();
+        let results = guard::step(&mut self.engine, &mut canvases, &self.shared.doors.metrics)?;
+        let end = Instant::now();
+        slots.iter_mut().for_each(|slot| slot.last_step = self.steps);
+        self.shared.doors.metrics.step_seconds.observe(end.duration_since(start).as_secs_f64());
+        self.note(results, start, end);
+        self.preview()
+    }
+
+    /// Books the results of the step's canvases, which stand in the order of the jobs and their slots.
+    fn note(&mut self, results: Vec<Result<(), EngineError>>, start: Instant, end: Instant) {
+        let mut results = results.into_iter();
+        for job in &mut self.jobs {
+            let moved = job.slots.iter().filter(|slot| slot.last_step == self.steps).count();
+            if moved == 0 {
+                continue;
+            }
+            job.fault =
+                results.by_ref().take(moved).filter_map(Result::err).fold(job.fault.take(), |fault, error| fault.or(Some(error)));
+            job.moved(start, end);
+            if job.fault.is_none()
+                && let Some(progress) = job.new_progress()
+            {
+                self.shared.doors.events.publish(job.claim.job(), Event::Progress(progress));
+            }
+        }
+    }
+
+    /// Takes the previews that are due of the canvases that have just moved.
+    fn preview(&mut self) -> Result<(), Lost> {
+        for job in &self.jobs {
+            let every = job.order.request.preview_every;
+            if every == 0 || job.fault.is_some() || !self.shared.doors.events.is_watched(job.claim.job()) {
+                continue;
+            }
+            for slot in job.slots.iter().filter(|slot| slot.last_step == self.steps) {
+                let (step, _) = slot.canvas.progress();
+                if step == 0 || step % every != 0 || slot.canvas.is_done() {
+                    continue;
+                }
+                let Ok(place) = self.channels.previews.try_reserve() else {
+                    self.shared.doors.metrics.previews_dropped_total.inc();
+                    continue;
+                };
+                match guard::blame(|| self.engine.preview(&slot.canvas))? {
+                    Ok(Some(frame)) => place.send(RawPreview { job: job.claim.job(), index: slot.index, step, frame }),
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(job.id = %job.claim.job(), %error, "a preview failed; the job goes on"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decodes the canvases that have done their last step, and sends off the jobs that are whole.
+    fn finish_done(&mut self) -> Result<(), Lost> {
+        for job in &mut self.jobs {
+            let done: Vec<Slot<E::Canvas>> = job.slots.extract_if(.., |slot| slot.canvas.is_done()).collect();
+            if done.is_empty() {
+                continue;
+            }
+            let start = Instant::now();
+            let canvases: Vec<&E::Canvas> = done.iter().map(|slot| &slot.canvas).collect();
+            match guard::finish(&mut self.engine, &canvases)? {
+                Ok(frames) => job.frames.extend(done.iter().map(|slot| slot.index).zip(frames)),
+                Err(error) => job.fault = Some(error),
+            }
+            job.times.decode += start.elapsed();
+            job.claim.leave(done.len());
+            self.shared.wake.notify_one();
+        }
+        let gone: Vec<_> = self.jobs.extract_if(.., |job| job.fault.is_some() || job.is_painted()).collect();
+        gone.into_iter().for_each(|job| self.end(job));
+        Ok(())
+    }
+
+    /// Drops the jobs that failed, or that somebody has stopped, with all their canvases.
+    fn drop_stopped(&mut self) {
+        let gone: Vec<_> = self.jobs.extract_if(.., |job| job.fault.is_some() || job.claim.is_stopped()).collect();
+        gone.into_iter().for_each(|job| self.end(job));
+    }
+
+    /// The job leaves the device; how it ended is written elsewhere.
+    fn end(&self, job: Painting<E::Canvas, E::Frame>) {
+        let ending = match (job.claim.close(), job.fault) {
+            (Phase::Cancelled, _) => Ending::Cancelled,
+            (Phase::Lost | Phase::HandedBack, _) => Ending::Abandoned,
+            (_, Some(error)) => Ending::Failed(error.into()),
+            (_, None) => Ending::Painted(job.frames),
+        };
+        self.shared.wake.notify_one();
+        let ended = Ended { claim: job.claim, ending, warnings: job.warnings, times: job.times };
+        // It can only fail when the runtime is being torn down, and with it whoever could settle the job; its lease runs out.
+        if self.channels.ended.blocking_send(ended).is_err() {
+            tracing::warn!("a job has ended that nobody can settle any more");
+        }
+    }
+}
+
+/// What the device holds when a group begins.
+struct Company {
+    canvases: usize,
+    steps: u64,
+}
+
+/// Begins the next group of a job. A group that does not fit into memory is tried again later: smaller, or without company.
+fn begin_group<E: Engine>(
+    engine: &mut E,
+    job: &mut Painting<E::Canvas, E::Frame>,
+    room: usize,
+    company: Company,
+) -> Result<(), Lost> {
+    let images = job.next_group(room);
+    let start = Instant::now();
+    let begun = guard::blame(|| engine.begin(&job.order, images.clone()))?;
+    job.times.encode += start.elapsed();
+    match begun {
+        Ok(begun) if begun.canvases.len() == images.len() => {
+            job.add_group(&images, begun.canvases, company.steps);
+            job.add_warnings(begun.warnings);
+            job.needs_empty_device = false;
+        }
+        Ok(begun) => {
+            job.fault = Some(EngineError::Failed(format!("{} canvases for {} pictures", begun.canvases.len(), images.len())))
+        }
+        Err(EngineError::OutOfMemory(_)) if images.len() > 1 => job.group = images.len() / 2,
+        Err(EngineError::OutOfMemory(_)) if company.canvases > 0 => job.needs_empty_device = true,
+        Err(error) => job.fault = Some(error),
+    }
+    Ok(())
+}
+
+fn candidate<C: CanvasState>(slot: &Slot<C>) -> Candidate {
+    Candidate { key: slot.canvas.batch_key(), rows: slot.canvas.rows(), last_step: slot.last_step }
+}

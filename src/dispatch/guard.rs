@@ -1,0 +1,87 @@
+//! Calls the engine so that nothing it does can take another job along: panics are caught, and a batch that fails is split until
+//! the canvas at fault stands alone.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use super::ports::{Engine, EngineError};
+use crate::telemetry::Metrics;
+
+/// The device can do nothing any more. Nobody is to blame.
+#[derive(Debug)]
+pub(super) struct Lost(pub(super) EngineError);
+
+/// A canvas's own error.
+type Fault = EngineError;
+
+/// Runs the engine's code; a panic becomes an error.
+///
+/// Unwind safety: the engine assigns to a canvas only at the end of a step, when nothing can panic any more. So a canvas whose step
+/// has panicked has not moved, and may be stepped again; the engine itself keeps no state between calls.
+pub(super) fn catch<T>(code: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| Err(EngineError::Panicked(message_of(payload.as_ref()))))
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+}
+
+/// Like [`catch`], and sets a lost device apart from the errors that one job can be blamed for.
+pub(super) fn blame<T>(code: impl FnOnce() -> Result<T, EngineError>) -> Result<Result<T, Fault>, Lost> {
+    match catch(code) {
+        Err(lost @ EngineError::DeviceLost(_)) => Err(Lost(lost)),
+        other => Ok(other),
+    }
+}
+
+/// Moves every canvas by one step, together if that works, else in halves; answers for each canvas.
+pub(super) fn step<E: Engine>(
+    engine: &mut E,
+    canvases: &mut [&mut E::Canvas],
+    metrics: &Metrics,
+) -> Result<Vec<Result<(), Fault>>, Lost> {
+    let error = match blame(|| engine.step(canvases))? {
+        Ok(results) if results.len() == canvases.len() => {
+            metrics.step_canvases.observe(canvases.len() as f64);
+            return results.into_iter().map(own_fault).collect();
+        }
+        Ok(results) => EngineError::Failed(format!("{} answers for {} canvases", results.len(), canvases.len())),
+        Err(error) => error,
+    };
+    if canvases.len() < 2 {
+        return Ok(vec![Err(error); canvases.len()]);
+    }
+    tracing::warn!(step.canvases = canvases.len(), %error, "a step failed; trying it again in halves");
+    let (left, right) = canvases.split_at_mut(canvases.len() / 2);
+    let mut results = step(engine, left, metrics)?;
+    results.extend(step(engine, right, metrics)?);
+    Ok(results)
+}
+
+fn own_fault(result: Result<(), EngineError>) -> Result<Result<(), Fault>, Lost> {
+    blame(|| result)
+}
+
+/// Decodes finished canvases, together if that works, else in halves.
+pub(super) fn finish<E: Engine>(engine: &mut E, canvases: &[&E::Canvas]) -> Result<Result<Vec<E::Frame>, Fault>, Lost> {
+    let error = match blame(|| engine.finish(canvases))? {
+        Ok(frames) if frames.len() == canvases.len() => return Ok(Ok(frames)),
+        Ok(frames) => EngineError::Failed(format!("{} frames for {} canvases", frames.len(), canvases.len())),
+        Err(error) => error,
+    };
+    if canvases.len() < 2 {
+        return Ok(Err(error));
+    }
+    let (left, right) = canvases.split_at(canvases.len() / 2);
+    let mut frames = match finish(engine, left)? {
+        Ok(frames) => frames,
+        fault => return Ok(fault),
+    };
+    Ok(finish(engine, right)?.map(|rest| {
+        frames.extend(rest);
+        frames
+    }))
+}

@@ -1,0 +1,159 @@
+//! The jobs that this process holds leases on, and what is to become of each.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+
+use super::{ports::Lease, shared::lock};
+use crate::domain::{GenerationRequest, Job, JobId};
+
+/// Where a claimed job is between its claim and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// On its way to the device, or on it.
+    Painting,
+    /// It has left the device and its end is being written; too late to stop it.
+    Settling,
+    /// Somebody asked it to stop, and the device has not seen it yet.
+    Cancelled,
+    /// The lease is lost: nothing that this process writes about it would be accepted.
+    Lost,
+    /// A drain or a lost device gave it back.
+    HandedBack,
+}
+
+/// A claimed job, shared by the claimer, the device's thread and the tasks that settle and renew.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) lease: Lease,
+    pub(super) alone: bool,
+    pub(super) request: Arc<GenerationRequest>,
+    pub(super) request_id: String,
+    pub(super) created_at: Timestamp,
+    pub(super) claimed_at: Timestamp,
+    /// A lock and not an atomic, because `close` and `stop` read and write it in one go. Held for a few instructions.
+    phase: Mutex<Phase>,
+    /// Pictures that take, or will take, a place on the device.
+    canvases: AtomicUsize,
+}
+
+impl Claim {
+    fn new(job: &Job, alone: bool) -> Self {
+        Self {
+            lease: Lease { job: job.id, attempt: job.attempts },
+            alone,
+            request: Arc::new(job.request.clone()),
+            request_id: job.request_id.clone(),
+            created_at: job.created_at,
+            claimed_at: job.started_at.unwrap_or_else(Timestamp::now),
+            phase: Mutex::new(Phase::Painting),
+            canvases: AtomicUsize::new(job.request.num_images as usize),
+        }
+    }
+
+    pub(super) fn job(&self) -> JobId {
+        self.lease.job
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        *lock(&self.phase)
+    }
+
+    /// Whether the device should drop it.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.phase() != Phase::Painting
+    }
+
+    /// Asks the device to drop it, unless it has left the device already. Answers whether it will be.
+    pub(super) fn stop(&self, why: Phase) -> bool {
+        let mut phase = lock(&self.phase);
+        let stops = matches!(*phase, Phase::Painting | Phase::Cancelled);
+        if stops {
+            *phase = why;
+        }
+        stops
+    }
+
+    /// It leaves the device, and its end is going to be written unless it is lost or handed back. Answers the phase before.
+    pub(super) fn close(&self) -> Phase {
+        let mut phase = lock(&self.phase);
+        let before = *phase;
+        if matches!(before, Phase::Painting | Phase::Cancelled) {
+            *phase = Phase::Settling;
+        }
+        self.canvases.store(0, Ordering::Relaxed);
+        before
+    }
+
+    /// Some of its pictures no longer need a place on the device.
+    pub(super) fn leave(&self, canvases: usize) {
+        self.canvases.fetch_sub(canvases, Ordering::Relaxed);
+    }
+}
+
+/// Every claim that this process holds.
+///
+/// Two tasks and the device's thread add, find and remove claims; the lock keeps the map whole, for a few instructions each time.
+#[derive(Debug, Default)]
+pub(super) struct Running(Mutex<HashMap<Lease, Arc<Claim>>>);
+
+impl Running {
+    /// Remembers a claim. An older claim of the same job is lost: otherwise the store would not have given this one.
+    pub(super) fn add(&self, job: &Job, alone: bool) -> Arc<Claim> {
+        let claim = Arc::new(Claim::new(job, alone));
+        let mut claims = lock(&self.0);
+        claims.values().filter(|older| older.job() == job.id).for_each(|older| {
+            older.stop(Phase::Lost);
+        });
+        claims.insert(claim.lease, claim.clone());
+        claim
+    }
+
+    pub(super) fn remove(&self, lease: &Lease) {
+        lock(&self.0).remove(lease);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// Whether the device has room for one more canvas and is not reserved for a job that runs alone.
+    pub(super) fn has_room(&self, max_canvases: usize) -> bool {
+        let claims = lock(&self.0);
+        let canvases: usize = claims.values().map(|claim| claim.canvases.load(Ordering::Relaxed)).sum();
+        canvases < max_canvases && !claims.values().any(|claim| claim.alone)
+    }
+
+    /// The leases to renew.
+    pub(super) fn leases(&self) -> Vec<Lease> {
+        lock(&self.0).values().filter(|claim| claim.phase() != Phase::Lost).map(|claim| claim.lease).collect()
+    }
+
+    /// The lease is lost: the device drops the job at its next step boundary. Answers whether it still had it.
+    pub(super) fn lose(&self, lease: &Lease) -> bool {
+        lock(&self.0).get(lease).is_some_and(|claim| claim.stop(Phase::Lost))
+    }
+
+    /// Stops the job at its next step boundary, if it runs here.
+    pub(super) fn stop(&self, job: JobId, why: Phase) {
+        lock(&self.0).values().filter(|claim| claim.job() == job).for_each(|claim| {
+            claim.stop(why);
+        });
+    }
+
+    /// Stops every job that has not left the device, and forgets it. Answers the leases to release.
+    pub(super) fn hand_back(&self) -> Vec<Lease> {
+        let mut claims = lock(&self.0);
+        let leases: Vec<Lease> = claims.values().filter(|claim| claim.stop(Phase::HandedBack)).map(|claim| claim.lease).collect();
+        leases.iter().for_each(|lease| {
+            claims.remove(lease);
+        });
+        leases
+    }
+}

@@ -1,0 +1,130 @@
+//! What the handle, the tasks and the device's thread share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DispatchSettings, Doors,
+    pace::Pace,
+    ports::{EngineError, Lease, StoreError},
+    running::{Claim, Running},
+};
+use crate::domain::{Event, Job, JobId, JobStatus, ModelInfo};
+
+/// Where the device's thread is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum DeviceState {
+    /// The models are being loaded.
+    Loading,
+    /// It paints, or waits for work.
+    Ready,
+    /// A drain has ended it.
+    Stopped,
+    /// It can do nothing any more.
+    Lost(EngineError),
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) doors: Doors,
+    pub(super) models: Vec<ModelInfo>,
+    pub(super) settings: DispatchSettings,
+    /// This process, as the store knows it.
+    pub(super) worker: String,
+    pub(super) running: Running,
+    pub(super) pace: Pace,
+    /// Wakes the claimer: a job has come, or the device has room.
+    pub(super) wake: Notify,
+    pub(super) device: watch::Sender<DeviceState>,
+    pub(super) draining: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn new(doors: Doors, models: Vec<ModelInfo>, settings: DispatchSettings) -> Self {
+        Self {
+            doors,
+            models,
+            settings,
+            worker: uuid::Uuid::new_v4().to_string(),
+            running: Running::default(),
+            pace: Pace::default(),
+            wake: Notify::new(),
+            device: watch::Sender::new(DeviceState::Loading),
+            draining: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        *self.device.borrow() == DeviceState::Ready
+    }
+
+    /// The claim is over, whichever way; there may be room for another job.
+    pub(super) fn forget(&self, claim: &Claim) {
+        self.running.remove(&claim.lease);
+        self.wake.notify_one();
+    }
+
+    /// Counts a job's end and tells everybody who watches. Only after the store has it.
+    pub(super) fn announce_end(&self, job: Job) -> Arc<Job> {
+        self.doors.metrics.jobs_total.with_label_values(&[job.status.as_str()]).inc();
+        let job = Arc::new(job);
+        self.doors.events.publish(job.id, Event::Finished(job.clone()));
+        job
+    }
+
+    /// Tells the watchers of a job that no longer runs here what the store says about it.
+    pub(super) async fn announce_present(&self, id: JobId) -> Result<(), StoreError> {
+        let Some(job) = self.doors.jobs.get(id).await? else { return Ok(()) };
+        if job.status.is_finished() {
+            self.doors.events.publish(id, Event::Finished(Arc::new(job)));
+        } else if job.status == JobStatus::Queued
+            && let Some(queue_position) = self.doors.jobs.queue_position(id).await?
+        {
+            self.doors.events.publish(id, Event::Queued { queue_position });
+        }
+        Ok(())
+    }
+
+    /// The device can do nothing any more; the first reason is kept.
+    pub(super) fn lose_device(&self, reason: EngineError) {
+        tracing::error!(error = %reason, "the device is lost");
+        self.device.send_if_modified(|state| {
+            let first = !matches!(state, DeviceState::Lost(_));
+            if first {
+                *state = DeviceState::Lost(reason);
+            }
+            first
+        });
+    }
+
+    /// Gives back a job that is not on the device, and forgets it.
+    pub(super) async fn give_back(&self, claim: &Claim) {
+        self.release(&claim.lease).await;
+        self.running.remove(&claim.lease);
+    }
+
+    /// Gives back every job that has not left the device.
+    pub(super) async fn hand_back(&self) {
+        let leases = self.running.hand_back();
+        futures::future::join_all(leases.iter().map(|lease| self.release(lease))).await;
+    }
+
+    /// Gives a claimed job back to the queue. A store that does not answer leaves it to its lease.
+    pub(super) async fn release(&self, lease: &Lease) {
+        let released = match self.doors.jobs.release(lease).await {
+            Ok(()) => self.announce_present(lease.job).await,
+            Err(error) => Err(error),
+        };
+        match released {
+            Ok(()) => tracing::info!(job.id = %lease.job, job.attempt = lease.attempt, "gave the job back to the queue"),
+            Err(error) => tracing::warn!(job.id = %lease.job, %error, "could not give the job back; its lease will run out"),
+        }
+    }
+}
+
+/// Takes a lock. A panic elsewhere while it was held does not make what it guards worse: every section here only assigns.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
