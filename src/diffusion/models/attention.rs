@@ -168,7 +168,8 @@ impl Transformer2DModel {
     pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = x.size4()?;
         let tokens = |x: Tensor| x.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous(); // [B, HW, C]
-        let pixels = |x: Tensor| x.f_transpose(1, 2)?.f_reshape([batch, channels, height, width]);
+        // Made contiguous: without it the layout would become channels-last here, and a group norm behind it splits its sums by the batch.
+        let pixels = |x: Tensor| x.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width]);
         let normed = self.norm.forward(x)?;
         let mut hidden = match &self.proj_in {
             Projection::Conv(conv) => tokens(conv.forward(&normed)?)?,

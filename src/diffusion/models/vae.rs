@@ -151,7 +151,7 @@ impl MidBlock {
             let (batch, channels, height, width) = hidden.size4()?;
             let tokens = norm.forward(&hidden)?.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?; // [B, HW, C]
             let mixed = attention.forward(&tokens, &tokens)?;
-            hidden = mixed.f_transpose(1, 2)?.f_reshape([batch, channels, height, width])?.f_add(&hidden)?;
+            hidden = mixed.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width])?.f_add(&hidden)?;
         }
         self.second.forward(&hidden, None)
     }
