@@ -36,7 +36,7 @@ impl NoiseGenerator {
         for block in values.chunks_exact_mut(BLOCK) {
             box_muller(block);
         }
-        if count % BLOCK != 0 {
+        if !count.is_multiple_of(BLOCK) {
             let tail = &mut values[count - BLOCK..];
             tail.iter_mut().for_each(|value| *value = self.uniform24());
             box_muller(tail);

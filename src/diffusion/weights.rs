@@ -63,11 +63,6 @@ impl Weights {
         Scope { weights: self, path: String::new() }
     }
 
-    /// Where and how the tensors are kept.
-    pub(super) fn placement(&self) -> Placement {
-        self.placement
-    }
-
     /// Ends the reading; the files are unmapped.
     ///
     /// # Errors

@@ -20,13 +20,8 @@ impl Studio {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
         let infos = describe_models(&models).unwrap();
-        let settings = EngineSettings {
-            device: "cpu".to_owned(),
-            dtype: Precision::Float32,
-            batch_invariant: None,
-            threads: 0,
-            models,
-        };
+        let settings =
+            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 

@@ -92,5 +92,9 @@ async fn overhead() {
         outside.push(stage("total_ms") - stage("encode_ms") - stage("denoise_ms") - stage("decode_ms"));
     }
     outside.sort_by(f64::total_cmp);
-    println!("outside the engine (HTTP, queue, store, PNG): p50 {:.1} ms, p95 {:.1} ms", outside[LONE_JOBS / 2], outside[LONE_JOBS * 95 / 100]);
+    println!(
+        "outside the engine (HTTP, queue, store, PNG): p50 {:.1} ms, p95 {:.1} ms",
+        outside[LONE_JOBS / 2],
+        outside[LONE_JOBS * 95 / 100]
+    );
 }

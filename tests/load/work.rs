@@ -17,11 +17,12 @@ const SCHEDULERS: [&str; 5] = ["ddim", "euler", "dpmpp_2m", "euler_karras", "dpm
 
 /// Job `index` of a run: prompts, steps, schedulers, guidance, img2img and numbers of pictures all differ, the same in every run.
 pub(crate) fn request(index: usize) -> Value {
+    let guidance_scale = [5.0, 1.0, 7.5, 4.0][index % 4];
     let mut body = json!({
         "prompt": PROMPTS[index % PROMPTS.len()],
         "scheduler": SCHEDULERS[index % SCHEDULERS.len()],
         "num_inference_steps": 12 + index * 7 % 17,
-        "guidance_scale": [5.0, 1.0, 7.5, 4.0][index % 4],
+        "guidance_scale": guidance_scale,
         "num_images": if index % 10 == 3 { 3 } else { 1 },
         "seed": index,
     });

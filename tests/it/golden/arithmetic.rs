@@ -74,7 +74,10 @@ fn assert_close(got: f64, expected: f64, case: &Value, what: &str) {
 }
 
 fn short(case: &Value) -> String {
-    format!("{} {} steps, karras {}, strength {}, config {}", case["scheduler"], case["num_inference_steps"], case["karras"], case["strength"], case["config"])
+    format!(
+        "{} {} steps, karras {}, strength {}, config {}",
+        case["scheduler"], case["num_inference_steps"], case["karras"], case["strength"], case["config"]
+    )
 }
 
 fn plan_of(case: &Value) -> Plan {
@@ -91,7 +94,7 @@ fn without_nulls(config: &Value) -> Value {
 }
 
 /// Runs a plan on the goldens' fake model: `model_output = input · t / (t + 1)`.
-fn run(plan: &Plan, sample: &mut Vec<f64>) -> Vec<Vec<f64>> {
+fn run(plan: &Plan, sample: &mut [f64]) -> Vec<Vec<f64>> {
     let mut history = vec![0.0; sample.len()];
     let mut samples = Vec::new();
     for step in &plan.steps {
@@ -106,7 +109,7 @@ fn run(plan: &Plan, sample: &mut Vec<f64>) -> Vec<Vec<f64>> {
                 + step.combine.history[0] * history[index];
         }
         history = predictions;
-        samples.push(sample.clone());
+        samples.push(sample.to_vec());
     }
     samples
 }

@@ -16,7 +16,11 @@ pub(super) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy_folder(&entry.path(), &target) } else { fs::copy(entry.path(), target).map(|_| ()).unwrap() }
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target)
+        } else {
+            fs::copy(entry.path(), target).map(|_| ()).unwrap()
+        }
     }
 }
 
@@ -51,8 +55,12 @@ fn refusal(path: &Path) -> String {
 fn rename_tensors(file: &Path, rename: impl Fn(&str) -> Option<String>) {
     let bytes = fs::read(file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let renamed: BTreeMap<String, TensorView> =
-        tensors.iter().filter_map(|(name, view)| Some((rename(name)?, TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))).collect();
+    let renamed: BTreeMap<String, TensorView> = tensors
+        .iter()
+        .filter_map(|(name, view)| {
+            Some((rename(name)?, TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
+        })
+        .collect();
     fs::write(file, safetensors::serialize(renamed, None).unwrap()).unwrap();
 }
 
@@ -79,8 +87,10 @@ fn position_ids_are_no_weights() {
     let bytes = fs::read(&file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let ids: Vec<u8> = (0..77_i64).flat_map(i64::to_le_bytes).collect();
-    let mut all: BTreeMap<String, TensorView> =
-        tensors.iter().map(|(name, view)| (name.to_owned(), TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap())).collect();
+    let mut all: BTreeMap<String, TensorView> = tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
+        .collect();
     all.insert("text_model.embeddings.position_ids".to_owned(), TensorView::new(Dtype::I64, vec![1, 77], &ids).unwrap());
     fs::write(&file, safetensors::serialize(all, None).unwrap()).unwrap();
     assert!(load(&path).is_ok());
@@ -108,7 +118,8 @@ fn missing_unused_and_misshapen_tensors_are_listed_by_name() {
     });
     edit_json(&path.join("unet/config.json"), |config| config["cross_attention_dim"] = json!(999));
     let error = refusal(&path);
-    for part in ["2 missing: conv_in.bias, conv_out.bias", "1 unused: conv_in.surplus", "of another shape", "attn2.to_k.weight is"] {
+    for part in ["2 missing: conv_in.bias, conv_out.bias", "1 unused: conv_in.surplus", "of another shape", "attn2.to_k.weight is"]
+    {
         assert!(error.contains(part), "{part:?} in {error}");
     }
 }
