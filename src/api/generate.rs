@@ -45,7 +45,6 @@ pub(super) async fn generate(
     let submission = parsing.await.map_err(|error| ApiError::Panicked(error.to_string()))??;
     let accepted = context.dispatcher.submit(submission, request_id.as_str()).await?;
     drop(reservation);
-    tracing::info!(job.id = %accepted.job.id, "accepted a job");
     Ok(answer(&context, &headers, accepted).await)
 }
 

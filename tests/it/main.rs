@@ -5,4 +5,5 @@ mod golden;
 mod invariance;
 mod pictures;
 mod requests;
+mod rooms;
 mod store;

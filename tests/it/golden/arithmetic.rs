@@ -46,7 +46,7 @@ fn schedulers_do_what_those_of_diffusers_do() {
     let (first, noise) = (numbers(&golden["first"]), numbers(&golden["noise"]));
     for case in golden["cases"].as_array().unwrap() {
         let plan = plan_of(case);
-        let mut sample = match case["strength"].is_null() {
+        let mut sample: Vec<f64> = match case["strength"].is_null() {
             true => first.iter().map(|x| x * plan.init_noise_sigma).collect(),
             false => {
                 let start = plan.steps[0].start;
