@@ -4,7 +4,9 @@
 mod cuda;
 mod malloc;
 mod mmap;
+mod threads;
 
 pub use cuda::load_cuda;
 pub use malloc::keep_freed_memory;
 pub use mmap::map_file;
+pub use threads::spin_briefly;
