@@ -1,8 +1,11 @@
 //! Logs and metrics. A leaf: every room may call it and it calls none.
 
+use std::io::{IsTerminal, stderr};
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// Seconds, from a cheap store call to a long picture.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
@@ -97,4 +100,82 @@ fn histograms(name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec, p
 
 fn counters(name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(name, help), labels)
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStyle {
+    /// Pretty when standard error is a terminal, else JSON.
+    Auto,
+    /// Coloured lines for people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why logging cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// One of the directives cannot be understood.
+    #[error(
+        "{directive:?} is no log level (off, error, warn, info, debug, trace) and no directive such as \"easel::dispatch=debug\""
+    )]
+    Directive {
+        /// The directive, as it was given.
+        directive: String,
+    },
+    /// Something else writes the process's log already.
+    #[error("logging has begun already: {0}")]
+    AlreadyBegun(String),
+}
+
+/// Begins to write the process's log to standard error.
+///
+/// `directives` is a level such as `info`, or several directives such as `info,easel::dispatch=debug`.
+///
+/// # Errors
+/// When a directive cannot be understood, or logging has begun already.
+pub fn init_logging(style: LogStyle, directives: &str) -> Result<(), LoggingError> {
+    let builder = tracing_subscriber::fmt().with_env_filter(parse_filter(directives)?).with_writer(stderr);
+    let on_terminal = stderr().is_terminal();
+    let begun = match style {
+        LogStyle::Pretty => builder.with_ansi(on_terminal).try_init(),
+        LogStyle::Auto if on_terminal => builder.try_init(),
+        LogStyle::Auto | LogStyle::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+    };
+    begun.map_err(|error| LoggingError::AlreadyBegun(error.to_string()))
+}
+
+fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    for directive in &directives {
+        // The filter takes a lone word that is no level for a target, so that a slip of the pen would turn the log off.
+        let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
+        let is_rule = directive.contains(['=', '[']) && EnvFilter::builder().parse(directive).is_ok();
+        if !is_level && !is_rule {
+            return Err(LoggingError::Directive { directive: (*directive).to_owned() });
+        }
+    }
+    let parsed = EnvFilter::builder().parse(directives.join(","));
+    parsed.map_err(|_| LoggingError::Directive { directive: text.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_directives_are_understood() {
+        for good in ["info", "WARN", "off", "info,easel::dispatch=debug", "warn, easel=trace", "easel[request]=debug"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_an_error_that_names_it() {
+        for (bad, named) in [("inof", "inof"), ("info,easel::dispatch=loud", "easel::dispatch=loud"), ("", "")] {
+            let problem = parse_filter(bad).unwrap_err().to_string();
+            assert!(problem.contains(&format!("{named:?}")), "{problem}");
+        }
+    }
 }

@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use super::FieldError;
 
+/// The most unknown fields that are named one by one, so that an answer stays short whatever was sent.
+const MAX_UNKNOWN_NAMED: usize = 20;
+
 /// The fields of a request's body that have not been read yet, and the errors found so far.
 pub(super) struct Fields {
     unread: Map<String, Value>,
@@ -36,9 +39,13 @@ impl Fields {
     /// Every error, the fields that nobody asked for included.
     pub(super) fn into_errors(mut self) -> Vec<FieldError> {
         let known = self.known.join(", ");
-        for name in self.unread.keys() {
+        for name in self.unread.keys().take(MAX_UNKNOWN_NAMED) {
             let shown: String = name.chars().take(64).collect();
             self.errors.push(FieldError::at(&shown, format!("unknown field; the fields are {known}")));
+        }
+        if self.unread.len() > MAX_UNKNOWN_NAMED {
+            let detail = format!("has {} unknown fields; the first {MAX_UNKNOWN_NAMED} are named", self.unread.len());
+            self.errors.push(FieldError { pointer: String::new(), detail });
         }
         self.errors
     }
@@ -57,9 +64,10 @@ pub(super) fn describe(value: &Value) -> String {
     }
 }
 
-/// Parses a string of at most `max_chars` characters.
+/// Parses a string of at most `max_chars` characters. NUL is refused: neither PostgreSQL nor a PNG's text can hold it.
 pub(super) fn text(max_chars: usize) -> impl Fn(Value) -> Result<String, String> {
     move |value| match value {
+        Value::String(text) if text.contains('\0') => Err("must not contain the character U+0000".to_owned()),
         Value::String(text) => {
             let chars = text.chars().count();
             if chars <= max_chars { Ok(text) } else { Err(format!("must have at most {max_chars} characters, got {chars}")) }

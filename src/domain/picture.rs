@@ -80,6 +80,9 @@ pub enum PictureError {
     /// The file is damaged, cut short or would take too much memory.
     #[error("the picture cannot be decoded: {0}")]
     Decode(#[from] image::ImageError),
+    /// The file ends before the picture does.
+    #[error("the picture is cut short")]
+    CutShort,
     /// A file cannot be written.
     #[error("the picture cannot be encoded: {0}")]
     Encode(#[from] png::EncodingError),
@@ -135,10 +138,29 @@ fn decode(bytes: &[u8]) -> Result<(PictureFormat, RgbImage), PictureError> {
     if width > MAX_SIDE || height > MAX_SIDE || width == 0 || height == 0 {
         return Err(PictureError::TooLarge { width, height });
     }
+    if format == PictureFormat::Jpeg && !jpeg_has_end(bytes) {
+        return Err(PictureError::CutShort);
+    }
     let orientation = decoder.orientation()?;
     let mut pixels = DynamicImage::from_decoder(decoder)?;
     pixels.apply_orientation(orientation);
     Ok((format, pixels.into_rgb8()))
+}
+
+/// Whether a JPEG file's picture data come to their end-of-image marker. The decoder would fill what is missing with grey.
+fn jpeg_has_end(bytes: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+    // Segments are walked by their lengths, since one may hold a thumbnail with an end of its own: marker (2 bytes), length (2).
+    let mut at = 2;
+    while let Some([0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+        if *marker == START_OF_SCAN {
+            return bytes[at..].windows(2).any(|pair| pair == END_OF_IMAGE);
+        }
+        // A marker may be padded with further 0xFF bytes.
+        at += if *marker == 0xFF { 1 } else { 2 + usize::from(u16::from_be_bytes([*high, *low])) };
+    }
+    false
 }
 
 /// Writes RGB pixels as a PNG file, with the parameters that made them in an iTXt chunk named `parameters`.

@@ -142,6 +142,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let input = fields.take("image", InputPicture::parse);
     let (width, height) = take_size(fields, model, input.as_ref());
     let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
+    let num_images = fields.take("num_images", integer(1, 16)).map_or(1, small);
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
     let request = GenerationRequest {
@@ -152,14 +153,19 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         num_inference_steps,
         guidance_scale: fields.take("guidance_scale", number(0.0, 50.0)).unwrap_or(model.default_guidance_scale),
         scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
-        seed: fields.take("seed", integer(0, MAX_SEED)).unwrap_or(random_seed),
-        num_images: fields.take("num_images", integer(1, 16)).map_or(1, small),
+        seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
+        num_images,
         img2img,
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
         prompt: prompt?,
     };
     Some(Submission { request, input, warnings })
+}
+
+/// The last picture's seed must be a legal seed too.
+fn parse_seed(num_images: u32) -> impl Fn(Value) -> Result<u64, String> {
+    integer(0, MAX_SEED - u64::from(num_images - 1))
 }
 
 /// Width and height; those that are not given are the picture's, fitted to the model's grid, or else the model's own.
@@ -202,7 +208,8 @@ fn take_img2img(
         return None;
     };
     let strength = given.unwrap_or(DEFAULT_STRENGTH);
-    if strength_steps(strength, num_inference_steps) == 0 && !fields.failed("strength") {
+    let is_checked = !fields.failed("strength") && !fields.failed("num_inference_steps");
+    if is_checked && strength_steps(strength, num_inference_steps) == 0 {
         let smallest = (10_000.0 / f64::from(num_inference_steps)).ceil() / 10_000.0;
         fields.fail(
             "strength",

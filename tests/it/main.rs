@@ -1,5 +1,10 @@
-//! Easel's rooms and the whole of it, through their public doors.
+//! The integration tests: one binary, so that it links once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod dispatch;
+mod golden;
+mod invariance;
+mod pictures;
+mod requests;
+mod rooms;
 mod store;

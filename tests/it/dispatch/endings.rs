@@ -60,20 +60,17 @@ async fn a_job_that_is_cancelled_between_its_claim_and_the_device_never_begins()
     let first = studio.submit(many_steps("a house")).await;
     studio.next_step().await;
     // The device stands at the gate: the second job can be claimed, but not taken.
-    let second = studio.submit(prompt("never")).await;
-    studio.until_running(2).await;
+    let second = studio.submit_in_company(prompt("never")).await;
     studio.dispatcher.cancel(second).await.unwrap();
     studio.let_one_step_through();
-    let ended = async {
-        while studio.next_step().await == ["a house"] {
-            studio.let_one_step_through();
-            if studio.store.get(second).await.unwrap().unwrap().status == JobStatus::Cancelled {
-                return;
-            }
-        }
-        panic!("the cancelled job was stepped");
-    };
-    tokio::time::timeout(super::PATIENCE, ended).await.unwrap();
+    let dispatcher = studio.dispatcher.clone();
+    let end = tokio::spawn(async move { dispatcher.wait(second, super::PATIENCE).await });
+    while !end.is_finished() {
+        assert_eq!(studio.next_step().await, ["a house"]);
+        studio.keep_pace_with_the_store().await;
+        studio.let_one_step_through();
+    }
+    assert_eq!(end.await.unwrap().unwrap().job.status, JobStatus::Cancelled);
     assert_eq!(studio.dispatcher.job(first).await.unwrap().job.status, JobStatus::Running);
     assert!(studio.close().await.iter().all(|call| !matches!(call, Call::Begin(prompt, _) if prompt == "never")));
 }

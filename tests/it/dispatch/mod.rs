@@ -165,11 +165,15 @@ impl Studio {
     /// Lets steps through until one that is wanted waits at the gate.
     async fn step_until(&mut self, is_wanted: impl Fn(&[String]) -> bool) {
         while !is_wanted(&self.next_step().await) {
-            // No faster than the store: a claimed job must reach the device before its company has done all its steps.
-            for _ in 0..3 {
-                self.store.queue().await.unwrap();
-            }
+            self.keep_pace_with_the_store().await;
             self.let_one_step_through();
+        }
+    }
+
+    /// A claimed job must reach the device, and an end the store, before the company has done all its steps.
+    async fn keep_pace_with_the_store(&self) {
+        for _ in 0..3 {
+            self.store.queue().await.unwrap();
         }
     }
 

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Fetches libtorch into .libtorch, once: pinned wheels from PyPI, checked by SHA-256, of which only what Easel links against is kept.
+# A LIBTORCH that is set in the environment is used instead, and nothing is fetched. Run by `make libtorch`.
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+root="$(dirname "$here")"
+requirements="$here/libtorch-requirements.txt"
+target="$root/.libtorch"
+rust_needed="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")"
+
+fail() {
+    printf 'libtorch: %s\n' "$@" >&2
+    exit 1
+}
+
+check_build_tools() {
+    command -v cargo >/dev/null && command -v rustc >/dev/null || fail "cargo is not on the PATH; Rust comes from https://rustup.rs"
+    local rust
+    rust="$(rustc --version | awk '{print $2}')"
+    [ "$(printf '%s\n' "$rust_needed" "${rust%%-*}" | sort -V | head -n 1)" = "$rust_needed" ] ||
+        fail "Easel needs Rust $rust_needed or newer, this is $rust; \`rustup update stable\` brings it"
+    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null ||
+        fail "there is no C++ compiler (${CXX:-c++}); on Debian and Ubuntu: apt install g++"
+}
+
+check_machine() {
+    [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] ||
+        fail "the pinned libtorch is for Linux on x86-64, this is $(uname -s) on $(uname -m);" \
+            "set LIBTORCH to the folder of a PyTorch 2.11 (the one with lib/ and include/)"
+    command -v python3 >/dev/null || fail "there is no python3; on Debian and Ubuntu: apt install python3 python3-pip"
+}
+
+# Sets `pip` to a command that runs pip: python3's own, one on the PATH, or one in a throw-away environment.
+find_pip() {
+    if python3 -m pip --version >/dev/null 2>&1; then
+        pip=(python3 -m pip)
+    elif command -v pip3 >/dev/null; then
+        pip=(pip3)
+    elif python3 -m venv "$work/venv" >/dev/null 2>&1; then
+        pip=("$work/venv/bin/python" -m pip)
+    else
+        fail "python3 has no pip; on Debian and Ubuntu: apt install python3-pip"
+    fi
+}
+
+# The wheel is chosen by its pinned hash, so the Python that runs pip does not matter.
+download() {
+    local platforms=(--platform manylinux2014_x86_64) glibc
+    for glibc in {17..28}; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
+    mkdir "$work/wheels"
+    echo "libtorch: fetching $(sed -n "s,^\(torch==[^ ]*\).*,\1,p" "$requirements") from PyPI (about 540 MB, once)"
+    PIP_REQUIRE_VIRTUALENV=0 "${pip[@]}" download --require-hashes --no-deps --only-binary=:all: --python-version 3.11 \
+        --implementation cp --abi cp311 --abi none "${platforms[@]}" --disable-pip-version-check \
+        --dest "$work/wheels" --requirement "$requirements" ||
+        fail "pip could not fetch the wheels (see above); run \`make libtorch\` again, or set LIBTORCH to a PyTorch 2.11"
+}
+
+# Whole or not at all: everything is made in a folder beside the target, which then takes its place.
+install() {
+    echo "libtorch: unpacking"
+    python3 "$here/libtorch_unpack.py" "$work/wheels" "$work/libtorch"
+    cp "$requirements" "$work/libtorch/stamp"
+    rm -rf "$target"
+    mv -T "$work/libtorch" "$target"
+    echo "libtorch: ready in $target"
+}
+
+check_build_tools
+if [ -n "${LIBTORCH:-}" ]; then
+    [ -e "$LIBTORCH/lib/libtorch.so" ] && [ -d "$LIBTORCH/include" ] ||
+        fail "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch.so or no include/; unset it to fetch the pinned one"
+    echo "libtorch: using LIBTORCH=$LIBTORCH"
+    exit 0
+fi
+cmp -s "$requirements" "$target/stamp" && exit 0
+check_machine
+work="$(mktemp -d "$root/.libtorch.XXXXXX")"
+trap 'rm -rf "$work"' EXIT
+find_pip
+download
+install

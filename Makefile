@@ -1,0 +1,16 @@
+# Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
+
+.PHONY: help libtorch serve test
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+libtorch: ## Fetch libtorch into .libtorch, once (a LIBTORCH that is set is used instead)
+	@bash .cargo/libtorch.sh
+
+serve: libtorch ## Build with optimizations and serve the demo model on http://127.0.0.1:8080 (ARGS="--config my.toml")
+	cargo build --release --locked
+	target/release/easel serve $(ARGS)
+
+test: libtorch ## Run all tests (ARGS="name" for some)
+	cargo test --locked $(ARGS)

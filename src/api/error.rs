@@ -1,0 +1,218 @@
+//! The one table that turns what can go wrong into RFC 9457 problem documents.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    dispatch::{DispatchError, ports::StoreError},
+    domain::FieldError,
+};
+
+/// Seconds after which a request that met a draining or busy server, or a store that was away, is worth another try: a restart or a
+/// failover takes about as long.
+const RETRY_SOON_SECONDS: u64 = 5;
+
+/// Everything that can go wrong between a request's head and its answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("the body is not JSON: {0}")]
+    MalformedJson(String),
+    #[error("the body broke off: {0}")]
+    BrokenBody(String),
+    #[error("there is nothing at this address")]
+    NoSuchRoute,
+    #[error("this address does not take this method; the Allow header lists those that it takes")]
+    MethodNotAllowed,
+    #[error("the body did not arrive within {seconds} s")]
+    BodyTimeout { seconds: u64 },
+    #[error("the body must have at most {max} bytes")]
+    BodyTooLarge { max: usize },
+    #[error("the body must be JSON, sent as Content-Type: application/json (or a type that ends in +json), got {0}")]
+    UnsupportedMediaType(String),
+    #[error("{}", summary(.0))]
+    InvalidFields(Vec<FieldError>),
+    #[error("too many large bodies arrive at the moment")]
+    UploadsBusy,
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    #[error("panicked: {0}")]
+    Panicked(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn summary(errors: &[FieldError]) -> String {
+    match errors {
+        [error] => format!("{}: {}", if error.pointer.is_empty() { "the body" } else { &error.pointer }, error.detail),
+        _ => format!("{} fields are wrong; see errors", errors.len()),
+    }
+}
+
+/// How one kind of error is shown. `code` is stable, for programs; `title` belongs to the code.
+struct Row {
+    status: StatusCode,
+    code: &'static str,
+    title: &'static str,
+    retry_after_seconds: Option<u64>,
+}
+
+impl Row {
+    const fn new(status: StatusCode, code: &'static str, title: &'static str) -> Self {
+        Self { status, code, title, retry_after_seconds: None }
+    }
+
+    const fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after_seconds: Some(seconds), ..self }
+    }
+}
+
+impl ApiError {
+    /// The table.
+    fn row(&self) -> Row {
+        use DispatchError as D;
+        use StatusCode as S;
+        const SOON: u64 = RETRY_SOON_SECONDS;
+        match self {
+            Self::MalformedJson(_) => Row::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
+            Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
+            Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
+            Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
+            Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
+            Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
+            Self::Dispatch(D::AlreadyFinished(_)) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
+            Self::BodyTooLarge { .. } => Row::new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
+            Self::UnsupportedMediaType(_) => {
+                Row::new(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
+            }
+            Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
+            Self::Dispatch(D::QueueFull { retry_after }) => {
+                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
+            }
+            Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
+                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
+            }
+            Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
+            Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
+            Self::Dispatch(D::Store(_)) => {
+                Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
+            }
+            Self::Panicked(_) | Self::Internal(_) => Row::new(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+        }
+    }
+
+    /// Renders the problem document of the request `request_id`.
+    pub(super) fn problem(&self, request_id: &str) -> Response {
+        let Row { status, code, title, .. } = self.row();
+        let errors: &[FieldError] = if let Self::InvalidFields(errors) = self { errors } else { &[] };
+        let detail = (!status.is_server_error()).then(|| self.to_string());
+        let kind = format!("urn:easel:problem:{code}");
+        let problem = Problem { kind, title, status: status.as_u16(), code, detail, errors, request_id };
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
+        (status, content_type, Json(problem)).into_response()
+    }
+}
+
+/// An RFC 9457 problem document. A server error has no detail: what went wrong inside is for the log.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+    request_id: &'a str,
+}
+
+impl IntoResponse for ApiError {
+    /// A bare status that carries the error; [`super::middleware::observe`] knows the request's id and writes the document.
+    fn into_response(self) -> Response {
+        let row = self.row();
+        let mut response = row.status.into_response();
+        if let Some(seconds) = row.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::Value;
+
+    use super::*;
+
+    const OPENAPI: &str = include_str!("../../openapi.yaml");
+
+    fn every_error() -> Vec<ApiError> {
+        let unavailable = StoreError::Unavailable("password=secret".to_owned());
+        vec![
+            ApiError::MalformedJson("expected value".to_owned()),
+            ApiError::BrokenBody("closed".to_owned()),
+            ApiError::NoSuchRoute,
+            ApiError::MethodNotAllowed,
+            ApiError::BodyTimeout { seconds: 1 },
+            ApiError::BodyTooLarge { max: 1 },
+            ApiError::UnsupportedMediaType("none".to_owned()),
+            ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::UploadsBusy,
+            ApiError::Dispatch(DispatchError::UnknownJob),
+            ApiError::Dispatch(DispatchError::UnknownPicture(1)),
+            ApiError::Dispatch(DispatchError::QueueFull { retry_after: std::time::Duration::ZERO }),
+            ApiError::Dispatch(DispatchError::Draining),
+            ApiError::Dispatch(DispatchError::Store(unavailable)),
+            ApiError::Panicked("secret".to_owned()),
+            ApiError::Internal("secret".to_owned()),
+        ]
+    }
+
+    async fn problem_of(error: &ApiError) -> Value {
+        let body = to_bytes(error.problem("r-1").into_body(), 10_000).await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_problem_is_described_in_the_contract() {
+        for error in every_error() {
+            let problem = problem_of(&error).await;
+            let code = problem["code"].as_str().unwrap();
+            assert_eq!(problem["type"], format!("urn:easel:problem:{code}"));
+            for described in [format!("urn:easel:problem:{code}"), format!("            - {code}\n")] {
+                assert!(OPENAPI.contains(&described), "{described}");
+            }
+            assert!(OPENAPI.contains(problem["title"].as_str().unwrap()), "{problem}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_error_tells_nothing_of_what_is_inside() {
+        for error in every_error() {
+            let problem = problem_of(&error).await;
+            assert_eq!(problem.get("detail").is_none(), problem["status"].as_u64() >= Some(500), "{problem}");
+            assert!(!problem.to_string().contains("secret"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn whoever_should_come_back_is_told_when_and_never_at_once() {
+        for error in every_error() {
+            let status = error.row().status.as_u16();
+            let response = error.into_response();
+            let seconds = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().parse::<u64>().unwrap());
+            assert_eq!(seconds.is_some(), [429, 503].contains(&status), "{status}");
+            assert!(seconds != Some(0));
+        }
+    }
+}

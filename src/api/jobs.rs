@@ -1,0 +1,92 @@
+//! `/v1/jobs/{id}`: a job, its end, its pictures.
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+
+use super::{Context, error::ApiError, view::JobJson};
+use crate::{dispatch::DispatchError, domain::JobId};
+
+/// A picture never changes under its address.
+const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+
+/// The `{id}` of a job's address. One that no job can have is answered like one that no job has.
+pub(super) struct JobPath(pub(super) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (id,) = path::<(String,), S>(parts, state).await?;
+        parse_id(&id).map(Self)
+    }
+}
+
+/// The `{id}` and `{index}` of a picture's address.
+pub(super) struct ImagePath(JobId, u32);
+
+impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let (id, index) = path::<(String, String), S>(parts, state).await?;
+        let index = index.parse().map_err(|_| ApiError::NoSuchRoute)?;
+        Ok(Self(parse_id(&id)?, index))
+    }
+}
+
+async fn path<T, S>(parts: &mut Parts, state: &S) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    let Path(segments) = Path::from_request_parts(parts, state).await.map_err(|_| ApiError::NoSuchRoute)?;
+    Ok(segments)
+}
+
+fn parse_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|_| ApiError::Dispatch(DispatchError::UnknownJob))
+}
+
+/// `GET /v1/jobs/{id}`
+pub(super) async fn show(State(context): State<Context>, JobPath(id): JobPath) -> Result<Response, ApiError> {
+    let view = context.dispatcher.job(id).await?;
+    Ok(Json(JobJson::from(&view)).into_response())
+}
+
+/// `POST /v1/jobs/{id}/cancel`: 200 when the job has ended by it, 202 when it ends at its next step boundary.
+pub(super) async fn cancel(State(context): State<Context>, JobPath(id): JobPath) -> Result<Response, ApiError> {
+    let view = context.dispatcher.cancel(id).await?;
+    let status = if view.job.status.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(JobJson::from(&view))).into_response())
+}
+
+/// `GET /v1/jobs/{id}/images/{index}`
+pub(super) async fn image(
+    State(context): State<Context>,
+    ImagePath(id, index): ImagePath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let (image, bytes) = context.dispatcher.picture(id, index).await?;
+    let etag = format!("\"{}\"", image.sha256);
+    let caching = [(header::ETAG, header_value(&etag)?), (header::CACHE_CONTROL, FOREVER)];
+    if is_cached(&headers, &etag) {
+        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+    }
+    let no_sniffing = HeaderValue::from_static("nosniff");
+    let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?), (header::X_CONTENT_TYPE_OPTIONS, no_sniffing)];
+    Ok((caching, content, bytes).into_response())
+}
+
+fn is_cached(headers: &HeaderMap, etag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known.flat_map(|line| line.split(',')).map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
+    HeaderValue::from_str(text).map_err(|error| ApiError::Internal(error.to_string()))
+}

@@ -1,0 +1,84 @@
+//! The speech: HTTP in, HTTP out. Parses what comes, asks the dispatcher, and shows what it answers.
+//!
+//! `openapi.yaml` is the contract that this room keeps; it is served at `/openapi.yaml`.
+
+mod body;
+mod error;
+mod events;
+mod generate;
+mod jobs;
+mod json;
+mod middleware;
+mod models;
+mod ops;
+mod prefer;
+mod sse;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    middleware::from_fn_with_state,
+    routing::{get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{dispatch::Dispatcher, telemetry::Metrics};
+use body::Intake;
+use error::ApiError;
+
+/// What the routes stand on.
+#[derive(Debug, Clone)]
+pub struct ApiState {
+    /// Accepts, finds and cancels jobs.
+    pub dispatcher: Dispatcher,
+    /// The server's metrics.
+    pub metrics: Metrics,
+    /// The room's settings.
+    pub settings: ApiSettings,
+}
+
+/// The room's settings.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    /// The largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// The longest that `Prefer: wait=N` waits.
+    pub max_wait: Duration,
+    /// The time between two comments on a quiet event stream.
+    pub keep_alive: Duration,
+}
+
+/// [`ApiState`] with what the routes share among themselves.
+#[derive(Debug, Clone)]
+struct Context {
+    dispatcher: Dispatcher,
+    metrics: Metrics,
+    settings: ApiSettings,
+    intake: Arc<Intake>,
+}
+
+/// Every route of the server.
+pub fn router(state: ApiState) -> Router {
+    let ApiState { dispatcher, metrics, settings } = state;
+    let intake = Arc::new(Intake::new(settings.max_body_bytes));
+    let context = Context { dispatcher, metrics, settings, intake };
+    Router::new()
+        .route("/v1/generate", post(generate::generate))
+        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/events", get(events::watch))
+        .route("/v1/jobs/{id}/images/{index}", get(jobs::image))
+        .route("/v1/models", get(models::models))
+        .route("/v1/schedulers", get(models::schedulers))
+        .route("/healthz", get(ops::healthz))
+        .route("/readyz", get(ops::readyz))
+        .route("/metrics", get(ops::metrics))
+        .route("/openapi.yaml", get(ops::openapi))
+        .fallback(async || ApiError::NoSuchRoute)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(middleware::panicked))
+        .layer(from_fn_with_state(context.metrics.clone(), middleware::observe))
+        .with_state(context)
+}

@@ -1,0 +1,174 @@
+//! The wiring: from settings to a server that listens, and from a signal to a server that has stopped.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    api::{ApiSettings, ApiState, router},
+    config::{BatchInvariant, Config, Dtype},
+    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    dispatch::{
+        DispatchSettings, Dispatcher, Doors, LocalEvents, Workers,
+        ports::{Engine, EngineError, StoreError},
+    },
+    store::{ObjectPictures, SqliteStore},
+    telemetry::Metrics,
+};
+
+/// How long open connections may take to end once every job has been dealt with.
+const HANG_UP: Duration = Duration::from_secs(5);
+
+/// A server that listens but does not answer yet.
+#[derive(Debug)]
+pub struct Application {
+    listener: TcpListener,
+    address: SocketAddr,
+    router: Router,
+    workers: Workers,
+}
+
+/// Why the server cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A model's folder cannot be used.
+    #[error(transparent)]
+    Model(#[from] LoadError),
+    /// The address cannot be listened on.
+    #[error("server.bind: cannot listen on {address}: {source}")]
+    Bind {
+        /// The address of the settings.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The engine could not be loaded, or the device was lost.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A metric is there twice.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Application {
+    /// Opens the stores, listens, and begins to load the models. The server is ready when they are loaded.
+    ///
+    /// # Errors
+    /// When a store, a model's configs or the address cannot be used.
+    pub async fn build(config: Config) -> Result<Self, AppError> {
+        let settings = engine_settings(&config);
+        Self::build_with(config, move || Ok(StableDiffusion::load(&settings)?)).await
+    }
+
+    /// As [`Self::build`], with an engine of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub async fn build_with<E: Engine>(
+        config: Config,
+        load: impl FnOnce() -> Result<E, EngineError> + Send + 'static,
+    ) -> Result<Self, AppError> {
+        let models = describe_models(&model_folders(&config))?;
+        let metrics = Metrics::new()?;
+        let doors = Doors {
+            jobs: Arc::new(SqliteStore::open(&config.store.url).await?),
+            pictures: Arc::new(ObjectPictures::open(&config.pictures.url).await?),
+            events: Arc::new(LocalEvents::default()),
+            metrics: metrics.clone(),
+        };
+        let (listener, address) = listen(&config.server.bind).await?;
+        let (dispatcher, workers) = Dispatcher::start(doors, models, dispatch_settings(&config), load);
+        let router = router(ApiState { dispatcher, metrics, settings: api_settings(&config) });
+        Ok(Self { listener, address, router, workers })
+    }
+
+    /// The port that it listens on; for settings that leave the choice to the system.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Serves until `shutdown` resolves or the device is lost, then drains: running jobs finish in time or go back to the queue, and
+    /// clients can ask for them until that is done.
+    ///
+    /// # Errors
+    /// When the device was lost, or the models could not be loaded.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
+        let Self { listener, address, router, workers } = self;
+        info!(server.address = %address, "listening");
+        let hang_up = CancellationToken::new();
+        let server = axum::serve(listener, router).with_graceful_shutdown(hang_up.clone().cancelled_owned());
+        let server = tokio::spawn(server.into_future());
+        tokio::select! {
+            () = shutdown => {}
+            error = workers.failed() => warn!(%error, "the device can paint no more"),
+        }
+        let drained = workers.drain().await;
+        hang_up.cancel();
+        if timeout(HANG_UP, server).await.is_err() {
+            warn!("some connections were still open");
+        }
+        Ok(drained?)
+    }
+}
+
+async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), AppError> {
+    let failed = |source| AppError::Bind { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+/// What the settings say about the engine.
+pub fn engine_settings(config: &Config) -> EngineSettings {
+    EngineSettings {
+        device: config.device.name.clone(),
+        dtype: match config.device.dtype {
+            Dtype::Auto => Precision::Auto,
+            Dtype::Float32 => Precision::Float32,
+            Dtype::Bfloat16 => Precision::Bfloat16,
+            Dtype::Float16 => Precision::Float16,
+        },
+        batch_invariant: match config.device.batch_invariant {
+            BatchInvariant::Auto => None,
+            BatchInvariant::Always => Some(true),
+            BatchInvariant::Never => Some(false),
+        },
+        threads: config.device.threads,
+        models: model_folders(config),
+    }
+}
+
+fn model_folders(config: &Config) -> Vec<ModelFolder> {
+    let folder = |model: &crate::config::ModelConfig| ModelFolder {
+        name: model.name.clone(),
+        path: model.path.clone(),
+        guidance_scale: model.guidance_scale,
+        max_size: model.max_size,
+    };
+    config.models.iter().map(folder).collect()
+}
+
+fn dispatch_settings(config: &Config) -> DispatchSettings {
+    DispatchSettings {
+        lease: Duration::from_secs(config.dispatch.lease_seconds),
+        max_attempts: config.dispatch.max_attempts,
+        max_queued_jobs: config.dispatch.max_queued_jobs,
+        max_canvases: config.dispatch.max_canvases,
+        max_step_rows: config.dispatch.max_step_rows,
+        drain: Duration::from_secs(config.server.drain_seconds),
+    }
+}
+
+fn api_settings(config: &Config) -> ApiSettings {
+    ApiSettings {
+        max_body_bytes: config.server.max_body_bytes,
+        max_wait: Duration::from_secs(config.server.max_wait_seconds),
+        keep_alive: Duration::from_secs(config.server.keep_alive_seconds),
+    }
+}

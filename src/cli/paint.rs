@@ -1,0 +1,121 @@
+//! Paints a request in this process: as many pictures at a time as the settings let share a UNet call.
+
+use std::{
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use super::{CliError, output::Output};
+use crate::{
+    config::DispatchConfig,
+    diffusion::{Canvas, EngineSettings, StableDiffusion},
+    dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
+    domain::{GenerationRequest, Submission, decode_rgb, encode_png, infotext},
+};
+
+/// Loads the model, paints every picture and writes its file.
+pub(super) fn paint(
+    settings: &EngineSettings,
+    limits: &DispatchConfig,
+    submission: Submission,
+    output: &Output,
+) -> Result<(), CliError> {
+    let spinner = ProgressBar::new_spinner().with_message(format!("loading {}", submission.request.model));
+    spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+    let engine = StableDiffusion::load(settings).map_err(CliError::failed)?;
+    spinner.finish_and_clear();
+    let mut warnings = submission.warnings.clone();
+    let order = paint_order(submission)?;
+    let mut easel = Easel { engine, bar: progress_bar(&order.request)?, output };
+    for images in groups(&order.request, limits) {
+        for warning in easel.paint_group(&order, images)? {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
+    easel.bar.finish_and_clear();
+    for warning in warnings {
+        eprintln!("easel: note: {warning}");
+    }
+    Ok(())
+}
+
+/// The engine with what shows and takes its pictures.
+struct Easel<'a> {
+    engine: StableDiffusion,
+    bar: ProgressBar,
+    output: &'a Output,
+}
+
+impl Easel<'_> {
+    /// Paints some of the pictures together and answers what the user should know about the request.
+    fn paint_group(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Vec<String>, CliError> {
+        let begun = self.engine.begin(order, images.clone()).map_err(CliError::failed)?;
+        let mut canvases = begun.canvases;
+        let start = Instant::now();
+        self.denoise(&mut canvases)?;
+        let finished: Vec<&Canvas> = canvases.iter().collect();
+        let frames = self.engine.finish(&finished).map_err(CliError::failed)?;
+        for (index, frame) in images.zip(frames) {
+            let file = self.write(&order.request, index, frame)?;
+            let seconds = start.elapsed().as_secs_f64();
+            self.bar.suspend(|| println!("{}", summary(&order.request, index, &file, seconds)));
+        }
+        Ok(begun.warnings)
+    }
+
+    /// Every canvas of a request has the same steps, so that all are done at once.
+    fn denoise(&mut self, canvases: &mut [Canvas]) -> Result<(), CliError> {
+        while canvases.iter().any(|canvas| !canvas.is_done()) {
+            let mut moving: Vec<&mut Canvas> = canvases.iter_mut().filter(|canvas| !canvas.is_done()).collect();
+            for stepped in self.engine.step(&mut moving).map_err(CliError::failed)? {
+                stepped.map_err(CliError::failed)?;
+                self.bar.inc(1);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, request: &GenerationRequest, index: u32, frame: impl IntoRgb) -> Result<PathBuf, CliError> {
+        let rgb = frame.into_rgb().map_err(CliError::failed)?;
+        let png = encode_png(&rgb, Some(&infotext(request, index))).map_err(CliError::failed)?;
+        let file = self.output.file(index, request.num_images);
+        fs::write(&file, png).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
+        Ok(file)
+    }
+}
+
+fn paint_order(submission: Submission) -> Result<PaintOrder, CliError> {
+    let picture = submission.input.map(|input| decode_rgb(&input.bytes)).transpose().map_err(CliError::failed)?;
+    Ok(PaintOrder { request: Arc::new(submission.request), init_image: picture.map(Arc::new) })
+}
+
+/// The pictures that are painted together, one group after the other.
+fn groups(request: &GenerationRequest, limits: &DispatchConfig) -> Vec<Range<u32>> {
+    let rows = if request.uses_guidance() { 2 } else { 1 };
+    let size = (limits.max_step_rows / rows).min(limits.max_canvases).max(1);
+    let count = request.num_images;
+    let starts = (0..count).step_by(size);
+    starts.map(|start| start..count.min(start + u32::try_from(size).unwrap_or(count))).collect()
+}
+
+/// Counts the steps of all pictures.
+fn progress_bar(request: &GenerationRequest) -> Result<ProgressBar, CliError> {
+    let pace = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:.2} it/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} steps  {pace}  ETA {eta}").map_err(CliError::failed)?;
+    let steps = u64::from(request.effective_steps()) * u64::from(request.num_images);
+    Ok(ProgressBar::new(steps).with_style(style.with_key("pace", pace)))
+}
+
+fn summary(request: &GenerationRequest, index: u32, file: &Path, seconds: f64) -> String {
+    let (width, height, seed) = (request.width, request.height, request.image_seed(index));
+    format!("{}  {width} × {height}  seed {seed}  {seconds:.1} s", file.display())
+}

@@ -1,0 +1,124 @@
+//! From the command line to a request: as the JSON body that the API takes, so that the rules are the API's.
+
+use std::{fs, path::Path};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value};
+
+use super::{CliError, generate::GenerateArgs};
+use crate::domain::{FieldError, MAX_SEED, ModelInfo, Submission};
+
+/// Leaves room for the seeds of all 16 pictures of a request.
+const MAX_RANDOM_SEED: u64 = MAX_SEED - 15;
+/// Fields of the API that have another name on the command line.
+const RENAMED: [(&str, &str); 1] = [("num_inference_steps", "steps")];
+
+/// Parses the arguments against the models; a picture's file may have `max_bytes` bytes.
+pub(super) fn parse(arguments: &GenerateArgs, models: &[ModelInfo], max_bytes: usize) -> Result<Submission, CliError> {
+    let body = body(arguments, max_bytes)?;
+    Submission::parse(body, models, rand::random_range(0..=MAX_RANDOM_SEED)).map_err(|errors| usage(&errors))
+}
+
+fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Value, CliError> {
+    let text = |text: &Option<String>| text.clone().map(Value::String);
+    let image = arguments.image.as_deref().map(|file| read_base64(file, max_bytes)).transpose()?;
+    let fields = [
+        ("prompt", Some(Value::String(arguments.prompt.clone()))),
+        ("model", text(&arguments.model)),
+        ("negative_prompt", text(&arguments.negative_prompt)),
+        ("width", arguments.width.clone()),
+        ("height", arguments.height.clone()),
+        ("num_inference_steps", arguments.steps.clone()),
+        ("guidance_scale", arguments.guidance_scale.clone()),
+        ("scheduler", text(&arguments.scheduler)),
+        ("seed", arguments.seed.clone()),
+        ("num_images", arguments.num_images.clone()),
+        ("image", image.map(Value::String)),
+        ("strength", arguments.strength.clone()),
+    ];
+    let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Ok(Value::Object(given.collect::<Map<_, _>>()))
+}
+
+fn read_base64(file: &Path, max_bytes: usize) -> Result<String, CliError> {
+    let problem = |problem: String| CliError::Usage(format!("--image {}: {problem}", file.display()));
+    let length = fs::metadata(file).map_err(|error| problem(error.to_string()))?.len();
+    if length > max_bytes as u64 {
+        return Err(problem(format!("must have at most {max_bytes} bytes, got {length}")));
+    }
+    let bytes = fs::read(file).map_err(|error| problem(error.to_string()))?;
+    Ok(STANDARD.encode(bytes))
+}
+
+/// One line for each bad field, by the name of its option.
+fn usage(errors: &[FieldError]) -> CliError {
+    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}", option(&error.pointer), error.detail)).collect();
+    CliError::Usage(lines.join("\neasel: "))
+}
+
+fn option(pointer: &str) -> String {
+    match pointer.trim_start_matches('/') {
+        "prompt" => "PROMPT".to_owned(),
+        field => {
+            let renamed = RENAMED.iter().find(|(name, _)| *name == field).map_or(field, |(_, option)| option);
+            format!("--{}", renamed.replace('_', "-"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::domain::{SchedulerAlgorithm, SchedulerName};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: GenerateArgs,
+    }
+
+    fn parse_line(line: &[&str]) -> Result<Submission, String> {
+        let model = ModelInfo {
+            name: "demo".to_owned(),
+            default_width: 128,
+            default_height: 128,
+            size_multiple: 8,
+            min_size: 64,
+            max_size: 2048,
+            default_guidance_scale: 5.0,
+            default_scheduler: SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false },
+        };
+        let line = Line::try_parse_from([&["generate"], line].concat()).map_err(|error| error.to_string())?;
+        parse(&line.arguments, &[model], 1 << 20).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_become_the_fields_of_the_api() {
+        let line = ["a cat", "--steps", "9", "--scheduler", "euler_karras", "--seed", "3", "-n", "2", "--guidance-scale", "1.5"];
+        let request = parse_line(&line).unwrap().request;
+        assert_eq!((request.num_inference_steps, request.seed, request.num_images), (9, 3, 2));
+        assert_eq!((request.scheduler.as_str(), request.guidance_scale), ("euler_karras", 1.5));
+        assert_eq!((request.width, request.height, request.negative_prompt), (128, 128, None));
+    }
+
+    #[test]
+    fn every_bad_option_is_named_as_it_was_typed() {
+        let error = parse_line(&["a cat", "--width", "127", "--steps", "0", "--seed", "-1"]).unwrap_err();
+        for part in ["--width: must be a multiple of 8", "got 127", "--steps: must be a whole number from 1 to 150", "--seed: "] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_absent_or_too_large_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("large.png");
+        fs::File::create(&file).unwrap().set_len(2 << 20).unwrap();
+        let error = parse_line(&["a cat", "--image", file.to_str().unwrap()]).unwrap_err();
+        assert!(error.contains("must have at most 1048576 bytes, got 2097152"), "{error}");
+        let error = parse_line(&["a cat", "--image", "no-such-file.png"]).unwrap_err();
+        assert!(error.contains("--image no-such-file.png: "), "{error}");
+    }
+}

@@ -1,0 +1,76 @@
+//! Chooses the device and the dtype, and loads CUDA when it is there.
+
+use tch::{Cuda, Device, Kind};
+
+use super::error::LoadError;
+use crate::sys::load_cuda;
+
+/// The dtype that the settings ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// float32 on the CPU, bfloat16 on CUDA.
+    Auto,
+    /// 32-bit floats.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+    /// 16-bit floats; CUDA only.
+    Float16,
+}
+
+/// Where a model's tensors are, in which dtype, and whether a canvas's bits may depend on its company.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Placement {
+    pub(super) device: Device,
+    pub(super) kind: Kind,
+    /// Same bits in any company; see `layers.rs` for what this takes.
+    pub(super) batch_invariant: bool,
+}
+
+impl Placement {
+    /// Finds the device that `name` asks for: `auto`, `cpu` or `cuda:N`.
+    ///
+    /// # Errors
+    /// When the device is not there, or cannot compute in that precision.
+    pub(super) fn choose(name: &str, precision: Precision, batch_invariant: Option<bool>) -> Result<Self, LoadError> {
+        let device = find_device(name)?;
+        let kind = match (precision, device) {
+            (Precision::Auto, Device::Cpu) | (Precision::Float32, _) => Kind::Float,
+            (Precision::Auto, _) | (Precision::Bfloat16, _) => Kind::BFloat16,
+            (Precision::Float16, Device::Cpu) => {
+                let problem = "device.dtype: float16 is far slower than float32 on a CPU; use \"float32\" or \"bfloat16\"";
+                return Err(LoadError::Device(problem.to_owned()));
+            }
+            (Precision::Float16, _) => Kind::Half,
+        };
+        let batch_invariant = batch_invariant.unwrap_or(device == Device::Cpu && kind == Kind::Float);
+        Ok(Self { device, kind, batch_invariant })
+    }
+}
+
+fn find_device(name: &str) -> Result<Device, LoadError> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" => Ok(if cuda_devices().unwrap_or(0) > 0 { Device::Cuda(0) } else { Device::Cpu }),
+        other => {
+            let index = other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok());
+            let index = index
+                .ok_or_else(|| LoadError::Device(format!("device.name: must be \"auto\", \"cpu\" or \"cuda:N\", got {other:?}")))?;
+            let devices = cuda_devices().map_err(|problem| absent(other, &problem))?;
+            if index < devices {
+                Ok(Device::Cuda(index))
+            } else {
+                Err(absent(other, &format!("libtorch sees {devices} CUDA devices")))
+            }
+        }
+    }
+}
+
+fn cuda_devices() -> Result<usize, String> {
+    load_cuda()?;
+    Ok(usize::try_from(Cuda::device_count()).unwrap_or(0))
+}
+
+fn absent(name: &str, problem: &str) -> LoadError {
+    LoadError::Device(format!("device.name: the device {name:?} was asked for and is not there: {problem}"))
+}

@@ -1,0 +1,94 @@
+//! What can go wrong while a model is loaded, and what libtorch's errors mean.
+
+use std::{fmt, io, path::PathBuf};
+
+use tch::TchError;
+
+use crate::dispatch::ports::EngineError;
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is there but is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The weights and the architecture that the config describes do not match.
+    #[error("{}: the weights do not fit the config{tensors}", path.display())]
+    Tensors {
+        /// The component's folder.
+        path: PathBuf,
+        /// Which tensors.
+        tensors: Mismatch,
+    },
+    /// The device that was asked for cannot be used.
+    #[error("{0}")]
+    Device(String),
+    /// libtorch failed.
+    #[error(transparent)]
+    Torch(#[from] TchError),
+}
+
+/// Every tensor that keeps a component from being loaded.
+#[derive(Debug, Default)]
+pub struct Mismatch {
+    /// Expected and not there.
+    pub missing: Vec<String>,
+    /// There and not expected.
+    pub unused: Vec<String>,
+    /// There in another shape, with both shapes.
+    pub misshapen: Vec<String>,
+}
+
+impl Mismatch {
+    /// Whether everything fits.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, names) in [("missing", &self.missing), ("unused", &self.unused), ("of another shape", &self.misshapen)] {
+            if !names.is_empty() {
+                write!(f, "; {} {what}: {}", names.len(), names.join(", "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<LoadError> for EngineError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Torch(error) => engine_error(&error),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+/// Sorts libtorch's errors by what the dispatcher can do about them.
+pub(super) fn engine_error(error: &TchError) -> EngineError {
+    let text = error.to_string();
+    // The first line says what happened; the rest is a C++ stack.
+    let message = text.lines().next().unwrap_or_default().to_owned();
+    if text.contains("out of memory") || text.contains("can't allocate memory") {
+        EngineError::OutOfMemory(message)
+    } else if text.contains("CUDA error") || text.contains("cuDNN error") {
+        EngineError::DeviceLost(message)
+    } else {
+        EngineError::Failed(message)
+    }
+}

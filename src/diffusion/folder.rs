@@ -1,0 +1,119 @@
+//! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tracing::warn;
+
+use super::{
+    error::LoadError,
+    models::config::{UNetConfig, VaeConfig, read_config},
+    schedulers::SchedulerConfig,
+};
+use crate::domain::{ModelInfo, SchedulerAlgorithm, SchedulerName};
+
+const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
+const MIN_SIZE: u32 = 64;
+const MAX_SIZE: u32 = 2048;
+/// The class names of pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
+const PIPELINES: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
+
+/// Where a model is, and what the settings say about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFolder {
+    /// The name that requests use.
+    pub name: String,
+    /// The folder with `model_index.json`.
+    pub path: PathBuf,
+    /// The guidance scale of requests that name none.
+    pub guidance_scale: Option<f64>,
+    /// The largest width and height, in pixels.
+    pub max_size: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct ModelIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+}
+
+/// What requests may ask of each model, from the folders' configs alone.
+///
+/// # Errors
+/// When a folder or a config is missing, or describes a model that is not supported.
+pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
+    folders.iter().map(describe).collect()
+}
+
+fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
+    check_pipeline(&folder.path)?;
+    let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
+    let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
+    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
+        let problem = format!(
+            "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
+            unet.in_channels, unet.out_channels, vae.latent_channels
+        );
+        return Err(LoadError::Invalid { path: folder.path.clone(), problem });
+    }
+    let (factor, max_size) = (vae.factor(), folder.max_size.unwrap_or(MAX_SIZE).clamp(MIN_SIZE, MAX_SIZE));
+    let side = (u32::try_from(unet.sample_size).unwrap_or(0) * factor).clamp(MIN_SIZE, max_size);
+    Ok(ModelInfo {
+        name: folder.name.clone(),
+        default_width: side,
+        default_height: side,
+        size_multiple: factor,
+        min_size: MIN_SIZE,
+        max_size,
+        default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
+        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
+    })
+}
+
+fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
+    let path = folder.join("model_index.json");
+    if !path.is_file() {
+        let problem = "not a model in diffusers layout: there is no model_index.json".to_owned();
+        return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+    }
+    let index: ModelIndex = read_config(&path, &[])?;
+    if PIPELINES.contains(&index.class_name.as_str()) {
+        return Ok(());
+    }
+    let problem = format!("{} is not supported; supported: {}", index.class_name, PIPELINES.join(", "));
+    Err(LoadError::Invalid { path, problem })
+}
+
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour.
+pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
+    let (null, no) = (Value::Null, Value::Bool(false));
+    let off = [null.clone(), no];
+    let supported: [(&str, &[Value]); 10] = [
+        ("use_exponential_sigmas", &off),
+        ("use_beta_sigmas", &off),
+        ("use_lu_lambdas", &off),
+        ("use_flow_sigmas", &off),
+        ("use_dynamic_shifting", &off),
+        ("interpolation_type", &[Value::from("linear")]),
+        ("timestep_type", &[Value::from("discrete")]),
+        ("algorithm_type", &[Value::from("dpmsolver++")]),
+        ("solver_order", &[Value::from(1), Value::from(2)]),
+        ("variance_type", &[null, Value::from("fixed_small"), Value::from("fixed_large")]),
+    ];
+    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
+}
+
+/// The scheduler that the folder names; DDIM where that one is not served.
+fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
+    let named = SchedulerName::parse(&config.class_name);
+    if named.is_none() {
+        warn!(
+            model.name = model,
+            scheduler.class = config.class_name,
+            "the model's own scheduler is not served; its default is ddim"
+        );
+    }
+    let name = named.unwrap_or(SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false });
+    SchedulerName { karras: config.use_karras_sigmas && name.algorithm != SchedulerAlgorithm::Ddim, ..name }
+}

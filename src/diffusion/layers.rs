@@ -1,0 +1,197 @@
+//! The layers that every network here is made of, with the shapes and names of PyTorch's modules.
+//!
+//! # Same bits in any company
+//! With `batch_invariant`, a row's bits may not depend on how many rows there are, nor on its place among them. Measured with
+//! libtorch 2.11 on CPUs in float32, three things break that, and these layers mend each where it happens:
+//! - `conv2d` takes its own kernel for small inputs and oneDNN's for larger ones, and counts the batch: here always oneDNN's;
+//! - `linear` with one row a sample (the time embedding, 1 × 1 feature maps) is a matrix-vector product when it is alone: row by row;
+//! - SiLU and GELU take another `exp` and `erf` for the last few values of a thread's share: row by row.
+//!
+//! Group norm, layer norm, attention, and `linear` with more than one row a sample keep their bits as they are.
+
+use tch::{Kind, TchError, Tensor};
+
+use super::{device::Placement, error::LoadError, weights::Scope};
+
+/// A result of libtorch.
+pub(super) type Result<T> = std::result::Result<T, TchError>;
+
+/// `torch.nn.Linear`: `[…, in] → […, out]`.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    batch_invariant: bool,
+}
+
+impl Linear {
+    pub(super) fn load(vs: &Scope, inputs: i64, outputs: i64) -> std::result::Result<Self, LoadError> {
+        Ok(Self { bias: Some(vs.tensor("bias", &[outputs])?), ..Self::without_bias(vs, inputs, outputs)? })
+    }
+
+    pub(super) fn without_bias(vs: &Scope, inputs: i64, outputs: i64) -> std::result::Result<Self, LoadError> {
+        let weight = vs.tensor("weight", &[outputs, inputs])?;
+        Ok(Self { weight, bias: None, batch_invariant: vs.placement().batch_invariant })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let size = x.size();
+        let rows_a_sample: i64 = size[1..size.len() - 1].iter().product();
+        if self.batch_invariant && rows_a_sample == 1 {
+            return row_by_row(x, |row| row.f_linear(&self.weight, self.bias.as_ref()));
+        }
+        x.f_linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// `torch.nn.Conv2d` with a square kernel: `[B, in, H, W] → [B, out, H', W']`.
+#[derive(Debug)]
+pub(super) struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+    batch_invariant: bool,
+}
+
+/// The sizes of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConvShape {
+    pub(super) inputs: i64,
+    pub(super) outputs: i64,
+    pub(super) kernel: i64,
+    pub(super) stride: i64,
+    pub(super) padding: i64,
+}
+
+impl ConvShape {
+    /// A 3 × 3 convolution that keeps the size.
+    pub(super) fn same(inputs: i64, outputs: i64) -> Self {
+        Self { inputs, outputs, kernel: 3, stride: 1, padding: 1 }
+    }
+
+    /// A 1 × 1 convolution.
+    pub(super) fn pointwise(inputs: i64, outputs: i64) -> Self {
+        Self { inputs, outputs, kernel: 1, stride: 1, padding: 0 }
+    }
+}
+
+impl Conv2d {
+    pub(super) fn load(vs: &Scope, shape: ConvShape) -> std::result::Result<Self, LoadError> {
+        let ConvShape { inputs, outputs, kernel, stride, padding } = shape;
+        let weight = vs.tensor("weight", &[outputs, inputs, kernel, kernel])?;
+        let bias = vs.tensor("bias", &[outputs])?;
+        Ok(Self { weight, bias, stride, padding, batch_invariant: vs.placement().batch_invariant })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        if self.batch_invariant && x.device() == tch::Device::Cpu {
+            return x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
+        }
+        x.f_conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+    }
+}
+
+/// `torch.nn.GroupNorm`.
+#[derive(Debug)]
+pub(super) struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub(super) fn load(vs: &Scope, groups: i64, channels: i64, eps: f64) -> std::result::Result<Self, LoadError> {
+        Ok(Self { weight: vs.tensor("weight", &[channels])?, bias: vs.tensor("bias", &[channels])?, groups, eps })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// `torch.nn.LayerNorm` over the last dimension.
+#[derive(Debug)]
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(super) fn load(vs: &Scope, width: i64, eps: f64) -> std::result::Result<Self, LoadError> {
+        Ok(Self { weight: vs.tensor("weight", &[width])?, bias: vs.tensor("bias", &[width])?, eps })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.f_layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+/// An element-wise function between layers, by the names that configs use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Activation {
+    /// x · sigmoid(x), also called swish.
+    #[serde(alias = "swish")]
+    Silu,
+    /// x · Φ(x), with the exact error function.
+    Gelu,
+    /// x · sigmoid(1.702 x), as in OpenAI's CLIP.
+    QuickGelu,
+    /// max(x, 0)
+    Relu,
+    /// x · tanh(softplus(x))
+    Mish,
+}
+
+impl Activation {
+    pub(super) fn forward(self, x: &Tensor, placement: Placement) -> Result<Tensor> {
+        if placement.batch_invariant { row_by_row(x, |row| self.apply(row)) } else { self.apply(x) }
+    }
+
+    fn apply(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Silu => x.f_silu(),
+            Self::Gelu => x.f_gelu("none"),
+            Self::QuickGelu => x.f_mul(&x.f_mul_scalar(1.702)?.f_sigmoid()?),
+            Self::Relu => x.f_relu(),
+            Self::Mish => x.f_mish(),
+        }
+    }
+}
+
+/// Applies `f` to each `[1, …]` of `[B, …]`, so that what it does cannot depend on the others.
+pub(super) fn row_by_row(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    match x.size()[0] {
+        1 => f(x),
+        rows => {
+            let outputs = (0..rows).map(|row| f(&x.f_narrow(0, row, 1)?)).collect::<Result<Vec<_>>>()?;
+            Tensor::f_cat(&outputs, 0)
+        }
+    }
+}
+
+/// softmax(q·kᵀ / √d)·v for `[B, heads, L, d]`; every row attends to itself and to those before it when `causal`.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
+    Tensor::f_scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, causal, None, false)
+}
+
+/// `[B, L, heads · d] → [B, heads, L, d]`
+pub(super) fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor> {
+    let (batch, length, width) = x.size3()?;
+    x.f_reshape([batch, length, heads, width / heads])?.f_transpose(1, 2)
+}
+
+/// `[B, heads, L, d] → [B, L, heads · d]`
+pub(super) fn merge_heads(x: &Tensor) -> Result<Tensor> {
+    let (batch, heads, length, width) = x.size4()?;
+    x.f_transpose(1, 2)?.f_reshape([batch, length, heads * width])
+}
+
+/// One value a row as `[B, 1, 1, 1]` float32, to be broadcast over latents.
+pub(super) fn per_row(values: &[f64], device: tch::Device) -> Result<Tensor> {
+    Tensor::f_from_slice(values)?.f_to_device(device)?.f_to_kind(Kind::Float)?.f_reshape([-1, 1, 1, 1])
+}

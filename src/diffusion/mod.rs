@@ -1,0 +1,29 @@
+//! The maths: tokenizer, text encoder, UNet, VAE, noise schedulers, and the canvas that they move forward.
+//!
+//! Owns libtorch: no other room knows what a tensor is.
+
+mod canvas;
+mod denoise;
+mod device;
+mod error;
+mod folder;
+mod guidance;
+mod latent_rgb;
+mod layers;
+mod models;
+mod noise;
+mod pixels;
+mod prompt;
+pub mod schedulers;
+mod stable_diffusion;
+mod tokenizer;
+mod weights;
+
+pub use canvas::Canvas;
+pub use device::Precision;
+pub use error::{LoadError, Mismatch};
+pub use folder::{ModelFolder, describe_models};
+pub use noise::NoiseGenerator;
+pub use pixels::Frame;
+pub use stable_diffusion::{EngineSettings, StableDiffusion};
+pub use tokenizer::{ClipTokenizer, Tokens};

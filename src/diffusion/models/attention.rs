@@ -1,0 +1,187 @@
+//! The transformer inside the UNet's blocks.
+
+use tch::Tensor;
+
+use crate::diffusion::{
+    device::Placement,
+    error::LoadError,
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
+    weights::Scope,
+};
+
+/// diffusers' defaults in `Transformer2DModel` and `BasicTransformerBlock`; no config names them.
+const GROUP_NORM_EPS: f64 = 1e-6;
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// The shape of one block's transformers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) struct TransformerSettings {
+    pub(in crate::diffusion) heads: i64,
+    pub(in crate::diffusion) layers: i64,
+    pub(in crate::diffusion) cross_attention_dim: i64,
+    pub(in crate::diffusion) groups: i64,
+    pub(in crate::diffusion) use_linear_projection: bool,
+    pub(in crate::diffusion) only_cross_attention: bool,
+}
+
+/// diffusers' `Attention`: queries from one sequence, keys and values from another or the same.
+pub(in crate::diffusion) struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn load(vs: &Scope, width: i64, context: i64, heads: i64) -> std::result::Result<Self, LoadError> {
+        Ok(Self {
+            to_q: Linear::without_bias(&(vs / "to_q"), width, width)?,
+            to_k: Linear::without_bias(&(vs / "to_k"), context, width)?,
+            to_v: Linear::without_bias(&(vs / "to_v"), context, width)?,
+            to_out: Linear::load(&(vs / "to_out" / 0), width, width)?,
+            heads,
+        })
+    }
+
+    /// Attention whose projections all have biases, as in the VAE.
+    pub(in crate::diffusion) fn with_biases(vs: &Scope, width: i64) -> std::result::Result<Self, LoadError> {
+        Ok(Self {
+            to_q: Linear::load(&(vs / "to_q"), width, width)?,
+            to_k: Linear::load(&(vs / "to_k"), width, width)?,
+            to_v: Linear::load(&(vs / "to_v"), width, width)?,
+            to_out: Linear::load(&(vs / "to_out" / 0), width, width)?,
+            heads: 1,
+        })
+    }
+
+    /// x `[B, L, C]`, context `[B, L', C']` → `[B, L, C]`
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let q = split_heads(&self.to_q.forward(x)?, self.heads)?;
+        let k = split_heads(&self.to_k.forward(context)?, self.heads)?;
+        let v = split_heads(&self.to_v.forward(context)?, self.heads)?;
+        self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)?)?)
+    }
+}
+
+/// diffusers' `FeedForward` with GEGLU (Shazeer, 2020).
+struct FeedForward {
+    proj: Linear,
+    out: Linear,
+    placement: Placement,
+}
+
+impl FeedForward {
+    fn load(vs: &Scope, width: i64) -> std::result::Result<Self, LoadError> {
+        let (net, inner) = (vs / "net", 4 * width);
+        Ok(Self {
+            proj: Linear::load(&(&net / 0 / "proj"), width, 2 * inner)?,
+            out: Linear::load(&(&net / 2), inner, width)?,
+            placement: vs.placement(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let projected = self.proj.forward(x)?;
+        let inner = projected.size()[2] / 2;
+        let gate = Activation::Gelu.forward(&projected.f_narrow(2, inner, inner)?.f_contiguous()?, self.placement)?;
+        self.out.forward(&projected.f_narrow(2, 0, inner)?.f_mul(&gate)?)
+    }
+}
+
+struct BasicTransformerBlock {
+    norm1: LayerNorm,
+    attn1: Attention,
+    norm2: LayerNorm,
+    attn2: Attention,
+    norm3: LayerNorm,
+    ff: FeedForward,
+    only_cross_attention: bool,
+}
+
+impl BasicTransformerBlock {
+    fn load(vs: &Scope, width: i64, settings: TransformerSettings) -> std::result::Result<Self, LoadError> {
+        let TransformerSettings { heads, cross_attention_dim, only_cross_attention, .. } = settings;
+        let first_context = if only_cross_attention { cross_attention_dim } else { width };
+        Ok(Self {
+            norm1: LayerNorm::load(&(vs / "norm1"), width, LAYER_NORM_EPS)?,
+            attn1: Attention::load(&(vs / "attn1"), width, first_context, heads)?,
+            norm2: LayerNorm::load(&(vs / "norm2"), width, LAYER_NORM_EPS)?,
+            attn2: Attention::load(&(vs / "attn2"), width, cross_attention_dim, heads)?,
+            norm3: LayerNorm::load(&(vs / "norm3"), width, LAYER_NORM_EPS)?,
+            ff: FeedForward::load(&(vs / "ff"), width)?,
+            only_cross_attention,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let normed = self.norm1.forward(x)?;
+        let first_context = if self.only_cross_attention { context } else { &normed };
+        let x = self.attn1.forward(&normed, first_context)?.f_add(x)?;
+        let x = self.attn2.forward(&self.norm2.forward(&x)?, context)?.f_add(&x)?;
+        self.ff.forward(&self.norm3.forward(&x)?)?.f_add(&x)
+    }
+}
+
+/// The projections into and out of the transformer: 1 × 1 convolutions, or linears (Stable Diffusion 2).
+enum Projection {
+    Conv(Conv2d),
+    Linear(Linear),
+}
+
+impl Projection {
+    fn load(vs: &Scope, channels: i64, linear: bool) -> std::result::Result<Self, LoadError> {
+        if linear {
+            Linear::load(vs, channels, channels).map(Self::Linear)
+        } else {
+            Conv2d::load(vs, ConvShape::pointwise(channels, channels)).map(Self::Conv)
+        }
+    }
+}
+
+/// diffusers' `Transformer2DModel`.
+pub(in crate::diffusion) struct Transformer2DModel {
+    norm: GroupNorm,
+    proj_in: Projection,
+    blocks: Vec<BasicTransformerBlock>,
+    proj_out: Projection,
+}
+
+impl Transformer2DModel {
+    pub(in crate::diffusion) fn load(
+        vs: &Scope,
+        channels: i64,
+        settings: TransformerSettings,
+    ) -> std::result::Result<Self, LoadError> {
+        let blocks = vs / "transformer_blocks";
+        Ok(Self {
+            norm: GroupNorm::load(&(vs / "norm"), settings.groups, channels, GROUP_NORM_EPS)?,
+            proj_in: Projection::load(&(vs / "proj_in"), channels, settings.use_linear_projection)?,
+            blocks: (0..settings.layers)
+                .map(|index| BasicTransformerBlock::load(&(&blocks / index), channels, settings))
+                .collect::<std::result::Result<_, _>>()?,
+            proj_out: Projection::load(&(vs / "proj_out"), channels, settings.use_linear_projection)?,
+        })
+    }
+
+    /// x `[B, C, H, W]`, context `[B, L, cross_attention_dim]` → `[B, C, H, W]`
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.size4()?;
+        let tokens = |x: Tensor| x.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous(); // [B, HW, C]
+        // Made contiguous: without it the layout would become channels-last here, and a group norm behind it splits its sums by the batch.
+        let pixels = |x: Tensor| x.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width]);
+        let normed = self.norm.forward(x)?;
+        let mut hidden = match &self.proj_in {
+            Projection::Conv(conv) => tokens(conv.forward(&normed)?)?,
+            Projection::Linear(linear) => linear.forward(&tokens(normed)?)?,
+        };
+        for block in &self.blocks {
+            hidden = block.forward(&hidden, context)?;
+        }
+        let hidden = match &self.proj_out {
+            Projection::Conv(conv) => conv.forward(&pixels(hidden)?)?,
+            Projection::Linear(linear) => pixels(linear.forward(&hidden)?)?,
+        };
+        hidden.f_add(x)
+    }
+}

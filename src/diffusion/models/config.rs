@@ -1,0 +1,285 @@
+//! The networks' configs, as diffusers and transformers write them, with their defaults.
+//!
+//! A key that we know and a value that we cannot honour is an error that names both; a picture that is quietly wrong is worse.
+
+use std::{fs, path::Path};
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+use crate::diffusion::{error::LoadError, layers::Activation};
+
+/// Reads a JSON object and refuses values that are not supported: `(key, what is supported)`, an absent key being fine.
+pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, supported: &[(&str, &[Value])]) -> Result<T, LoadError> {
+    let invalid = |problem: String| LoadError::Invalid { path: path.to_owned(), problem };
+    let text = fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+    let object: Map<String, Value> = serde_json::from_str(&strict_json(&text)).map_err(|error| invalid(error.to_string()))?;
+    for (key, values) in supported {
+        if let Some(value) = object.get(*key).filter(|value| !values.contains(value)) {
+            let values: Vec<String> = values.iter().map(Value::to_string).collect();
+            return Err(invalid(format!("{key} = {value} is not supported; supported: {}", values.join(", "))));
+        }
+    }
+    // Keys that are null take their defaults, as absent ones do.
+    let given = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    serde_json::from_value(Value::Object(given)).map_err(|error| invalid(error.to_string()))
+}
+
+/// Python writes infinities that JSON does not have, such as DPM-Solver's `"lambda_min_clipped": -Infinity`; all mean "no bound".
+fn strict_json(text: &str) -> String {
+    text.replace(": -Infinity", ": null").replace(": Infinity", ": null").replace(": NaN", ": null")
+}
+
+/// A value for all blocks, or one a block.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(in crate::diffusion) enum PerBlock<T> {
+    All(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerBlock<T> {
+    /// The value of block `index`; the last value serves the blocks behind the end of the list.
+    pub(in crate::diffusion) fn at(&self, index: usize) -> Option<T> {
+        match self {
+            Self::All(value) => Some(*value),
+            Self::Each(values) => values.get(index).or(values.last()).copied(),
+        }
+    }
+
+    fn covers(&self, blocks: usize) -> bool {
+        matches!(self, Self::All(_)) || matches!(self, Self::Each(values) if values.len() == blocks)
+    }
+}
+
+/// `unet/config.json` of a `UNet2DConditionModel`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(in crate::diffusion) struct UNetConfig {
+    pub(in crate::diffusion) sample_size: i64,
+    pub(in crate::diffusion) in_channels: i64,
+    pub(in crate::diffusion) out_channels: i64,
+    pub(in crate::diffusion) center_input_sample: bool,
+    pub(in crate::diffusion) flip_sin_to_cos: bool,
+    pub(in crate::diffusion) freq_shift: f64,
+    pub(in crate::diffusion) down_block_types: Vec<DownBlockType>,
+    pub(in crate::diffusion) up_block_types: Vec<UpBlockType>,
+    pub(in crate::diffusion) only_cross_attention: PerBlock<bool>,
+    pub(in crate::diffusion) block_out_channels: Vec<i64>,
+    pub(in crate::diffusion) layers_per_block: PerBlock<i64>,
+    pub(in crate::diffusion) downsample_padding: i64,
+    pub(in crate::diffusion) mid_block_scale_factor: f64,
+    pub(in crate::diffusion) act_fn: Activation,
+    pub(in crate::diffusion) norm_num_groups: i64,
+    pub(in crate::diffusion) norm_eps: f64,
+    pub(in crate::diffusion) cross_attention_dim: PerBlock<i64>,
+    pub(in crate::diffusion) transformer_layers_per_block: PerBlock<i64>,
+    /// Despite its name the number of heads, unless `num_attention_heads` is given (diffusers issue 2011).
+    pub(in crate::diffusion) attention_head_dim: PerBlock<i64>,
+    pub(in crate::diffusion) num_attention_heads: Option<PerBlock<i64>>,
+    pub(in crate::diffusion) use_linear_projection: bool,
+    pub(in crate::diffusion) time_embedding_dim: Option<i64>,
+    pub(in crate::diffusion) resnet_out_scale_factor: f64,
+    pub(in crate::diffusion) conv_in_kernel: i64,
+    pub(in crate::diffusion) conv_out_kernel: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(in crate::diffusion) enum DownBlockType {
+    CrossAttnDownBlock2D,
+    DownBlock2D,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(in crate::diffusion) enum UpBlockType {
+    CrossAttnUpBlock2D,
+    UpBlock2D,
+}
+
+impl Default for UNetConfig {
+    fn default() -> Self {
+        use {DownBlockType::*, UpBlockType::*};
+        Self {
+            sample_size: 64,
+            in_channels: 4,
+            out_channels: 4,
+            center_input_sample: false,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            down_block_types: vec![CrossAttnDownBlock2D, CrossAttnDownBlock2D, CrossAttnDownBlock2D, DownBlock2D],
+            up_block_types: vec![UpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D, CrossAttnUpBlock2D],
+            only_cross_attention: PerBlock::All(false),
+            block_out_channels: vec![320, 640, 1280, 1280],
+            layers_per_block: PerBlock::All(2),
+            downsample_padding: 1,
+            mid_block_scale_factor: 1.0,
+            act_fn: Activation::Silu,
+            norm_num_groups: 32,
+            norm_eps: 1e-5,
+            cross_attention_dim: PerBlock::All(1280),
+            transformer_layers_per_block: PerBlock::All(1),
+            attention_head_dim: PerBlock::All(8),
+            num_attention_heads: None,
+            use_linear_projection: false,
+            time_embedding_dim: None,
+            resnet_out_scale_factor: 1.0,
+            conv_in_kernel: 3,
+            conv_out_kernel: 3,
+        }
+    }
+}
+
+impl UNetConfig {
+    /// Reads `unet/config.json`.
+    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
+        let (null, no) = ([Value::Null], [Value::Null, Value::Bool(false)]);
+        let (default, positional) = ([Value::from("default")], [Value::from("positional")]);
+        let mid = [Value::from("UNetMidBlock2DCrossAttn")];
+        let config: Self = read_config(
+            path,
+            &[
+                ("addition_embed_type", &null),
+                ("attention_type", &default),
+                ("class_embed_type", &null),
+                ("cross_attention_norm", &null),
+                ("dual_cross_attention", &no),
+                ("encoder_hid_dim", &null),
+                ("encoder_hid_dim_type", &null),
+                ("mid_block_only_cross_attention", &no),
+                ("mid_block_type", &mid),
+                ("num_class_embeds", &null),
+                ("resnet_skip_time_act", &no),
+                ("resnet_time_scale_shift", &default),
+                ("reverse_transformer_layers_per_block", &null),
+                ("time_cond_proj_dim", &null),
+                ("time_embedding_act_fn", &null),
+                ("time_embedding_type", &positional),
+                ("timestep_post_act", &null),
+            ],
+        )?;
+        config.check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let blocks = self.block_out_channels.len();
+        if blocks == 0 || self.down_block_types.len() != blocks || self.up_block_types.len() != blocks {
+            return Err("block_out_channels, down_block_types and up_block_types must be of one length, at least 1".to_owned());
+        }
+        for (key, covered) in [
+            ("layers_per_block", self.layers_per_block.covers(blocks)),
+            ("cross_attention_dim", self.cross_attention_dim.covers(blocks)),
+            ("transformer_layers_per_block", self.transformer_layers_per_block.covers(blocks)),
+            ("attention_head_dim", self.attention_head_dim.covers(blocks)),
+            ("only_cross_attention", self.only_cross_attention.covers(blocks)),
+        ] {
+            if !covered {
+                return Err(format!("{key} must be one value or a list of {blocks}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Heads of block `index`.
+    pub(in crate::diffusion) fn heads(&self, index: usize) -> i64 {
+        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim).at(index).unwrap_or(1)
+    }
+}
+
+/// `vae/config.json` of an `AutoencoderKL`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(in crate::diffusion) struct VaeConfig {
+    pub(in crate::diffusion) in_channels: i64,
+    pub(in crate::diffusion) out_channels: i64,
+    pub(in crate::diffusion) block_out_channels: Vec<i64>,
+    pub(in crate::diffusion) layers_per_block: i64,
+    pub(in crate::diffusion) act_fn: Activation,
+    pub(in crate::diffusion) latent_channels: i64,
+    pub(in crate::diffusion) norm_num_groups: i64,
+    pub(in crate::diffusion) scaling_factor: f64,
+    pub(in crate::diffusion) force_upcast: bool,
+    pub(in crate::diffusion) use_quant_conv: bool,
+    pub(in crate::diffusion) use_post_quant_conv: bool,
+    pub(in crate::diffusion) mid_block_add_attention: bool,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self {
+            in_channels: 3,
+            out_channels: 3,
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            act_fn: Activation::Silu,
+            latent_channels: 4,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            force_upcast: true,
+            use_quant_conv: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+        }
+    }
+}
+
+impl VaeConfig {
+    /// Reads `vae/config.json`.
+    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
+        let config: Self = read_config(
+            path,
+            &[
+                ("latents_mean", &[Value::Null]),
+                ("latents_std", &[Value::Null]),
+                ("shift_factor", &[Value::Null]),
+                ("in_channels", &[Value::from(3)]),
+                ("out_channels", &[Value::from(3)]),
+            ],
+        )?;
+        if config.block_out_channels.is_empty() {
+            return Err(LoadError::Invalid { path: path.to_owned(), problem: "block_out_channels is empty".to_owned() });
+        }
+        Ok(config)
+    }
+
+    /// Pixels a latent cell, in each direction: every block but the last halves the size.
+    pub(in crate::diffusion) fn factor(&self) -> u32 {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+/// `text_encoder/config.json` of a `CLIPTextModel`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(in crate::diffusion) struct ClipTextConfig {
+    pub(in crate::diffusion) vocab_size: i64,
+    pub(in crate::diffusion) hidden_size: i64,
+    pub(in crate::diffusion) intermediate_size: i64,
+    pub(in crate::diffusion) num_hidden_layers: i64,
+    pub(in crate::diffusion) num_attention_heads: i64,
+    pub(in crate::diffusion) max_position_embeddings: i64,
+    pub(in crate::diffusion) hidden_act: Activation,
+    pub(in crate::diffusion) layer_norm_eps: f64,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            vocab_size: 49408,
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_hidden_layers: 12,
+            num_attention_heads: 8,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl ClipTextConfig {
+    /// Reads `text_encoder/config.json`.
+    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
+        read_config(path, &[])
+    }
+}

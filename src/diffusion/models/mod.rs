@@ -1,0 +1,9 @@
+//! The networks: CLIP's text encoder, the UNet and the VAE, each built wholly from its JSON config.
+
+pub(super) mod attention;
+pub(super) mod clip;
+pub(super) mod config;
+pub(super) mod resnet;
+pub(super) mod unet;
+pub(super) mod unet_blocks;
+pub(super) mod vae;

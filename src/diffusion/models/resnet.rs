@@ -1,0 +1,106 @@
+//! Residual blocks and the layers that change the size between them.
+
+use tch::Tensor;
+
+use crate::diffusion::{
+    device::Placement,
+    error::LoadError,
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Result},
+    weights::Scope,
+};
+
+/// diffusers' `ResnetBlock2D`.
+pub(in crate::diffusion) struct ResnetBlock2D {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Option<Linear>,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    conv_shortcut: Option<Conv2d>,
+    settings: ResnetSettings,
+    placement: Placement,
+}
+
+/// What a network's residual blocks have in common.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) struct ResnetSettings {
+    pub(in crate::diffusion) groups: i64,
+    pub(in crate::diffusion) eps: f64,
+    pub(in crate::diffusion) act_fn: Activation,
+    /// Width of the time embedding; none in the VAE.
+    pub(in crate::diffusion) temb_channels: Option<i64>,
+    pub(in crate::diffusion) output_scale_factor: f64,
+}
+
+impl ResnetBlock2D {
+    pub(in crate::diffusion) fn load(
+        vs: &Scope,
+        inputs: i64,
+        outputs: i64,
+        settings: ResnetSettings,
+    ) -> std::result::Result<Self, LoadError> {
+        let ResnetSettings { groups, eps, .. } = settings;
+        let shortcut = ConvShape::pointwise(inputs, outputs);
+        let shortcut = (inputs != outputs).then(|| Conv2d::load(&(vs / "conv_shortcut"), shortcut)).transpose()?;
+        let projection = settings.temb_channels.map(|width| Linear::load(&(vs / "time_emb_proj"), width, outputs)).transpose()?;
+        Ok(Self {
+            norm1: GroupNorm::load(&(vs / "norm1"), groups, inputs, eps)?,
+            conv1: Conv2d::load(&(vs / "conv1"), ConvShape::same(inputs, outputs))?,
+            time_emb_proj: projection,
+            norm2: GroupNorm::load(&(vs / "norm2"), groups, outputs, eps)?,
+            conv2: Conv2d::load(&(vs / "conv2"), ConvShape::same(outputs, outputs))?,
+            conv_shortcut: shortcut,
+            settings,
+            placement: vs.placement(),
+        })
+    }
+
+    /// `[B, in, H, W] → [B, out, H, W]`; `temb` is `[B, temb]`, already activated (it is the same for every block).
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
+        let act = |x: &Tensor| self.settings.act_fn.forward(x, self.placement);
+        let mut hidden = self.conv1.forward(&act(&self.norm1.forward(x)?)?)?;
+        if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
+            hidden = hidden.f_add(&projection.forward(temb)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?)?;
+        }
+        let hidden = self.conv2.forward(&act(&self.norm2.forward(&hidden)?)?)?;
+        let sum = match &self.conv_shortcut {
+            Some(shortcut) => shortcut.forward(x)?.f_add(&hidden)?,
+            None => hidden.f_add(x)?,
+        };
+        if self.settings.output_scale_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.settings.output_scale_factor) }
+    }
+}
+
+/// diffusers' `Downsample2D`: halves the size with a convolution of stride 2.
+pub(in crate::diffusion) struct Downsample2D {
+    conv: Conv2d,
+    pad: bool,
+}
+
+impl Downsample2D {
+    /// `padding` 0 pads right and bottom only, as the VAE's encoder does.
+    pub(in crate::diffusion) fn load(vs: &Scope, channels: i64, padding: i64) -> std::result::Result<Self, LoadError> {
+        let shape = ConvShape { inputs: channels, outputs: channels, kernel: 3, stride: 2, padding };
+        Ok(Self { conv: Conv2d::load(&(vs / "conv"), shape)?, pad: padding == 0 })
+    }
+
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.pad { self.conv.forward(&x.f_constant_pad_nd([0, 1, 0, 1])?) } else { self.conv.forward(x) }
+    }
+}
+
+/// diffusers' `Upsample2D`: nearest neighbours, then a convolution.
+pub(in crate::diffusion) struct Upsample2D {
+    conv: Conv2d,
+}
+
+impl Upsample2D {
+    pub(in crate::diffusion) fn load(vs: &Scope, channels: i64) -> std::result::Result<Self, LoadError> {
+        Ok(Self { conv: Conv2d::load(&(vs / "conv"), ConvShape::same(channels, channels))? })
+    }
+
+    /// `[B, C, h, w] → [B, C, H, W]` for `size` = (H, W): twice as large, or one less where the way down rounded up.
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, size: (i64, i64)) -> Result<Tensor> {
+        self.conv.forward(&x.f_upsample_nearest2d([size.0, size.1], None, None)?)
+    }
+}

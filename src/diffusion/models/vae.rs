@@ -1,0 +1,263 @@
+//! The variational autoencoder between pixels and latents (Kingma and Welling, 2013; Rombach et al., 2022), diffusers'
+//! `AutoencoderKL`.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    attention::Attention,
+    config::VaeConfig,
+    resnet::{Downsample2D, ResnetBlock2D, ResnetSettings, Upsample2D},
+};
+use crate::diffusion::{
+    device::Placement,
+    error::LoadError,
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, Result},
+    weights::{Scope, Weights},
+};
+
+/// diffusers' fixed epsilon of the VAE's group norms; no config names it.
+const EPS: f64 = 1e-6;
+/// diffusers' `DiagonalGaussianDistribution` keeps the logarithm of the variance in this range.
+const LOGVAR_RANGE: (f64, f64) = (-30.0, 20.0);
+
+/// Encodes pixels to latents and decodes latents to pixels.
+pub(in crate::diffusion) struct AutoencoderKL {
+    config: VaeConfig,
+    placement: Placement,
+    encoder: Encoder,
+    quant_conv: Option<Conv2d>,
+    post_quant_conv: Option<Conv2d>,
+    decoder: Decoder,
+}
+
+impl AutoencoderKL {
+    /// Loads the folder's config and weights.
+    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = VaeConfig::read(&folder.join("config.json"))?;
+        // float16 overflows in the VAEs whose config asks to be upcast.
+        let kind = if config.force_upcast && placement.kind == Kind::Half { Kind::Float } else { placement.kind };
+        let weights = Weights::open(folder, "diffusion_pytorch_model", canonical_name, Placement { kind, ..placement })?;
+        let model = Self::build(&weights.root(), config)?;
+        weights.finish()?;
+        Ok(model)
+    }
+
+    fn build(vs: &Scope, config: VaeConfig) -> std::result::Result<Self, LoadError> {
+        let latents = config.latent_channels;
+        let quant = |name, channels| Conv2d::load(&(vs / name), ConvShape::pointwise(channels, channels));
+        Ok(Self {
+            placement: vs.placement(),
+            encoder: Encoder::load(&(vs / "encoder"), &config)?,
+            quant_conv: config.use_quant_conv.then(|| quant("quant_conv", 2 * latents)).transpose()?,
+            post_quant_conv: config.use_post_quant_conv.then(|| quant("post_quant_conv", latents)).transpose()?,
+            decoder: Decoder::load(&(vs / "decoder"), &config)?,
+            config,
+        })
+    }
+
+    /// Its config.
+    pub(in crate::diffusion) fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+
+    /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
+    pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Posterior> {
+        let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;
+        let moments = match &self.quant_conv {
+            Some(conv) => conv.forward(&hidden)?,
+            None => hidden,
+        };
+        let moments = moments.f_to_kind(Kind::Float)?;
+        let channels = self.config.latent_channels;
+        let (mean, logvar) = (moments.f_narrow(1, 0, channels)?, moments.f_narrow(1, channels, channels)?);
+        let std = logvar.f_clamp(LOGVAR_RANGE.0, LOGVAR_RANGE.1)?.f_mul_scalar(0.5)?.f_exp()?;
+        Ok(Posterior { mean, std, scaling_factor: self.config.scaling_factor })
+    }
+
+    /// latents `[B, C, h, w]` in the UNet's scale → pixels `[B, 3, H, W]`, float32 in about −1..1.
+    pub(in crate::diffusion) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        let latents = latents.f_div_scalar(self.config.scaling_factor)?.f_to_kind(self.placement.kind)?;
+        let hidden = match &self.post_quant_conv {
+            Some(conv) => conv.forward(&latents)?,
+            None => latents,
+        };
+        self.decoder.forward(&hidden)?.f_to_kind(Kind::Float)
+    }
+}
+
+/// A picture's latents, each a normal distribution; diffusers' `DiagonalGaussianDistribution`.
+pub(in crate::diffusion) struct Posterior {
+    mean: Tensor,
+    std: Tensor,
+    scaling_factor: f64,
+}
+
+impl Posterior {
+    /// Latents drawn with `[1, C, h, w]` of noise, in the UNet's scale.
+    pub(in crate::diffusion) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        self.mean.f_add(&self.std.f_mul(noise)?)?.f_mul_scalar(self.scaling_factor)
+    }
+}
+
+/// The tail of both halves: norm, activation, convolution.
+struct Head {
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    act_fn: Activation,
+    placement: Placement,
+}
+
+impl Head {
+    fn load(vs: &Scope, inputs: i64, outputs: i64, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+        Ok(Self {
+            conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, inputs, EPS)?,
+            conv_out: Conv2d::load(&(vs / "conv_out"), ConvShape::same(inputs, outputs))?,
+            act_fn: config.act_fn,
+            placement: vs.placement(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.conv_out.forward(&self.act_fn.forward(&self.conv_norm_out.forward(x)?, self.placement)?)
+    }
+}
+
+/// diffusers' `UNetMidBlock2D`: attention over all cells between two residual blocks.
+struct MidBlock {
+    first: ResnetBlock2D,
+    attention: Option<(GroupNorm, Attention)>,
+    second: ResnetBlock2D,
+}
+
+impl MidBlock {
+    fn load(vs: &Scope, channels: i64, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+        let (resnets, attention) = (vs / "resnets", vs / "attentions" / 0);
+        let load_attention = || -> std::result::Result<_, LoadError> {
+            let norm = GroupNorm::load(&(&attention / "group_norm"), config.norm_num_groups, channels, EPS)?;
+            Ok((norm, Attention::with_biases(&attention, channels)?))
+        };
+        Ok(Self {
+            first: ResnetBlock2D::load(&(&resnets / 0), channels, channels, resnet_settings(config))?,
+            attention: config.mid_block_add_attention.then(load_attention).transpose()?,
+            second: ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet_settings(config))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.first.forward(x, None)?;
+        if let Some((norm, attention)) = &self.attention {
+            let (batch, channels, height, width) = hidden.size4()?;
+            let tokens = norm.forward(&hidden)?.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?; // [B, HW, C]
+            let mixed = attention.forward(&tokens, &tokens)?;
+            hidden = mixed.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width])?.f_add(&hidden)?;
+        }
+        self.second.forward(&hidden, None)
+    }
+}
+
+struct Encoder {
+    conv_in: Conv2d,
+    down_blocks: Vec<(Vec<ResnetBlock2D>, Option<Downsample2D>)>,
+    mid_block: MidBlock,
+    head: Head,
+}
+
+impl Encoder {
+    fn load(vs: &Scope, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+        let channels = &config.block_out_channels;
+        let mut inputs = channels[0];
+        let conv_in = Conv2d::load(&(vs / "conv_in"), ConvShape::same(config.in_channels, inputs))?;
+        let mut down_blocks = Vec::new();
+        for (index, &outputs) in channels.iter().enumerate() {
+            let block = vs / "down_blocks" / index;
+            let resnets = load_resnets(&block, inputs, outputs, config.layers_per_block, config)?;
+            let downsampler = || Downsample2D::load(&(&block / "downsamplers" / 0), outputs, 0);
+            down_blocks.push((resnets, (index + 1 < channels.len()).then(downsampler).transpose()?));
+            inputs = outputs;
+        }
+        let mid_block = MidBlock::load(&(vs / "mid_block"), inputs, config)?;
+        Ok(Self { conv_in, down_blocks, mid_block, head: Head::load(vs, inputs, 2 * config.latent_channels, config)? })
+    }
+
+    /// `[B, 3, H, W] → [B, 2·C, h, w]`, mean and logarithm of the variance
+    fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.conv_in.forward(pixels)?;
+        for (resnets, downsampler) in &self.down_blocks {
+            for resnet in resnets {
+                hidden = resnet.forward(&hidden, None)?;
+            }
+            if let Some(downsampler) = downsampler {
+                hidden = downsampler.forward(&hidden)?;
+            }
+        }
+        self.head.forward(&self.mid_block.forward(&hidden)?)
+    }
+}
+
+struct Decoder {
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    up_blocks: Vec<(Vec<ResnetBlock2D>, Option<Upsample2D>)>,
+    head: Head,
+}
+
+impl Decoder {
+    fn load(vs: &Scope, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+        let channels: Vec<i64> = config.block_out_channels.iter().rev().copied().collect();
+        let mut inputs = channels[0];
+        let conv_in = Conv2d::load(&(vs / "conv_in"), ConvShape::same(config.latent_channels, inputs))?;
+        let mid_block = MidBlock::load(&(vs / "mid_block"), inputs, config)?;
+        let mut up_blocks = Vec::new();
+        for (index, &outputs) in channels.iter().enumerate() {
+            let block = vs / "up_blocks" / index;
+            let resnets = load_resnets(&block, inputs, outputs, config.layers_per_block + 1, config)?;
+            let upsampler = || Upsample2D::load(&(&block / "upsamplers" / 0), outputs);
+            up_blocks.push((resnets, (index + 1 < channels.len()).then(upsampler).transpose()?));
+            inputs = outputs;
+        }
+        Ok(Self { conv_in, mid_block, up_blocks, head: Head::load(vs, inputs, config.out_channels, config)? })
+    }
+
+    /// `[B, C, h, w] → [B, 3, H, W]`
+    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.mid_block.forward(&self.conv_in.forward(latents)?)?;
+        for (resnets, upsampler) in &self.up_blocks {
+            for resnet in resnets {
+                hidden = resnet.forward(&hidden, None)?;
+            }
+            if let Some(upsampler) = upsampler {
+                let (_, _, height, width) = hidden.size4()?;
+                hidden = upsampler.forward(&hidden, (2 * height, 2 * width))?;
+            }
+        }
+        self.head.forward(&hidden)
+    }
+}
+
+fn load_resnets(
+    block: &Scope,
+    inputs: i64,
+    outputs: i64,
+    count: i64,
+    config: &VaeConfig,
+) -> std::result::Result<Vec<ResnetBlock2D>, LoadError> {
+    let inputs_of = |index| if index == 0 { inputs } else { outputs };
+    (0..count)
+        .map(|index| ResnetBlock2D::load(&(block / "resnets" / index), inputs_of(index), outputs, resnet_settings(config)))
+        .collect()
+}
+
+fn resnet_settings(config: &VaeConfig) -> ResnetSettings {
+    let VaeConfig { norm_num_groups, act_fn, .. } = *config;
+    ResnetSettings { groups: norm_num_groups, eps: EPS, act_fn, temb_channels: None, output_scale_factor: 1.0 }
+}
+
+/// Older checkpoints have other names for the attention's projections.
+fn canonical_name(key: &str) -> Option<String> {
+    const OLD_NAMES: [(&str, &str); 4] =
+        [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+    let old = OLD_NAMES.iter().find(|(old, _)| key.contains(".attentions.") && key.contains(old));
+    Some(old.map_or_else(|| key.to_owned(), |(old, new)| key.replace(old, new)))
+}

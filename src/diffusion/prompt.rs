@@ -1,0 +1,63 @@
+//! Prompts to embeddings.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::{
+    device::Placement,
+    error::{LoadError, engine_error},
+    models::clip::ClipTextModel,
+    tokenizer::ClipTokenizer,
+};
+use crate::{dispatch::ports::EngineError, domain::GenerationRequest};
+
+/// The tokenizer and the text encoder of a model.
+pub(super) struct PromptEncoder {
+    tokenizer: ClipTokenizer,
+    text_encoder: ClipTextModel,
+    kind: Kind,
+}
+
+/// The embeddings of a request's prompts.
+#[derive(Debug)]
+pub(super) struct PromptEmbeds {
+    /// `[1, L, hidden]`
+    pub(super) prompt_embeds: Tensor,
+    /// `[1, L, hidden]`; none when guidance is off.
+    pub(super) negative_prompt_embeds: Option<Tensor>,
+    /// Which parts of the prompts were cut off.
+    pub(super) warnings: Vec<String>,
+}
+
+impl PromptEncoder {
+    pub(super) fn load(folder: &Path, placement: Placement) -> Result<Self, LoadError> {
+        Ok(Self {
+            tokenizer: ClipTokenizer::load(&folder.join("tokenizer"))?,
+            text_encoder: ClipTextModel::load(&folder.join("text_encoder"), placement)?,
+            kind: placement.kind,
+        })
+    }
+
+    /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers encodes the empty text.
+    pub(super) fn encode(&self, request: &GenerationRequest) -> Result<PromptEmbeds, EngineError> {
+        let mut warnings = Vec::new();
+        let prompt_embeds = self.embed("prompt", &request.prompt, &mut warnings)?;
+        let negative = request.negative_prompt.as_deref().unwrap_or_default();
+        let negative_prompt_embeds = match request.uses_guidance() {
+            true => Some(self.embed("negative_prompt", negative, &mut warnings)?),
+            false => None,
+        };
+        Ok(PromptEmbeds { prompt_embeds, negative_prompt_embeds, warnings })
+    }
+
+    fn embed(&self, field: &str, text: &str, warnings: &mut Vec<String>) -> Result<Tensor, EngineError> {
+        let tokens = self.tokenizer.encode(text).map_err(|error| EngineError::Failed(error.to_string()))?;
+        if let Some(cut) = &tokens.truncated {
+            let length = tokens.ids.len();
+            warnings.push(format!("{field} is longer than {length} tokens; this was cut off: {cut}"));
+        }
+        let hidden = self.text_encoder.forward(&tokens.ids).map_err(|error| engine_error(&error))?;
+        hidden.f_to_kind(self.kind).map_err(|error| engine_error(&error))
+    }
+}

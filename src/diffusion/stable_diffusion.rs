@@ -1,0 +1,230 @@
+//! Stable Diffusion as an [`Engine`].
+
+use std::{ops::Range, path::Path, sync::Arc};
+
+use image::RgbImage;
+use tch::{Kind, Tensor};
+use tracing::info;
+
+use super::{
+    canvas::Canvas,
+    denoise,
+    device::{Placement, Precision},
+    error::{LoadError, engine_error},
+    folder::{ModelFolder, describe_models, read_scheduler},
+    latent_rgb::LatentRgb,
+    layers::Result,
+    models::{
+        unet::UNet2DConditionModel,
+        vae::{AutoencoderKL, Posterior},
+    },
+    noise::NoiseGenerator,
+    pixels::{self, Frame},
+    prompt::{PromptEmbeds, PromptEncoder},
+    schedulers::{Plan, SchedulerConfig, plan},
+};
+use crate::{
+    dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
+    domain::{GenerationRequest, ModelInfo},
+};
+
+/// What an engine is made from.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// `auto`, `cpu` or `cuda:N`.
+    pub device: String,
+    /// The dtype of weights and activations.
+    pub dtype: Precision,
+    /// Same bits in any company; `None` decides by the device.
+    pub batch_invariant: Option<bool>,
+    /// CPU threads of one operation; 0 leaves it to libtorch.
+    pub threads: usize,
+    /// The models to load.
+    pub models: Vec<ModelFolder>,
+}
+
+/// Every loaded model on one device.
+pub struct StableDiffusion {
+    models: Vec<Model>,
+    placement: Placement,
+}
+
+struct Model {
+    info: ModelInfo,
+    prompts: PromptEncoder,
+    unet: UNet2DConditionModel,
+    vae: AutoencoderKL,
+    scheduler: SchedulerConfig,
+    latent_rgb: Option<LatentRgb>,
+}
+
+impl Model {
+    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
+        let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
+        Ok(Self {
+            prompts: PromptEncoder::load(folder, placement)?,
+            unet: UNet2DConditionModel::load(&folder.join("unet"), placement)?,
+            scheduler: read_scheduler(folder)?,
+            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            info,
+            vae,
+        })
+    }
+
+    /// `[1, C, h, w]`, the latents of a picture of the request's size
+    fn latent_shape(&self, request: &GenerationRequest) -> [i64; 4] {
+        let factor = self.info.size_multiple;
+        let side = |pixels: u32| i64::from(pixels / factor);
+        [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
+    }
+
+    fn plan(&self, request: &GenerationRequest) -> Plan {
+        let skipped = request.num_inference_steps - request.effective_steps();
+        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+    }
+}
+
+impl StableDiffusion {
+    /// Loads every model. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
+    ///
+    /// # Errors
+    /// When the device is not there, or a folder does not hold a model that is supported.
+    pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
+        let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
+        if settings.threads > 0 {
+            tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
+        }
+        let infos = describe_models(&settings.models)?;
+        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
+        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let Placement { device, kind, batch_invariant } = placement;
+        info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
+        Ok(Self { models, placement })
+    }
+
+    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
+        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
+        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    }
+
+    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
+        let Ok((index, model)) = self.model_of(request) else { return Ok(Vec::new()) };
+        let plan = Arc::new(model.plan(request));
+        let shape = model.latent_shape(request);
+        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let canvas = |image: u32| {
+            let mut generator = NoiseGenerator::new(request.image_seed(image));
+            Ok(Canvas {
+                model: index,
+                batch_key: key(request, shape),
+                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                history: Vec::new(),
+                plan: Arc::clone(&plan),
+                step_index: 0,
+                prompt_embeds: embeds.prompt_embeds.shallow_clone(),
+                negative_prompt_embeds: embeds.negative_prompt_embeds.as_ref().map(Tensor::shallow_clone),
+                guidance_scale: request.guidance_scale,
+            })
+        };
+        images.map(canvas).collect()
+    }
+
+    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
+        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
+    }
+
+    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
+    fn first_latents(
+        &self,
+        plan: &Plan,
+        generator: &mut NoiseGenerator,
+        posterior: Option<&Posterior>,
+        shape: [i64; 4],
+    ) -> Result<Tensor> {
+        let mut noise = || {
+            let values = generator.randn(shape.iter().product::<i64>() as usize);
+            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+        };
+        match (posterior, plan.steps.first()) {
+            (Some(posterior), Some(first)) => {
+                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
+                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
+            }
+            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
+        }
+    }
+}
+
+impl Engine for StableDiffusion {
+    type Canvas = Canvas;
+    type Frame = Frame;
+
+    fn batch_key(&self, request: &GenerationRequest) -> std::result::Result<BatchKey, EngineError> {
+        let (_, model) = self.model_of(request)?;
+        Ok(key(request, model.latent_shape(request)))
+    }
+
+    fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let (_, model) = self.model_of(&order.request)?;
+        let embeds = model.prompts.encode(&order.request)?;
+        let canvases = self.begin_canvases(order, images, &embeds).map_err(|error| engine_error(&error))?;
+        Ok(Begun { canvases, warnings: embeds.warnings })
+    }
+
+    fn step(
+        &mut self,
+        canvases: &mut [&mut Canvas],
+    ) -> std::result::Result<Vec<std::result::Result<(), EngineError>>, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let Some(first) = canvases.first() else { return Ok(Vec::new()) };
+        if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
+            return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
+        }
+        let unet = &self.models[first.model].unet;
+        denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
+    }
+
+    fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
+        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
+        let latents = canvas.history.first().unwrap_or(&canvas.latents);
+        let pixels = latent_rgb.apply(latents).map_err(|error| engine_error(&error))?;
+        Ok(Some(Frame { pixels }))
+    }
+
+    fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
+        let _no_grad = tch::no_grad_guard();
+        // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
+        let decode = |canvas: &&Canvas| {
+            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
+            Ok(Frame { pixels })
+        };
+        canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
+    }
+}
+
+/// Canvases of one model and one latent size may share a step. All prompts of a model have one length.
+fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4]) -> BatchKey {
+    BatchKey::new(&format!("{}/{height}x{width}", request.model))
+}
+
+impl Canvas {
+    /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn latents(&self) -> std::result::Result<(Vec<i64>, Vec<f32>), EngineError> {
+        let read = || {
+            let latents = self.latents.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+            let mut values = vec![0.0_f32; latents.numel()];
+            let count = values.len();
+            latents.f_copy_data(&mut values, count)?;
+            Ok((latents.size(), values))
+        };
+        read().map_err(|error| engine_error(&error))
+    }
+}

@@ -1,0 +1,113 @@
+//! Whole pictures: final latents within 1e-3 of diffusers', and every byte of the picture within 1 of 255.
+
+use std::{fs, path::Path, sync::Arc};
+
+use easel::{
+    diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
+    domain::{Submission, decode_rgb},
+};
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use super::{folders::copy_folder, golden, read_json};
+
+const LATENT_TOLERANCE: f32 = 1e-3;
+const BYTE_TOLERANCE: u8 = 1;
+
+#[test]
+fn the_demo_model_paints_what_diffusers_paints() {
+    paint_all(|case| case["model"] == "demo" && case["scheduler_config"].is_null());
+}
+
+#[test]
+fn a_scheduler_config_with_missing_keys_means_what_diffusers_takes_it_to_mean() {
+    paint_all(|case| !case["scheduler_config"].is_null());
+}
+
+#[test]
+fn other_architectures_paint_what_diffusers_paints() {
+    paint_all(|case| case["model"] != "demo" && case["scheduler_config"].is_null());
+}
+
+fn paint_all(wanted: impl Fn(&Value) -> bool) {
+    let cases = read_json("cases.json");
+    let cases: Vec<&Value> = cases["cases"].as_array().unwrap().iter().filter(|case| wanted(case)).collect();
+    assert!(!cases.is_empty());
+    for case in cases {
+        paint(case);
+    }
+}
+
+fn paint(case: &Value) {
+    let name = case["name"].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let model = model_folder(case, folder.path());
+    let models = describe_models(std::slice::from_ref(&model)).unwrap();
+    let settings = EngineSettings {
+        device: "cpu".to_owned(),
+        dtype: Precision::Float32,
+        batch_invariant: Some(true),
+        threads: 0,
+        models: vec![model],
+    };
+    let mut engine = StableDiffusion::load(&settings).unwrap();
+    let submission = Submission::parse(request_body(case), &models, 0).unwrap();
+    let init_image = submission.input.map(|input| Arc::new(decode_rgb(&input.bytes).unwrap()));
+    let images = submission.request.num_images;
+    let order = PaintOrder { request: Arc::new(submission.request), init_image };
+    let mut canvases = engine.begin(&order, 0..images).unwrap().canvases;
+    while !canvases[0].is_done() {
+        let mut batch: Vec<_> = canvases.iter_mut().collect();
+        engine.step(&mut batch).unwrap().into_iter().for_each(|answer| answer.unwrap());
+    }
+    let expected = latents(name);
+    for (index, canvas) in canvases.iter().enumerate() {
+        let (_, values) = canvas.latents().unwrap();
+        let expected = &expected[index * values.len()..][..values.len()];
+        let worst = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        println!("{name}-{index}: latents differ by at most {worst:e}");
+        assert!(worst <= LATENT_TOLERANCE, "{name}-{index}: latents differ by {worst}");
+    }
+    let frames = engine.finish(&canvases.iter().collect::<Vec<_>>()).unwrap();
+    for (index, frame) in frames.into_iter().enumerate() {
+        let picture = frame.into_rgb().unwrap();
+        let expected = decode_rgb(&fs::read(golden(&format!("{name}-{index}.png"))).unwrap()).unwrap();
+        assert_eq!(picture.dimensions(), expected.dimensions(), "{name}-{index}");
+        let worst = picture.iter().zip(expected.iter()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= BYTE_TOLERANCE, "{name}-{index}: a byte differs by {worst}");
+    }
+}
+
+/// The case's model; with its own scheduler config if it has one.
+fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
+    let name = case["model"].as_str().unwrap();
+    let source = match name {
+        "demo" => Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"),
+        other => golden(other),
+    };
+    let path = if case["scheduler_config"].is_null() {
+        source
+    } else {
+        copy_folder(&source, scratch);
+        fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
+        scratch.to_owned()
+    };
+    ModelFolder { name: name.to_owned(), path, guidance_scale: None, max_size: None }
+}
+
+fn request_body(case: &Value) -> Value {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let mut body = case["request"].clone();
+    if let Some(file) = case["image_file"].as_str() {
+        body["image"] = json!(STANDARD.encode(fs::read(golden(file)).unwrap()));
+    }
+    body
+}
+
+fn latents(name: &str) -> Vec<f32> {
+    let file = fs::read(golden(&format!("{name}.safetensors"))).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let data = tensors.tensor("latents").unwrap().data().to_vec();
+    data.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}

@@ -1,0 +1,129 @@
+//! The same picture in any company, bit for bit: the CPU in float32.
+
+use std::{path::Path, sync::Arc};
+
+use easel::{
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
+    domain::{ModelInfo, Submission, decode_rgb},
+};
+use image::RgbImage;
+use serde_json::{Value, json};
+
+struct Studio {
+    engine: StableDiffusion,
+    models: Vec<ModelInfo>,
+}
+
+impl Studio {
+    fn open() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
+        let infos = describe_models(&models).unwrap();
+        let settings =
+            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
+    }
+
+    fn begin(&mut self, body: &Value) -> Vec<Canvas> {
+        let submission = Submission::parse(body.clone(), &self.models, 0).unwrap();
+        let init_image = submission.input.map(|input| Arc::new(decode_rgb(&input.bytes).unwrap()));
+        let images = submission.request.num_images;
+        let order = PaintOrder { request: Arc::new(submission.request), init_image };
+        self.engine.begin(&order, 0..images).unwrap().canvases
+    }
+
+    fn step(&mut self, canvases: &mut [&mut Canvas]) {
+        self.engine.step(canvases).unwrap().into_iter().for_each(|answer| answer.unwrap());
+    }
+
+    /// Paints each canvas with the device to itself.
+    fn paint_alone(&mut self, body: &Value) -> Vec<Finished> {
+        let mut canvases = self.begin(body);
+        for canvas in &mut canvases {
+            while !canvas.is_done() {
+                self.step(&mut [&mut *canvas]);
+            }
+        }
+        self.finish(&canvases)
+    }
+
+    /// Paints all bodies together; each joins one step after the one before it, at the front of the batch, and leaves when it is done.
+    fn paint_together(&mut self, bodies: &[Value]) -> Vec<Vec<Finished>> {
+        let mut paintings: Vec<Vec<Canvas>> = Vec::new();
+        let mut waiting = bodies.iter();
+        loop {
+            let joined = waiting.next().map(|body| self.begin(body));
+            let new = joined.is_some();
+            paintings.extend(joined);
+            let mut batch: Vec<&mut Canvas> = paintings.iter_mut().rev().flatten().filter(|canvas| !canvas.is_done()).collect();
+            match batch.is_empty() {
+                false => self.step(&mut batch),
+                true if !new => break,
+                true => {}
+            }
+        }
+        paintings.iter().map(|canvases| self.finish(canvases)).collect()
+    }
+
+    fn finish(&mut self, canvases: &[Canvas]) -> Vec<Finished> {
+        let frames = self.engine.finish(&canvases.iter().collect::<Vec<_>>()).unwrap();
+        let pictures = frames.into_iter().map(|frame| frame.into_rgb().unwrap());
+        canvases.iter().map(|canvas| canvas.latents().unwrap().1).zip(pictures).collect()
+    }
+}
+
+type Finished = (Vec<f32>, RgbImage);
+
+fn init_picture() -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/init-house.png");
+    STANDARD.encode(std::fs::read(file).unwrap())
+}
+
+/// Different prompts, seeds, guidance, step counts, schedulers and strengths, with img2img and several pictures.
+fn company(width: u32, height: u32) -> Vec<Value> {
+    let image = init_picture();
+    let mut bodies = vec![
+        json!({"prompt": "a purple cat in the snow", "seed": 1, "num_inference_steps": 5, "scheduler": "ddim"}),
+        json!({"prompt": "a red house", "seed": 2, "num_inference_steps": 7, "scheduler": "euler", "guidance_scale": 1}),
+        json!({"prompt": "an orange boat at sunset", "seed": 3, "num_inference_steps": 6, "scheduler": "dpmpp_2m", "guidance_scale": 12}),
+        json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
+               "image": image, "strength": 0.5}),
+        json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
+    ];
+    for body in &mut bodies {
+        (body["width"], body["height"]) = (json!(width), json!(height));
+    }
+    bodies
+}
+
+fn same_alone_and_together(width: u32, height: u32) {
+    let mut studio = Studio::open();
+    let bodies = company(width, height);
+    let together = studio.paint_together(&bodies);
+    for (body, together) in bodies.iter().zip(together) {
+        let alone = studio.paint_alone(body);
+        assert_eq!(alone.len(), together.len());
+        for ((latents, picture), (others, other)) in alone.iter().zip(&together) {
+            let same = latents.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{width} × {height}: the latents of {} depend on the company", body["prompt"]);
+            assert!(picture == other, "{width} × {height}: the picture of {} depends on the company", body["prompt"]);
+        }
+    }
+}
+
+#[test]
+fn a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    same_alone_and_together(128, 128);
+}
+
+#[test]
+fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    same_alone_and_together(320, 256);
+}
+
+#[test]
+fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    same_alone_and_together(104, 136);
+}

@@ -1,0 +1,261 @@
+//! What a request may say, and what is answered when it says something else.
+
+use easel::domain::{FieldError, MAX_SEED, ModelInfo, SchedulerAlgorithm, SchedulerName, Submission};
+use proptest::{collection, prelude::*};
+use serde_json::{Map, Value, json};
+
+const RANDOM_SEED: u64 = 1234;
+
+pub(crate) fn models() -> Vec<ModelInfo> {
+    let model = |name: &str, max_size| ModelInfo {
+        name: name.to_owned(),
+        default_width: 128,
+        default_height: 128,
+        size_multiple: 8,
+        min_size: 64,
+        max_size,
+        default_guidance_scale: 5.0,
+        default_scheduler: SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false },
+    };
+    vec![model("demo", 2048), model("small", 256)]
+}
+
+pub(crate) fn parse(body: Value) -> Result<Submission, Vec<FieldError>> {
+    Submission::parse(body, &models(), RANDOM_SEED)
+}
+
+/// The detail of the only error, which is at `pointer`.
+pub(crate) fn only_error(body: Value, pointer: &str) -> String {
+    let errors = parse(body).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].pointer, pointer, "{errors:?}");
+    errors[0].detail.clone()
+}
+
+#[test]
+fn a_prompt_is_enough_and_the_rest_is_the_models_own() {
+    let Submission { request, input, warnings } = parse(json!({"prompt": "a red house"})).unwrap();
+    assert_eq!((request.model.as_str(), request.prompt.as_str()), ("demo", "a red house"));
+    assert_eq!((request.width, request.height, request.num_inference_steps, request.num_images), (128, 128, 25, 1));
+    assert_eq!((request.guidance_scale, request.scheduler.as_str(), request.seed), (5.0, "ddim", RANDOM_SEED));
+    assert_eq!((request.negative_prompt, request.preview_every, request.img2img), (None, 1, None));
+    assert!(input.is_none() && warnings.is_empty() && request.metadata.is_empty());
+}
+
+#[test]
+fn a_missing_prompt_is_named() {
+    assert_eq!(only_error(json!({"seed": 1}), "/prompt"), "is required");
+}
+
+#[test]
+fn a_body_that_is_no_object_is_an_error_of_the_whole() {
+    for body in [json!(null), json!([1]), json!("a red house"), json!(3)] {
+        assert!(only_error(body, "").starts_with("must be an object, got "));
+    }
+}
+
+#[test]
+fn every_bad_field_is_reported_at_once() {
+    let body = json!({
+        "prompt": 5, "negative_prompt": [], "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
+        "guidance_scale": -1, "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
+        "image": 7, "strength": 2, "typo": 1,
+    });
+    let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();
+    pointers.sort();
+    let mut expected: Vec<String> = body.as_object().unwrap().keys().map(|name| format!("/{name}")).collect();
+    expected.sort();
+    assert_eq!(pointers, expected);
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_the_known_ones() {
+    let detail = only_error(json!({"prompt": "a", "steps": 20}), "/steps");
+    assert!(detail.contains("unknown field") && detail.contains("num_inference_steps"), "{detail}");
+}
+
+#[test]
+fn an_unknown_field_with_a_slash_has_an_escaped_pointer() {
+    only_error(json!({"prompt": "a", "a/b~c": 20}), "/a~1b~0c");
+}
+
+#[test]
+fn a_thousand_unknown_fields_make_a_short_answer() {
+    let mut body: Map<String, Value> = (0..1_000).map(|number| (format!("field {number}"), json!(0))).collect();
+    body.insert("prompt".to_owned(), json!("a"));
+    let errors = parse(Value::Object(body)).unwrap_err();
+    assert_eq!(errors.len(), 21);
+    assert!(errors[20].detail.contains("1000 unknown fields"), "{:?}", errors[20]);
+}
+
+#[test]
+fn a_size_off_the_grid_or_out_of_range_is_refused_with_what_is_allowed() {
+    for size in [json!(127), json!(0), json!(56), json!(2056), json!(-64), json!(128.5), json!("128"), json!(null), json!(1e300)] {
+        let detail = only_error(json!({"prompt": "a", "width": size}), "/width");
+        assert!(detail.starts_with("must be a multiple of 8 from 64 to 2048, got "), "{detail}");
+    }
+}
+
+#[test]
+fn a_size_is_checked_against_the_model_that_is_named() {
+    let detail = only_error(json!({"prompt": "a", "model": "small", "height": 264}), "/height");
+    assert_eq!(detail, "must be a multiple of 8 from 64 to 256, got 264");
+}
+
+#[test]
+fn no_steps_and_ten_thousand_steps_are_refused() {
+    for steps in [0, 10_000] {
+        let detail = only_error(json!({"prompt": "a", "num_inference_steps": steps}), "/num_inference_steps");
+        assert_eq!(detail, format!("must be a whole number from 1 to 150, got {steps}"));
+    }
+}
+
+#[test]
+fn a_number_in_quotes_is_no_number() {
+    let detail = only_error(json!({"prompt": "a", "guidance_scale": "7.5"}), "/guidance_scale");
+    assert_eq!(detail, "must be a number from 0 to 50, got \"7.5\"");
+}
+
+#[test]
+fn a_prompt_is_measured_in_characters() {
+    assert!(parse(json!({"prompt": "é".repeat(10_000)})).is_ok());
+    assert!(only_error(json!({"prompt": "é".repeat(10_001)}), "/prompt").contains("at most 10000 characters, got 10001"));
+}
+
+#[test]
+fn a_nul_in_a_text_is_refused() {
+    for (pointer, body) in [
+        ("/prompt", json!({"prompt": "a\0b"})),
+        ("/negative_prompt", json!({"prompt": "a", "negative_prompt": "\0"})),
+        ("/metadata", json!({"prompt": "a", "metadata": {"k": "\0"}})),
+    ] {
+        assert!(only_error(body, pointer).contains("U+0000"));
+    }
+}
+
+#[test]
+fn an_empty_negative_prompt_is_not_a_missing_one() {
+    assert_eq!(parse(json!({"prompt": "a", "negative_prompt": ""})).unwrap().request.negative_prompt.as_deref(), Some(""));
+    assert_eq!(parse(json!({"prompt": "a", "negative_prompt": null})).unwrap().request.negative_prompt, None);
+}
+
+#[test]
+fn every_picture_of_a_request_has_a_legal_seed() {
+    let body = |seed: u64, num_images: u32| json!({"prompt": "a", "seed": seed, "num_images": num_images});
+    assert_eq!(parse(body(MAX_SEED, 1)).unwrap().request.image_seed(0), MAX_SEED);
+    assert_eq!(parse(body(MAX_SEED - 3, 4)).unwrap().request.image_seed(3), MAX_SEED);
+    assert!(only_error(body(MAX_SEED - 2, 4), "/seed").contains(&(MAX_SEED - 3).to_string()));
+    only_error(body(MAX_SEED + 1, 1), "/seed");
+}
+
+#[test]
+fn schedulers_are_found_by_their_other_names() {
+    for (given, name) in [
+        ("DDIM", "ddim"),
+        ("EulerDiscreteScheduler", "euler"),
+        ("k_dpmpp_2m_ka", "dpmpp_2m_karras"),
+        ("DPM++ 2M Karras", "dpmpp_2m_karras"),
+        (" dpm++ 2m ", "dpmpp_2m"),
+    ] {
+        assert_eq!(parse(json!({"prompt": "a", "scheduler": given})).unwrap().request.scheduler.as_str(), name, "{given}");
+    }
+}
+
+#[test]
+fn every_scheduler_is_found_by_its_own_name_and_no_name_means_two() {
+    let mut names = Vec::new();
+    for scheduler in SchedulerName::all() {
+        assert_eq!(SchedulerName::parse(scheduler.as_str()), Some(scheduler));
+        names.extend([scheduler.as_str()].iter().chain(scheduler.aliases()).copied());
+        assert!(scheduler.aliases().iter().all(|alias| SchedulerName::parse(alias) == Some(scheduler)));
+    }
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
+
+#[test]
+fn an_unknown_scheduler_or_model_is_answered_with_the_known_ones() {
+    assert!(only_error(json!({"prompt": "a", "scheduler": "fast"}), "/scheduler").contains("ddim, euler, "));
+    assert!(only_error(json!({"prompt": "a", "model": "none"}), "/model").contains("demo, small; got \"none\""));
+}
+
+#[test]
+fn metadata_are_a_few_short_strings() {
+    let metadata = |entries: usize| (0..entries).map(|key| (key.to_string(), json!("x"))).collect::<Map<_, _>>();
+    let request = parse(json!({"prompt": "a", "metadata": metadata(16)})).unwrap().request;
+    assert_eq!(request.metadata.len(), 16);
+    for bad in [Value::Object(metadata(17)), json!({"a": 1}), json!({"a": "x".repeat(1_001)}), json!([])] {
+        assert!(only_error(json!({"prompt": "a", "metadata": bad}), "/metadata").contains("at most 16 strings"));
+    }
+}
+
+#[test]
+fn strength_without_an_image_is_a_warning() {
+    let submission = parse(json!({"prompt": "a", "strength": 0.5})).unwrap();
+    assert_eq!((submission.request.img2img, submission.warnings.len()), (None, 1));
+}
+
+#[test]
+fn a_request_reads_back_from_its_own_json() {
+    let request = parse(json!({"prompt": "a", "guidance_scale": 1.1, "metadata": {"a": "b"}})).unwrap().request;
+    let text = serde_json::to_string(&request).unwrap();
+    assert_eq!(serde_json::from_str::<easel::domain::GenerationRequest>(&text).unwrap(), request);
+}
+
+/// Any JSON of a few levels.
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "[A-Za-z0-9+/]{0,64}={0,2}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            collection::btree_map(".{0,8}", inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// An object whose keys are mostly the fields of a request.
+fn any_body() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec![
+        "prompt",
+        "negative_prompt",
+        "model",
+        "width",
+        "height",
+        "num_inference_steps",
+        "guidance_scale",
+        "scheduler",
+        "seed",
+        "num_images",
+        "image",
+        "strength",
+        "preview_every",
+        "metadata",
+        "other",
+    ]);
+    let value = prop_oneof![any_json(), (0_u64..200).prop_map(Value::from), (0.0..2.0_f64).prop_map(Value::from)];
+    collection::btree_map(names.prop_map(str::to_owned), value, 0..15).prop_map(|map| Value::Object(map.into_iter().collect()))
+}
+
+proptest! {
+    #[test]
+    fn no_json_makes_the_parser_panic(body in prop_oneof![any_json(), any_body()]) {
+        match parse(body) {
+            Ok(Submission { request, .. }) => {
+                prop_assert!(request.width % 8 == 0 && (64..=2048).contains(&request.width));
+                prop_assert!((1..=150).contains(&request.num_inference_steps) && request.effective_steps() >= 1);
+                prop_assert!((0.0..=50.0).contains(&request.guidance_scale));
+                prop_assert!(request.image_seed(request.num_images - 1) <= MAX_SEED);
+            }
+            Err(errors) => prop_assert!(!errors.is_empty() && errors.iter().all(|error| !error.detail.is_empty())),
+        }
+    }
+}

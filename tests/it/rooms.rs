@@ -1,0 +1,169 @@
+//! The import rule: which room may know which. Every path in `src/` is read and compared word by word.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Each room and what it may import. `telemetry` is a leaf that all may call; the wiring may import everything.
+const MAY_IMPORT: [(&str, &[&str]); 7] = [
+    ("domain", &[]),
+    ("sys", &[]),
+    ("telemetry", &[]),
+    ("diffusion", &["domain", "dispatch::ports", "sys", "telemetry"]),
+    ("store", &["domain", "dispatch::ports", "telemetry"]),
+    ("dispatch", &["domain", "telemetry"]),
+    ("api", &["domain", "dispatch", "telemetry"]),
+];
+/// What only one room knows; `app` puts the parts together and may name axum's server.
+const OWNED: [(&str, &[&str]); 6] = [
+    ("tch", &["diffusion"]),
+    ("sqlx", &["store"]),
+    ("object_store", &["store"]),
+    ("axum", &["api", "app"]),
+    ("clap", &["cli"]),
+    ("unsafe", &["sys"]),
+];
+
+struct Source {
+    file: String,
+    room: String,
+    /// Modules between the crate's root and this file's items.
+    depth: usize,
+    words: Vec<String>,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    find(&root, &mut files);
+    files.iter().map(|file| read(&root, file)).collect()
+}
+
+fn find(folder: &Path, files: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        match path.is_dir() {
+            true => find(&path, files),
+            false => files.push(path),
+        }
+    }
+}
+
+fn read(root: &Path, file: &Path) -> Source {
+    let inside = file.strip_prefix(root).unwrap().with_extension("");
+    let mut modules: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let room = modules[0].clone();
+    modules.retain(|module| module != "mod");
+    Source { file: inside.display().to_string(), room, depth: modules.len(), words: words(&fs::read_to_string(file).unwrap()) }
+}
+
+/// Identifiers and marks, without comments and texts.
+fn words(source: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    // A file's own unit tests stand at its end, and may look where they like.
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code: String = code.split('"').step_by(2).collect::<Vec<_>>().join(" ");
+    let mut word = String::new();
+    for character in code.chars() {
+        if character.is_alphanumeric() || character == '_' {
+            word.push(character);
+            continue;
+        }
+        if !word.is_empty() {
+            words.push(std::mem::take(&mut word));
+        }
+        if !character.is_whitespace() {
+            words.push(character.to_string());
+        }
+    }
+    words
+}
+
+/// The first two segments of every path of ours: through `crate::`, or through as many `super::` as lead to the root.
+fn imports(source: &Source) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut at = 0;
+    while at < source.words.len() {
+        let start = at;
+        let mut ups = 0;
+        while source.words[at..].starts_with(&["super".into(), ":".into(), ":".into()]) {
+            (at, ups) = (at + 3, ups + 1);
+        }
+        if source.words[at..].starts_with(&["crate".into(), ":".into(), ":".into()]) {
+            tree(&source.words, at + 3, "", &mut found);
+        } else if ups >= source.depth && ups > 0 {
+            tree(&source.words, at, "", &mut found);
+        }
+        at = at.max(start + 1);
+    }
+    found
+}
+
+/// Reads a use tree from `at`, notes its paths of at most two segments, and answers where it ends.
+fn tree(words: &[String], mut at: usize, prefix: &str, found: &mut BTreeSet<String>) -> usize {
+    if words[at] == "{" {
+        at += 1;
+        while words[at] != "}" {
+            at = if words[at] == "," { at + 1 } else { tree(words, at, prefix, found) };
+        }
+        return at + 1;
+    }
+    let path = if prefix.is_empty() { words[at].clone() } else { format!("{prefix}::{}", words[at]) };
+    at += 1;
+    if words[at..].starts_with(&[":".into(), ":".into()]) && !path.contains("::") {
+        return tree(words, at + 2, &path, found);
+    }
+    found.insert(path);
+    // What follows behind the second segment changes nothing; skip to the end of this branch.
+    let mut open = 0;
+    while let Some(word) = words.get(at) {
+        match word.as_str() {
+            "{" => open += 1,
+            "}" if open > 0 => open -= 1,
+            "," | ";" | "}" | "(" | ")" | "<" | ">" | "=" if open == 0 => break,
+            _ => {}
+        }
+        at += 1;
+    }
+    at
+}
+
+fn allowed(room: &str, path: &str) -> bool {
+    let Some((_, rooms)) = MAY_IMPORT.iter().find(|(name, _)| *name == room) else { return true };
+    let first = path.split("::").next().unwrap_or_default();
+    first == room || rooms.iter().any(|allowed| *allowed == first || *allowed == path)
+}
+
+#[test]
+fn every_room_imports_only_what_it_may() {
+    for source in sources() {
+        for path in imports(&source) {
+            assert!(allowed(&source.room, &path), "{} may not know {path}", source.file);
+        }
+    }
+}
+
+#[test]
+fn what_one_room_owns_no_other_names() {
+    for source in sources() {
+        for (word, owners) in OWNED {
+            let names = source.words.iter().any(|other| other == word);
+            assert!(!names || owners.contains(&source.room.as_str()), "{} may not name {word}", source.file);
+        }
+    }
+}
+
+#[test]
+fn a_forbidden_import_would_be_found() {
+    let source = |code: &str| Source { file: "x".into(), room: "domain".into(), depth: 2, words: words(code) };
+    let found = |code: &str| imports(&source(code)).into_iter().collect::<Vec<_>>();
+    assert_eq!(found("use crate::{api::ApiState, domain::{Job, JobId}};"), ["api::ApiState", "domain::Job", "domain::JobId"]);
+    assert_eq!(found("let x = crate::store::SqliteStore::open(url);"), ["store::SqliteStore"]);
+    assert_eq!(found("use super::super::dispatch::ports::Engine;"), ["dispatch::ports"]);
+    assert!(found("use super::job::Job; // crate::api::x").is_empty());
+    assert!(
+        !allowed("domain", "api::ApiState") && allowed("store", "dispatch::ports") && !allowed("store", "dispatch::Dispatcher")
+    );
+}
