@@ -9,6 +9,7 @@ mod sharing;
 mod watching;
 
 use std::{
+    cell::Cell,
     future::Future,
     sync::{Arc, mpsc},
     time::Duration,
@@ -17,7 +18,7 @@ use std::{
 use easel::{
     dispatch::{
         DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, Workers,
-        ports::{EngineError, JobStore},
+        ports::{EngineError, JobStore, Lease},
     },
     domain::{JobId, ModelInfo, SchedulerName, Submission},
     store::{ObjectPictures, SqliteStore},
@@ -69,6 +70,7 @@ struct Studio {
     gate: Option<mpsc::Sender<()>>,
     /// The engine is loaded when it is dropped.
     loading: Option<mpsc::Sender<()>>,
+    first_job: Cell<Option<JobId>>,
 }
 
 impl Studio {
@@ -96,7 +98,17 @@ impl Studio {
             let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate };
             load_error.map_or(Ok(engine), Err)
         });
-        Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }
+        Self {
+            dispatcher,
+            workers,
+            store,
+            metrics,
+            folder,
+            calls,
+            gate: Some(gate),
+            loading: Some(loading),
+            first_job: Cell::default(),
+        }
     }
 
     /// A studio whose engine is loaded and whose steps wait at the gate.
@@ -126,7 +138,9 @@ impl Studio {
     }
 
     async fn submit(&self, body: Value) -> JobId {
-        self.dispatcher.submit(submission(body), "request").await.unwrap().job.id
+        let id = self.dispatcher.submit(submission(body), "request").await.unwrap().job.id;
+        self.first_job.set(self.first_job.get().or(Some(id)));
+        id
     }
 
     /// The job when it has ended.
@@ -170,10 +184,12 @@ impl Studio {
         }
     }
 
-    /// A claimed job must reach the device, and an end the store, before the company has done all its steps.
+    /// Writes as slowly as the store does: a claimed job must reach the device, and an end the store, before the first job, which
+    /// keeps the device busy meanwhile, has done all its steps.
     async fn keep_pace_with_the_store(&self) {
+        let first = Lease { job: self.first_job.get().unwrap(), attempt: 1 };
         for _ in 0..3 {
-            self.store.queue().await.unwrap();
+            self.store.renew(&[first], PATIENCE).await.unwrap();
         }
     }
 
