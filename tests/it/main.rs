@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 mod golden;
+mod http;
 mod invariance;
 mod pictures;
 mod requests;
 mod rooms;
 mod store;
+mod support;
