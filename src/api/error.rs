@@ -103,7 +103,10 @@ impl ApiError {
             Self::Dispatch(D::Store(_)) => {
                 Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
             }
-            Self::Panicked(_) | Self::Internal(_) => Row::new(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here"),
+            // Trying again would not mend a file, so it is no 503.
+            Self::Dispatch(D::BrokenPicture { .. }) | Self::Panicked(_) | Self::Internal(_) => {
+                Row::new(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
+            }
         }
     }
 
@@ -153,6 +156,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::domain::JobId;
 
     const OPENAPI: &str = include_str!("../../openapi.yaml");
 
@@ -170,6 +174,7 @@ mod tests {
             ApiError::UploadsBusy,
             ApiError::Dispatch(DispatchError::UnknownJob),
             ApiError::Dispatch(DispatchError::UnknownPicture(1)),
+            ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),
             ApiError::Dispatch(DispatchError::QueueFull { retry_after: std::time::Duration::ZERO }),
             ApiError::Dispatch(DispatchError::Draining),
             ApiError::Dispatch(DispatchError::Store(unavailable)),

@@ -113,6 +113,16 @@ pub enum DispatchError {
     /// No picture has this index.
     #[error("the job has no picture {0}")]
     UnknownPicture(u32),
+    /// The picture was painted, and its file is not what was stored.
+    #[error("the file of picture {index} of job {job} is {problem}")]
+    BrokenPicture {
+        /// The job.
+        job: JobId,
+        /// The picture's place in the request.
+        index: u32,
+        /// Missing or damaged.
+        problem: &'static str,
+    },
     /// The job has ended, so it cannot be cancelled.
     #[error("the job has already {}", .0.status.as_str())]
     AlreadyFinished(Arc<Job>),
@@ -231,15 +241,15 @@ impl Dispatcher {
     /// The file of a finished picture, checked against its SHA-256.
     ///
     /// # Errors
-    /// When there is none, or a store does not answer.
+    /// When there is none, its file is missing or damaged, or a store does not answer.
     pub async fn picture(&self, id: JobId, index: u32) -> Result<(JobImage, Bytes), DispatchError> {
         let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
         let image = job.images.into_iter().find(|image| image.index == index).ok_or(DispatchError::UnknownPicture(index))?;
         let file = self.shared.doors.pictures.get(&PictureKey::Output { job: id, index }).await?;
-        let broken = |how: &str| StoreError::Unavailable(format!("the file of picture {index} of job {id} is {how}"));
+        let broken = |problem| DispatchError::BrokenPicture { job: id, index, problem };
         let file = file.ok_or_else(|| broken("missing"))?;
         if sha256_hex(&file) != image.sha256 {
-            return Err(broken("damaged").into());
+            return Err(broken("damaged"));
         }
         Ok((image, file))
     }

@@ -3,8 +3,10 @@
 
 mod dispatch;
 mod golden;
+mod http;
 mod invariance;
 mod pictures;
 mod requests;
 mod rooms;
 mod store;
+mod support;

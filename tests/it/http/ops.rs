@@ -1,0 +1,129 @@
+//! What operators ask for, and what stands at no address.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::{TestApp, json_of, request, spawn_app};
+
+#[tokio::test]
+async fn the_server_is_alive_before_and_ready_when_its_models_are_loaded() {
+    let (app, go) = TestApp::loading(|_| {}).await;
+    assert_eq!(json_of(app.get("/healthz").await, 200).await, json!({"status": "ok"}));
+    let loading = json_of(app.get("/readyz").await, 503).await;
+    assert_eq!(loading, json!({"ready": false, "engine": false, "store": true, "draining": false}));
+    let job = app.submit(&request(json!({}))).await;
+    go.send(()).unwrap();
+    assert_eq!(app.wait(&job).await["status"], "succeeded");
+    let ready = json_of(app.get("/readyz").await, 200).await;
+    assert_eq!(ready, json!({"ready": true, "engine": true, "store": true, "draining": false}));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_server_whose_picture_folder_has_gone_is_not_ready() {
+    let app = spawn_app().await;
+    app.paint(&request(json!({}))).await;
+    fs::rename(app.folder.path().join("pictures"), app.folder.path().join("elsewhere")).unwrap();
+    let parts = json_of(app.get("/readyz").await, 503).await;
+    assert_eq!((&parts["engine"], &parts["store"]), (&json!(true), &json!(false)));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_models_and_what_they_can_do_are_listed() {
+    let app = spawn_app().await;
+    let models = json_of(app.get("/v1/models").await, 200).await;
+    let demo = json!({
+        "name": "demo",
+        "default_width": 128,
+        "default_height": 128,
+        "size_multiple": 8,
+        "min_size": 64,
+        "max_size": 2048,
+        "default_guidance_scale": 5.0,
+        "default_scheduler": "ddim",
+    });
+    assert_eq!(models, json!({"models": [demo]}));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn every_scheduler_that_is_listed_can_be_asked_for_by_all_its_names() {
+    let app = spawn_app().await;
+    let listed = json_of(app.get("/v1/schedulers").await, 200).await;
+    let mut names = Vec::new();
+    for scheduler in listed["schedulers"].as_array().unwrap() {
+        names.push(scheduler["name"].as_str().unwrap());
+        for spelling in scheduler["aliases"].as_array().unwrap().iter().chain([&scheduler["name"]]) {
+            let job = app.paint(&request(json!({"scheduler": spelling, "num_inference_steps": 1}))).await;
+            assert_eq!(job["request"]["scheduler"], scheduler["name"]);
+        }
+    }
+    assert_eq!(names, ["ddim", "euler", "euler_karras", "dpmpp_2m", "dpmpp_2m_karras"]);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn the_contract_is_served_as_it_is_in_the_project() {
+    let app = spawn_app().await;
+    let answer = app.get("/openapi.yaml").await;
+    assert_eq!(answer.headers()["content-type"], "application/yaml");
+    let file = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.yaml")).unwrap();
+    assert_eq!(answer.text().await.unwrap(), file);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn an_unknown_address_is_a_problem_document() {
+    let app = spawn_app().await;
+    for path in ["/", "/v1", "/v1/generate/", "/v1/jobs", "/v2/generate", "/%FF"] {
+        let answer = app.get(path).await;
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let problem = json_of(answer, 404).await;
+        assert_eq!((&problem["code"], &problem["status"]), (&json!("no_such_route"), &json!(404)), "{path}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_method_that_an_address_does_not_take_is_answered_with_those_that_it_takes() {
+    let app = spawn_app().await;
+    let job = "/v1/jobs/00000000-0000-4000-8000-000000000000";
+    let cancel = format!("{job}/cancel");
+    for (method, path, allowed) in [
+        ("GET", "/v1/generate", "POST"),
+        ("PUT", "/v1/generate", "POST"),
+        ("DELETE", job, "GET,HEAD"),
+        ("GET", &cancel, "POST"),
+        ("POST", "/v1/models", "GET,HEAD"),
+    ] {
+        let answer = app.request(method, path).send().await.unwrap();
+        assert_eq!(answer.headers()["allow"], allowed, "{method} {path}");
+        assert_eq!(json_of(answer, 405).await["code"], "method_not_allowed");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_id_if_it_has_a_plain_one_and_gets_one_otherwise() {
+    let app = spawn_app().await;
+    let id_of = async |given: &str| {
+        let answer = app.request("GET", "/v1/nothing").header("x-request-id", given).send().await.unwrap();
+        let header = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["request_id"], header);
+        header
+    };
+    assert_eq!(id_of("client-7.a_b").await, "client-7.a_b");
+    let long = "x".repeat(65);
+    let mut made = Vec::new();
+    for given in ["two words", "<script>", &long, ""] {
+        let id = id_of(given).await;
+        assert!(id != given && id.len() == 36, "{given:?} became {id:?}");
+        made.push(id);
+    }
+    made.dedup();
+    assert_eq!(made.len(), 4);
+    app.finish().await;
+}

@@ -1,0 +1,19 @@
+//! What the tests through the public door share: a server in this process, a server in a process of its own, an engine that can be
+//! held, and readers of event streams.
+
+mod app;
+mod engine;
+mod events;
+mod models;
+mod process;
+mod requests;
+
+pub(crate) use app::{TestApp, json_of, spawn_app};
+pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
+pub(crate) use events::{Events, SseEvent};
+pub(crate) use models::model_with_a_broken_word;
+pub(crate) use process::{Process, easel};
+pub(crate) use requests::{house_png, house_url, request, sha256s};
+
+/// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
