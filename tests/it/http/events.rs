@@ -199,11 +199,7 @@ async fn a_reader_that_never_reads_holds_nobody_up_and_loses_progress_but_not_th
     deaf.read_exact(&mut [0; 12]).await.unwrap();
     drop(gate);
     assert_eq!(app.paint(&request(json!({"seed": 8}))).await["status"], "succeeded");
-    let mut job = app.job(&long).await;
-    while job["finished_at"].is_null() {
-        job = app.job(&long).await;
-    }
-    assert_eq!(job["status"], "succeeded");
+    assert_eq!(app.wait(&long).await["status"], "succeeded");
     let mut unread = Vec::new();
     timeout(PATIENCE, deaf.read_to_end(&mut unread)).await.expect("the stream does not end").unwrap();
     let unread = String::from_utf8_lossy(&unread);
