@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch serve test
+.PHONY: help libtorch serve test load kill
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,3 +14,9 @@ serve: libtorch ## Build with optimizations and serve the demo model on http://1
 
 test: libtorch ## Run all tests (ARGS="name" for some)
 	cargo test --locked $(ARGS)
+
+load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
+	cargo bench --locked --bench load -- throughput
+
+kill: libtorch ## Kill a loaded server ten times and compare every picture (some minutes)
+	cargo bench --locked --bench load -- kill

@@ -3,13 +3,14 @@
 //! # Same bits in any company
 //! With `batch_invariant`, a row's bits may not depend on how many rows there are, nor on its place among them. Measured with
 //! libtorch 2.11 on CPUs in float32, three things break that, and these layers mend each where it happens:
-//! - `conv2d` takes its own kernel for small inputs and oneDNN's for larger ones, and counts the batch: here always oneDNN's;
+//! - `conv2d` takes its own kernel for small inputs and oneDNN's for larger ones, and counts the batch: here always oneDNN's, with the
+//!   setting or without (on small inputs it is several times faster, too);
 //! - `linear` with one row a sample (the time embedding, 1 × 1 feature maps) is a matrix-vector product when it is alone: row by row;
 //! - SiLU and GELU take another `exp` and `erf` for the last few values of a thread's share: row by row.
 //!
 //! Group norm, layer norm, attention, and `linear` with more than one row a sample keep their bits as they are.
 
-use tch::{Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::{device::Placement, error::LoadError, weights::Scope};
 
@@ -51,7 +52,6 @@ pub(super) struct Conv2d {
     bias: Tensor,
     stride: i64,
     padding: i64,
-    batch_invariant: bool,
 }
 
 /// The sizes of a convolution.
@@ -81,12 +81,12 @@ impl Conv2d {
         let ConvShape { inputs, outputs, kernel, stride, padding } = shape;
         let weight = vs.tensor("weight", &[outputs, inputs, kernel, kernel])?;
         let bias = vs.tensor("bias", &[outputs])?;
-        Ok(Self { weight, bias, stride, padding, batch_invariant: vs.placement().batch_invariant })
+        Ok(Self { weight, bias, stride, padding })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        if self.batch_invariant && x.device() == tch::Device::Cpu {
+        if x.device() == Device::Cpu {
             return x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
         }
         x.f_conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
@@ -192,6 +192,6 @@ pub(super) fn merge_heads(x: &Tensor) -> Result<Tensor> {
 }
 
 /// One value a row as `[B, 1, 1, 1]` float32, to be broadcast over latents.
-pub(super) fn per_row(values: &[f64], device: tch::Device) -> Result<Tensor> {
+pub(super) fn per_row(values: &[f64], device: Device) -> Result<Tensor> {
     Tensor::f_from_slice(values)?.f_to_device(device)?.f_to_kind(Kind::Float)?.f_reshape([-1, 1, 1, 1])
 }

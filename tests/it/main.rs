@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that it links once.
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
+mod dispatch;
 mod golden;
 mod http;
 mod invariance;

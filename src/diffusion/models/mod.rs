@@ -4,6 +4,8 @@ pub(super) mod attention;
 pub(super) mod clip;
 pub(super) mod config;
 pub(super) mod resnet;
+#[cfg(test)]
+mod tests;
 pub(super) mod unet;
 pub(super) mod unet_blocks;
 pub(super) mod vae;

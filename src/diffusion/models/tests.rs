@@ -1,0 +1,70 @@
+//! Each network by itself against diffusers and transformers (`tests/golden/maker/layers.py`), so that a wrong picture has an address.
+
+use std::{fs, path::Path};
+
+use safetensors::SafeTensors;
+use tch::{Device, Kind, Tensor};
+
+use super::{clip::ClipTextModel, unet::UNet2DConditionModel, vae::AutoencoderKL};
+use crate::diffusion::device::Placement;
+
+const TOLERANCE: f64 = 1e-4;
+const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+
+fn demo(part: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
+}
+
+/// The tensors of a golden file by name.
+fn golden(file: &str) -> impl Fn(&str) -> Tensor {
+    let bytes = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap();
+    move |name| {
+        let view = SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap();
+        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+        let kind = if view.dtype() == safetensors::Dtype::I64 { Kind::Int64 } else { Kind::Float };
+        Tensor::f_from_data_size(view.data(), &shape, kind).unwrap()
+    }
+}
+
+fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
+    assert_eq!(got.size(), expected.size(), "{name}");
+    let worst = (got - expected).abs().max().double_value(&[]);
+    assert!(worst <= TOLERANCE, "{name} differs by {worst}");
+}
+
+#[test]
+fn the_text_encoders_hidden_states_are_those_of_transformers() {
+    let (golden, model) = (golden("text.safetensors"), ClipTextModel::load(&demo("text_encoder"), ON_CPU).unwrap());
+    for case in ["0", "1"] {
+        let ids = Vec::<i64>::try_from(golden(&format!("ids.{case}"))).unwrap();
+        let expected = golden(&format!("last_hidden_state.{case}"));
+        let hidden = model.forward(&ids).unwrap().squeeze_dim(0).narrow(0, 0, expected.size()[0]);
+        assert_close(case, &hidden, &expected);
+    }
+}
+
+#[test]
+fn the_unet_predicts_the_noise_that_diffusers_predicts() {
+    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo("unet"), ON_CPU).unwrap());
+    for size in ["16x16", "13x17"] {
+        for timestep in ["999", "501.5", "0"] {
+            let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
+            let noise_pred = model.forward(&golden(&format!("latents.{size}")), &timesteps, &golden("encoder_hidden_states")).unwrap();
+            assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
+        }
+    }
+}
+
+#[test]
+fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
+    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo("vae"), ON_CPU).unwrap());
+    let moments = golden("moments");
+    let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
+    let posterior = model.encode(&golden("image")).unwrap();
+    let (zeros, ones) = (mean.zeros_like(), mean.ones_like());
+    let scaled = |latents: Tensor| latents * model.config().scaling_factor;
+    assert_close("the mean", &posterior.sample(&zeros).unwrap(), &scaled(mean.shallow_clone()));
+    assert_close("one standard deviation", &posterior.sample(&ones).unwrap(), &scaled(mean + (logvar * 0.5).exp()));
+    let decoded = model.decode(&scaled(golden("latents"))).unwrap();
+    assert_close("the picture", &decoded, &golden("decoded"));
+}

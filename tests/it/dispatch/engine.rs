@@ -1,0 +1,126 @@
+//! An engine that fails and dawdles on command, which a real one cannot do. Its pictures are a number that counts steps.
+//!
+//! The prompt says what goes wrong: `panic`, `nan`, `lost`, `begin panic`, `decode panic`; anything else paints.
+
+use std::{ops::Range, sync::mpsc::Receiver};
+
+use easel::dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder};
+use image::{Rgb, RgbImage};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// The step of a canvas at which what its prompt announces goes wrong, from 1.
+const BAD_STEP: u32 = 20;
+
+/// What the engine was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Call {
+    Begin(String, Range<u32>),
+    /// The prompts of the canvases that share it; sent before the gate is waited for.
+    Step(Vec<String>),
+    Finish(Vec<String>),
+}
+
+pub(super) struct FaultyEngine {
+    pub calls: UnboundedSender<Call>,
+    /// Each step waits for one message; all are free when the sender is gone.
+    pub gate: Receiver<()>,
+    /// More canvases in one call do not fit into the memory.
+    pub memory: usize,
+    /// Previews stay stuck on the device until the sender is gone.
+    pub preview_gate: Option<Receiver<()>>,
+}
+
+pub(super) struct Counter {
+    prompt: String,
+    key: BatchKey,
+    step: u32,
+    steps: u32,
+}
+
+impl CanvasState for Counter {
+    fn batch_key(&self) -> BatchKey {
+        self.key.clone()
+    }
+
+    fn rows(&self) -> usize {
+        2
+    }
+
+    fn progress(&self) -> (u32, u32) {
+        (self.step, self.steps)
+    }
+}
+
+pub(super) struct Shade {
+    level: u8,
+    gate: Option<Receiver<()>>,
+}
+
+impl IntoRgb for Shade {
+    fn into_rgb(self) -> Result<RgbImage, EngineError> {
+        if let Some(gate) = self.gate {
+            let _ = gate.recv();
+        }
+        Ok(RgbImage::from_pixel(8, 8, Rgb([self.level; 3])))
+    }
+}
+
+fn prompts<'a>(canvases: impl Iterator<Item = &'a Counter>) -> Vec<String> {
+    canvases.map(|canvas| canvas.prompt.clone()).collect()
+}
+
+impl FaultyEngine {
+    fn tell(&self, call: Call) {
+        let _ = self.calls.send(call);
+    }
+}
+
+impl Engine for FaultyEngine {
+    type Canvas = Counter;
+    type Frame = Shade;
+
+    fn batch_key(&self, order: &easel::domain::GenerationRequest) -> Result<BatchKey, EngineError> {
+        Ok(BatchKey::new(&format!("{}x{}", order.width, order.height)))
+    }
+
+    fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Begun<Counter>, EngineError> {
+        let request = &order.request;
+        self.tell(Call::Begin(request.prompt.clone(), images.clone()));
+        assert_ne!(request.prompt, "begin panic");
+        if images.len() > self.memory {
+            return Err(EngineError::OutOfMemory("too many pictures".to_owned()));
+        }
+        let key = self.batch_key(request)?;
+        let canvas = |_| Counter { prompt: request.prompt.clone(), key: key.clone(), step: 0, steps: request.effective_steps() };
+        Ok(Begun { canvases: images.map(canvas).collect(), warnings: vec!["a remark".to_owned()] })
+    }
+
+    fn step(&mut self, canvases: &mut [&mut Counter]) -> Result<Vec<Result<(), EngineError>>, EngineError> {
+        self.tell(Call::Step(prompts(canvases.iter().map(|canvas| &**canvas))));
+        let _ = self.gate.recv();
+        if canvases.len() > self.memory {
+            return Err(EngineError::OutOfMemory("too many canvases".to_owned()));
+        }
+        let bad = |prompt: &str| canvases.iter().any(|canvas| canvas.prompt == prompt && canvas.step + 1 == BAD_STEP);
+        assert!(!bad("panic"), "a bad tensor");
+        if bad("lost") {
+            return Err(EngineError::DeviceLost("the context is dead".to_owned()));
+        }
+        let results = canvases.iter_mut().map(|canvas| {
+            canvas.step += 1;
+            let is_bad = canvas.prompt == "nan" && canvas.step == BAD_STEP;
+            if is_bad { Err(EngineError::NotFinite { step: canvas.step }) } else { Ok(()) }
+        });
+        Ok(results.collect())
+    }
+
+    fn preview(&mut self, canvas: &Counter) -> Result<Option<Shade>, EngineError> {
+        Ok(Some(Shade { level: canvas.step as u8, gate: self.preview_gate.take() }))
+    }
+
+    fn finish(&mut self, canvases: &[&Counter]) -> Result<Vec<Shade>, EngineError> {
+        self.tell(Call::Finish(prompts(canvases.iter().copied())));
+        assert!(canvases.iter().all(|canvas| canvas.prompt != "decode panic"));
+        Ok(canvases.iter().map(|canvas| Shade { level: canvas.step as u8, gate: None }).collect())
+    }
+}

@@ -1,0 +1,242 @@
+//! The motion, with a real store and an engine that fails on command.
+
+mod admission;
+mod endings;
+mod engine;
+mod faults;
+mod flaky;
+mod sharing;
+mod watching;
+
+use std::{
+    cell::Cell,
+    future::Future,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use easel::{
+    dispatch::{
+        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, Workers,
+        ports::{EngineError, JobStore, Lease},
+    },
+    domain::{JobId, ModelInfo, SchedulerName, Submission},
+    store::{ObjectPictures, SqliteStore},
+    telemetry::Metrics,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use engine::{Call, FaultyEngine};
+use flaky::FlakyPictures;
+
+/// Far longer than anything takes; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a studio is to be set up.
+struct Setup {
+    settings: DispatchSettings,
+    memory: usize,
+    preview_gate: Option<mpsc::Receiver<()>>,
+    load_error: Option<EngineError>,
+    /// So many writes of the picture store fail before one succeeds.
+    failing_writes: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let settings = DispatchSettings {
+            lease: Duration::from_secs(15),
+            max_attempts: 5,
+            max_queued_jobs: 100,
+            max_canvases: 8,
+            max_step_rows: 32,
+            drain: PATIENCE,
+        };
+        Self { settings, memory: usize::MAX, preview_gate: None, load_error: None, failing_writes: 0 }
+    }
+}
+
+/// A dispatcher with a database and a folder of its own, and the strings of its engine.
+struct Studio {
+    dispatcher: Dispatcher,
+    workers: Workers,
+    store: Arc<SqliteStore>,
+    metrics: Metrics,
+    folder: TempDir,
+    calls: UnboundedReceiver<Call>,
+    /// Lets one step through for each message, and all when it is dropped.
+    gate: Option<mpsc::Sender<()>>,
+    /// The engine is loaded when it is dropped.
+    loading: Option<mpsc::Sender<()>>,
+    first_job: Cell<Option<JobId>>,
+}
+
+impl Studio {
+    /// A studio whose engine is not loaded yet and whose steps wait at the gate.
+    async fn closed(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&format!("sqlite://{}/easel.db", folder.path().display())).await.unwrap());
+        Self::with_store(setup, store, folder).await
+    }
+
+    async fn with_store(setup: Setup, store: Arc<SqliteStore>, folder: TempDir) -> Self {
+        let pictures = FlakyPictures {
+            folder: ObjectPictures::open(folder.path().join("pictures").to_str().unwrap()).await.unwrap(),
+            failures_left: setup.failing_writes.into(),
+        };
+        let metrics = Metrics::new().unwrap();
+        let events = Arc::new(LocalEvents::default());
+        let doors = Doors { jobs: store.clone(), pictures: Arc::new(pictures), events, metrics: metrics.clone() };
+        let (call, calls) = unbounded_channel();
+        let (gate, gate_in_engine) = mpsc::channel();
+        let (loading, load) = mpsc::channel::<()>();
+        let Setup { settings, memory, preview_gate, load_error, failing_writes: _ } = setup;
+        let (dispatcher, workers) = Dispatcher::start(doors, vec![model()], settings, move || {
+            let _ = load.recv();
+            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate };
+            load_error.map_or(Ok(engine), Err)
+        });
+        Self {
+            dispatcher,
+            workers,
+            store,
+            metrics,
+            folder,
+            calls,
+            gate: Some(gate),
+            loading: Some(loading),
+            first_job: Cell::default(),
+        }
+    }
+
+    /// A studio whose engine is loaded and whose steps wait at the gate.
+    async fn gated(setup: Setup) -> Self {
+        let mut studio = Self::closed(setup).await;
+        studio.load();
+        studio
+    }
+
+    /// A studio that paints as fast as it can.
+    async fn open(setup: Setup) -> Self {
+        let mut studio = Self::gated(setup).await;
+        studio.open_gate();
+        studio
+    }
+
+    fn load(&mut self) {
+        self.loading = None;
+    }
+
+    fn open_gate(&mut self) {
+        self.gate = None;
+    }
+
+    fn let_one_step_through(&self) {
+        self.gate.as_ref().unwrap().send(()).unwrap();
+    }
+
+    async fn submit(&self, body: Value) -> JobId {
+        let id = self.dispatcher.submit(submission(body), "request").await.unwrap().job.id;
+        self.first_job.set(self.first_job.get().or(Some(id)));
+        id
+    }
+
+    /// The job when it has ended.
+    async fn end_of(&self, id: JobId) -> JobView {
+        let view = self.dispatcher.wait(id, PATIENCE).await.unwrap();
+        assert!(view.job.status.is_finished(), "still {:?}", view.job.status);
+        view
+    }
+
+    async fn next_call(&mut self) -> Call {
+        tokio::time::timeout(PATIENCE, self.calls.recv()).await.unwrap().unwrap()
+    }
+
+    /// Waits until a step begins, and answers the prompts of its canvases. Steps that begin later wait at the gate.
+    async fn next_step(&mut self) -> Vec<String> {
+        loop {
+            if let Call::Step(prompts) = self.next_call().await {
+                return prompts;
+            }
+        }
+    }
+
+    /// Submits a job of one picture in company: it is claimed while the device stands at the gate.
+    async fn submit_in_company(&self, body: Value) -> JobId {
+        let running = self.store.counts().await.unwrap().running;
+        let job = self.submit(body).await;
+        self.until_running(running + 1).await;
+        job
+    }
+
+    /// Lets steps through until one of `canvases` canvases waits at the gate.
+    async fn gather(&mut self, canvases: usize) {
+        self.step_until(|prompts| prompts.len() == canvases).await;
+    }
+
+    /// Lets steps through until one that is wanted waits at the gate.
+    async fn step_until(&mut self, is_wanted: impl Fn(&[String]) -> bool) {
+        while !is_wanted(&self.next_step().await) {
+            self.keep_pace_with_the_store().await;
+            self.let_one_step_through();
+        }
+    }
+
+    /// Writes as slowly as the store does: a claimed job must reach the device, and an end the store, before the first job, which
+    /// keeps the device busy meanwhile, has done all its steps.
+    async fn keep_pace_with_the_store(&self) {
+        let first = Lease { job: self.first_job.get().unwrap(), attempt: 1 };
+        for _ in 0..3 {
+            self.store.renew(&[first], PATIENCE).await.unwrap();
+        }
+    }
+
+    async fn until_running(&self, jobs: u64) {
+        until(async || self.store.counts().await.unwrap().running == jobs).await;
+    }
+
+    /// Ends the workers, and answers what the engine was asked to do and nobody has looked at yet.
+    async fn close(mut self) -> Vec<Call> {
+        self.open_gate();
+        self.load();
+        self.workers.drain().await.unwrap();
+        std::iter::from_fn(|| self.calls.try_recv().ok()).collect()
+    }
+}
+
+/// Asks again and again, without sleeping, until the answer is yes.
+async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
+    let asked = async {
+        while !condition().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.unwrap();
+}
+
+fn model() -> ModelInfo {
+    ModelInfo {
+        name: "counter".to_owned(),
+        default_width: 64,
+        default_height: 64,
+        size_multiple: 8,
+        min_size: 64,
+        max_size: 256,
+        default_guidance_scale: 5.0,
+        default_scheduler: SchedulerName::parse("ddim").unwrap(),
+    }
+}
+
+fn submission(body: Value) -> Submission {
+    Submission::parse(body, &[model()], 7).unwrap()
+}
+
+fn prompt(text: &str) -> Value {
+    json!({"prompt": text, "num_inference_steps": 6})
+}
+
+fn many_steps(text: &str) -> Value {
+    json!({"prompt": text, "num_inference_steps": 150})
+}
