@@ -114,7 +114,8 @@ async fn every_bad_field_is_reported_at_once() {
     let app = spawn_app().await;
     let body = json!({"width": 1, "num_inference_steps": 0, "colour": "red", "image": "?"});
     let problem = problem(app.post(&body).await, 422).await;
-    let mut pointers: Vec<&str> = problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+    let mut pointers: Vec<&str> =
+        problem["errors"].as_array().unwrap().iter().map(|error| error["pointer"].as_str().unwrap()).collect();
     pointers.sort_unstable();
     assert_eq!(pointers, ["/colour", "/image", "/num_inference_steps", "/prompt", "/width"]);
     assert_eq!(problem["code"], "invalid_fields");
@@ -170,7 +171,10 @@ async fn a_body_of_100_mb_is_refused_whether_it_says_so_or_not() {
     let chunks = stream::iter((0..100).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
     for body in [reqwest::Body::from(vec![b' '; 100_000_000]), reqwest::Body::wrap_stream(chunks)] {
         let problem = problem(post_text(&app, body).await, 413).await;
-        assert_eq!((&problem["code"], &problem["detail"]), (&json!("body_too_large"), &json!("the body must have at most 33554432 bytes")));
+        assert_eq!(
+            (&problem["code"], &problem["detail"]),
+            (&json!("body_too_large"), &json!("the body must have at most 33554432 bytes"))
+        );
     }
     assert_eq!(app.paint(&request(json!({}))).await["status"], "succeeded");
     app.finish().await;

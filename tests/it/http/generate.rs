@@ -103,7 +103,10 @@ async fn a_picture_is_the_file_that_the_job_describes_and_says_what_made_it() {
     assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
     let etag = answer.headers()["etag"].clone();
     let file = answer.bytes().await.unwrap();
-    assert_eq!((job["images"][0]["bytes"].as_u64(), &job["images"][0]["sha256"]), (Some(file.len() as u64), &json!(sha256_hex(&file))));
+    assert_eq!(
+        (job["images"][0]["bytes"].as_u64(), &job["images"][0]["sha256"]),
+        (Some(file.len() as u64), &json!(sha256_hex(&file)))
+    );
     let picture = image::load_from_memory_with_format(&file, image::ImageFormat::Png).unwrap().into_rgb8();
     assert_eq!(picture.dimensions(), (64, 72));
     assert!(picture.pixels().any(|pixel| pixel != picture.get_pixel(0, 0)), "a picture of one colour");
@@ -174,7 +177,8 @@ async fn img2img_takes_its_size_from_the_picture_and_counts_the_steps_that_it_ru
     let body = json!({"prompt": "a house", "image": house_url(), "strength": 0.5, "num_inference_steps": 5, "preview_every": 0});
     let job = app.submit(&body).await;
     assert_eq!((&job["request"]["width"], &job["request"]["height"]), (&json!(128), &json!(128)));
-    let steps: Vec<Value> = app.watch(&job).await.all().await.into_iter().filter(|event| event.name == "progress").map(|event| event.data).collect();
+    let steps: Vec<Value> =
+        app.watch(&job).await.all().await.into_iter().filter(|event| event.name == "progress").map(|event| event.data).collect();
     // Half of five steps, rounded down. The first may be over before the watcher comes.
     assert_eq!((&steps.last().unwrap()["step"], &steps.last().unwrap()["num_inference_steps"]), (&json!(2), &json!(2)));
     app.finish().await;

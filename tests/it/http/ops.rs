@@ -132,7 +132,8 @@ async fn a_request_keeps_its_id_if_it_has_a_plain_one_and_gets_one_otherwise() {
 async fn a_requests_id_goes_through_the_log_to_the_end_of_its_job() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = Process::start(folder.path(), &[]);
-    let post = server.http.post(format!("{}/v1/generate", server.url)).header("x-request-id", "from-a-client").json(&request(json!({})));
+    let post =
+        server.http.post(format!("{}/v1/generate", server.url)).header("x-request-id", "from-a-client").json(&request(json!({})));
     let job = json_of(post.send().await.unwrap(), 202).await;
     server.wait(&job).await;
     server.terminate();
