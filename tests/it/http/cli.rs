@@ -8,11 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{easel, house_png, house_url, request, spawn_app};
-
-fn run(command: &mut Command) -> Output {
-    command.output().unwrap()
-}
+use crate::support::{easel, house_png, house_url, request, run, spawn_app};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use easel::domain::sha256_hex;
 use serde_json::{Value, json};
 
-use crate::support::{Process, TestApp, easel, house_png, house_url, json_of, request, sha256s};
+use crate::support::{Process, TestApp, easel, house_png, house_url, json_of, request, run, sha256s};
 
 const MANY_ATTEMPTS: (&str, &str) = ("EASEL__DISPATCH__MAX_ATTEMPTS", "100");
 
@@ -81,7 +81,7 @@ async fn a_finished_job_is_served_after_a_kill() {
 async fn a_second_server_on_the_same_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let first = Process::start(folder.path(), &[]);
-    let second = easel(folder.path()).arg("serve").output().unwrap();
+    let second = run(easel(folder.path()).arg("serve"));
     assert_eq!(second.status.code(), Some(1));
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("easel.db is in use by another easel process"), "{said}");
