@@ -1,6 +1,7 @@
 //! Chooses the device and the dtype, and loads CUDA when it is there.
 
 use tch::{Cuda, Device, Kind};
+use tracing::info;
 
 use super::error::LoadError;
 use crate::sys::load_cuda;
@@ -43,7 +44,12 @@ impl Placement {
             }
             (Precision::Float16, _) => Kind::Half,
         };
-        let batch_invariant = batch_invariant.unwrap_or(device == Device::Cpu && kind == Kind::Float);
+        let can_be_invariant = device == Device::Cpu && kind == Kind::Float;
+        if batch_invariant == Some(true) && !can_be_invariant {
+            let problem = format!("device.batch_invariant: true is kept on the CPU in float32 only, not on {device:?} in {kind:?}");
+            return Err(LoadError::Device(problem));
+        }
+        let batch_invariant = batch_invariant.unwrap_or(can_be_invariant);
         Ok(Self { device, kind, batch_invariant })
     }
 }
@@ -51,7 +57,14 @@ impl Placement {
 fn find_device(name: &str) -> Result<Device, LoadError> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "auto" => Ok(if cuda_devices().unwrap_or(0) > 0 { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" => Ok(match cuda_devices() {
+            Ok(0) => Device::Cpu,
+            Ok(_) => Device::Cuda(0),
+            Err(problem) => {
+                info!(problem, "no CUDA; using the CPU");
+                Device::Cpu
+            }
+        }),
         other => {
             let index = other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok());
             let index = index

@@ -50,18 +50,26 @@ pub struct Mismatch {
     pub unused: Vec<String>,
     /// There in another shape, with both shapes.
     pub misshapen: Vec<String>,
+    /// There more than once, perhaps under an older name as well.
+    pub repeated: Vec<String>,
 }
 
 impl Mismatch {
     /// Whether everything fits.
     pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty()
+        [&self.missing, &self.unused, &self.misshapen, &self.repeated].iter().all(|names| names.is_empty())
     }
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, names) in [("missing", &self.missing), ("unused", &self.unused), ("of another shape", &self.misshapen)] {
+        let kinds = [
+            ("missing", &self.missing),
+            ("unused", &self.unused),
+            ("of another shape", &self.misshapen),
+            ("there twice", &self.repeated),
+        ];
+        for (what, names) in kinds {
             if !names.is_empty() {
                 write!(f, "; {} {what}: {}", names.len(), names.join(", "))?;
             }

@@ -57,18 +57,20 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
         );
         return Err(LoadError::Invalid { path: folder.path.clone(), problem });
     }
-    let (factor, max_size) = (vae.factor(), folder.max_size.unwrap_or(MAX_SIZE).clamp(MIN_SIZE, MAX_SIZE));
-    let side = (u32::try_from(unet.sample_size).unwrap_or(0) * factor).clamp(MIN_SIZE, max_size);
-    Ok(ModelInfo {
+    let factor = vae.factor();
+    let max_size = folder.max_size.unwrap_or(MAX_SIZE) / factor * factor;
+    let info = ModelInfo {
         name: folder.name.clone(),
-        default_width: side,
-        default_height: side,
+        default_width: MIN_SIZE,
+        default_height: MIN_SIZE,
         size_multiple: factor,
         min_size: MIN_SIZE,
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
         default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
-    })
+    };
+    let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
+    Ok(ModelInfo { default_width: side, default_height: side, ..info })
 }
 
 fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
@@ -87,9 +89,8 @@ fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour.
 pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
-    let (null, no) = (Value::Null, Value::Bool(false));
-    let off = [null.clone(), no];
-    let supported: [(&str, &[Value]); 10] = [
+    let off = [Value::Null, Value::Bool(false)];
+    let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
         ("use_beta_sigmas", &off),
         ("use_lu_lambdas", &off),
@@ -97,16 +98,13 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("use_dynamic_shifting", &off),
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
-        ("algorithm_type", &[Value::from("dpmsolver++")]),
-        ("solver_order", &[Value::from(1), Value::from(2)]),
-        ("variance_type", &[null, Value::from("fixed_small"), Value::from("fixed_large")]),
     ];
     read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.
 fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
-    let named = SchedulerName::parse(&config.class_name);
+    let named = SchedulerName::parse(&config.class_name).filter(|_| !config.is_stochastic());
     if named.is_none() {
         warn!(
             model.name = model,

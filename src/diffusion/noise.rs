@@ -1,4 +1,5 @@
-//! PyTorch's CPU noise, bit for bit where it matters: one generator a canvas, so that no canvas's noise depends on another's.
+//! PyTorch's CPU noise: one generator a canvas, so that no canvas's noise depends on another's. The random bits are PyTorch's; the normal
+//! numbers made of them differ in their last bits, because PyTorch's vectorised logarithm and sine do.
 //!
 //! `tch::manual_seed` is one for the whole process and cannot do this. Written from the behaviour of `torch.Generator("cpu")` and
 //! `torch.randn` in float32 (ATen's `mt19937` and `normal_fill`); held to them by `tests/golden/noise.json`.

@@ -32,11 +32,14 @@ pub(super) struct PromptEmbeds {
 
 impl PromptEncoder {
     pub(super) fn load(folder: &Path, placement: Placement) -> Result<Self, LoadError> {
-        Ok(Self {
-            tokenizer: ClipTokenizer::load(&folder.join("tokenizer"))?,
-            text_encoder: ClipTextModel::load(&folder.join("text_encoder"), placement)?,
-            kind: placement.kind,
-        })
+        let tokenizer = ClipTokenizer::load(&folder.join("tokenizer"))?;
+        let text_encoder = ClipTextModel::load(&folder.join("text_encoder"), placement)?;
+        let (length, positions) = (tokenizer.length(), text_encoder.positions());
+        if length > positions {
+            let problem = format!("the tokenizer makes {length} tokens (model_max_length), the text encoder takes {positions}");
+            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+        }
+        Ok(Self { tokenizer, text_encoder, kind: placement.kind })
     }
 
     /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers encodes the empty text.

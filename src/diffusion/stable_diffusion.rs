@@ -108,16 +108,15 @@ impl StableDiffusion {
         found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
     }
 
-    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let request = &*order.request;
-        let Ok((index, model)) = self.model_of(request) else { return Ok(Vec::new()) };
+    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
+        let (request, model) = (&*order.request, &self.models[place]);
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
         let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
             Ok(Canvas {
-                model: index,
+                model: place,
                 batch_key: key(request, shape),
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
@@ -168,9 +167,9 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (_, model) = self.model_of(&order.request)?;
+        let (place, model) = self.model_of(&order.request)?;
         let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(order, images, &embeds).map_err(|error| engine_error(&error))?;
+        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
         Ok(Begun { canvases, warnings: embeds.warnings })
     }
 
@@ -192,17 +191,14 @@ impl Engine for StableDiffusion {
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
         // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
         let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let pixels = latent_rgb.apply(latents).map_err(|error| engine_error(&error))?;
-        Ok(Some(Frame { pixels }))
+        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| {
-            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
-            Ok(Frame { pixels })
-        };
+        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }

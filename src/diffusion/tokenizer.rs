@@ -57,6 +57,11 @@ impl ClipTokenizer {
         Ok(Self { length: settings.model_max_length, bos, eos, pad, tokenizer })
     }
 
+    /// How many tokens a prompt becomes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Encodes a prompt as diffusers does: cut to the model's length, both ends included, and padded.
     ///
     /// # Errors

@@ -41,21 +41,23 @@ impl Weights {
     /// Maps the files of a component: `STEM.safetensors`, its `fp16` variant, or the shards that its index names.
     pub(super) fn open(folder: &Path, stem: &str, alias: Alias, placement: Placement) -> Result<Self, LoadError> {
         let mut files = Vec::new();
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut repeated) = (BTreeMap::new(), Vec::new());
         for path in weight_files(folder, stem)? {
             let map = map_file(&path).map_err(|source| LoadError::Io { path: path.clone(), source })?;
             let (header, metadata) = SafeTensors::read_metadata(&map)
                 .map_err(|error| LoadError::Invalid { path: path.clone(), problem: format!("not a safetensors file: {error}") })?;
             for (key, info) in metadata.tensors() {
-                if let Some(name) = alias(&key) {
-                    entries.insert(name, (files.len(), info.clone()));
+                let Some(name) = alias(&key) else { continue };
+                if entries.insert(name.clone(), (files.len(), info.clone())).is_some() {
+                    repeated.push(name);
                 }
             }
             // Offsets count from the end of the header, which stands behind its own length (8 bytes).
             files.push((map, header + 8));
         }
         let unread = RefCell::new(entries.keys().cloned().collect());
-        Ok(Self { folder: folder.to_owned(), files, entries, unread, mismatch: RefCell::default(), placement })
+        let mismatch = RefCell::new(Mismatch { repeated, ..Mismatch::default() });
+        Ok(Self { folder: folder.to_owned(), files, entries, unread, mismatch, placement })
     }
 
     /// The root of the component's names.

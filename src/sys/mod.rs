@@ -1,4 +1,5 @@
-//! The only `unsafe` of the house: one small file for each thing that Rust cannot prove, with the argument why it holds.
+//! What the operating system and the C libraries want to be told, and the only `unsafe` of the house: one small file for each thing, with the
+//! argument why it holds.
 #![allow(unsafe_code, reason = "the one room where it is allowed; every use is argued")]
 
 mod cuda;

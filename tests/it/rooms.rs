@@ -58,27 +58,61 @@ fn read(root: &Path, file: &Path) -> Source {
     Source { file: inside.display().to_string(), room, depth: modules.len(), words: words(&fs::read_to_string(file).unwrap()) }
 }
 
-/// Identifiers and marks, without comments and texts.
+/// Identifiers and marks, without comments, texts and the unit tests at a file's end, which may look where they like.
 fn words(source: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    // A file's own unit tests stand at its end, and may look where they like.
-    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
-    let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
-    let code: String = code.split('"').step_by(2).collect::<Vec<_>>().join(" ");
-    let mut word = String::new();
-    for character in code.chars() {
-        if character.is_alphanumeric() || character == '_' {
+    let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let (mut words, mut word) = (Vec::new(), String::new());
+    let mut rest = source;
+    while let Some(character) = rest.chars().next() {
+        let skipped = skip(rest);
+        if skipped == 0 && (character.is_alphanumeric() || character == '_') {
             word.push(character);
+            rest = &rest[character.len_utf8()..];
             continue;
         }
         if !word.is_empty() {
             words.push(std::mem::take(&mut word));
         }
-        if !character.is_whitespace() {
+        if skipped == 0 && !character.is_whitespace() {
             words.push(character.to_string());
         }
+        rest = &rest[skipped.max(character.len_utf8())..];
     }
     words
+}
+
+/// The length of the comment, text or character that `code` begins with; 0 when it begins with none.
+fn skip(code: &str) -> usize {
+    let through = |end: &str, from: usize| code[from..].find(end).map_or(code.len(), |at| from + at + end.len());
+    if code.starts_with("//") {
+        return through("\n", 2);
+    }
+    if code.starts_with("/*") {
+        return through("*/", 2);
+    }
+    if let Some(raw) = code.strip_prefix("r#").filter(|raw| raw.starts_with(['"', '#'])) {
+        let hashes = 1 + raw.len() - raw.trim_start_matches('#').len();
+        return through(&format!("\"{}", "#".repeat(hashes)), 2 + hashes);
+    }
+    match code.as_bytes() {
+        [b'r', b'"', ..] => through("\"", 2),
+        [b'"', ..] => quoted(code, '"'),
+        // A character, not a lifetime: it is closed after one character or one escape.
+        [b'\'', b'\\', ..] => quoted(code, '\''),
+        [b'\'', ..] if code.chars().nth(2) == Some('\'') => quoted(code, '\''),
+        _ => 0,
+    }
+}
+
+fn quoted(code: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, character) in code.char_indices().skip(1) {
+        if character == quote && !escaped {
+            return at + 1;
+        }
+        escaped = character == '\\' && !escaped;
+    }
+    code.len()
 }
 
 /// The first two segments of every path of ours: through `crate::`, or through as many `super::` as lead to the root.
@@ -163,6 +197,8 @@ fn a_forbidden_import_would_be_found() {
     assert_eq!(found("let x = crate::store::SqliteStore::open(url);"), ["store::SqliteStore"]);
     assert_eq!(found("use super::super::dispatch::ports::Engine;"), ["dispatch::ports"]);
     assert!(found("use super::job::Job; // crate::api::x").is_empty());
+    assert!(found(r##"let x = ("crate::api", r#"crate::api"#, 'c', b'"', '\'', "\"crate::api");"##).is_empty());
+    assert_eq!(found(r#"let url = "http://x"; let mark = b'"'; crate::store::x();"#), ["store::x"]);
     assert!(
         !allowed("domain", "api::ApiState") && allowed("store", "dispatch::ports") && !allowed("store", "dispatch::Dispatcher")
     );

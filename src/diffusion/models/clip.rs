@@ -58,6 +58,11 @@ impl ClipTextModel {
         })
     }
 
+    /// The most tokens that it takes.
+    pub(in crate::diffusion) fn positions(&self) -> usize {
+        self.position_embedding.size().first().map_or(0, |&positions| positions as usize)
+    }
+
     /// The last hidden state of one text: ids `[L]` → `[1, L, hidden]`.
     pub(in crate::diffusion) fn forward(&self, ids: &[i64]) -> Result<Tensor> {
         let device = self.token_embedding.device();

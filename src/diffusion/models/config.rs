@@ -1,6 +1,7 @@
 //! The networks' configs, as diffusers and transformers write them, with their defaults.
 //!
-//! A key that we know and a value that we cannot honour is an error that names both; a picture that is quietly wrong is worse.
+//! A known key with a value that cannot be honoured is an error that names both: a picture that is quietly wrong is worse. Keys that
+//! diffusers does not know either are passed over, as diffusers does.
 
 use std::{fs, path::Path};
 
@@ -20,7 +21,10 @@ pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, suppor
             return Err(invalid(format!("{key} = {value} is not supported; supported: {}", values.join(", "))));
         }
     }
-    // Keys that are null take their defaults, as absent ones do.
+    if object.get("norm_num_groups").is_some_and(Value::is_null) {
+        return Err(invalid("norm_num_groups = null (no group norm) is not supported".to_owned()));
+    }
+    // Other keys that are null take their defaults, as absent ones do.
     let given = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
     serde_json::from_value(Value::Object(given)).map_err(|error| invalid(error.to_string()))
 }
@@ -74,12 +78,10 @@ pub(in crate::diffusion) struct UNetConfig {
     pub(in crate::diffusion) norm_eps: f64,
     pub(in crate::diffusion) cross_attention_dim: PerBlock<i64>,
     pub(in crate::diffusion) transformer_layers_per_block: PerBlock<i64>,
-    /// Despite its name the number of heads, unless `num_attention_heads` is given (diffusers issue 2011).
+    /// Despite its name the number of heads (diffusers issue 2011).
     pub(in crate::diffusion) attention_head_dim: PerBlock<i64>,
-    pub(in crate::diffusion) num_attention_heads: Option<PerBlock<i64>>,
     pub(in crate::diffusion) use_linear_projection: bool,
     pub(in crate::diffusion) time_embedding_dim: Option<i64>,
-    pub(in crate::diffusion) resnet_out_scale_factor: f64,
     pub(in crate::diffusion) conv_in_kernel: i64,
     pub(in crate::diffusion) conv_out_kernel: i64,
 }
@@ -119,10 +121,8 @@ impl Default for UNetConfig {
             cross_attention_dim: PerBlock::All(1280),
             transformer_layers_per_block: PerBlock::All(1),
             attention_head_dim: PerBlock::All(8),
-            num_attention_heads: None,
             use_linear_projection: false,
             time_embedding_dim: None,
-            resnet_out_scale_factor: 1.0,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
         }
@@ -147,7 +147,10 @@ impl UNetConfig {
                 ("encoder_hid_dim_type", &null),
                 ("mid_block_only_cross_attention", &no),
                 ("mid_block_type", &mid),
+                ("num_attention_heads", &null),
                 ("num_class_embeds", &null),
+                // diffusers hands it only to block types that are not supported here.
+                ("resnet_out_scale_factor", &[Value::from(1.0), Value::from(1)]),
                 ("resnet_skip_time_act", &no),
                 ("resnet_time_scale_shift", &default),
                 ("reverse_transformer_layers_per_block", &null),
@@ -177,13 +180,30 @@ impl UNetConfig {
                 return Err(format!("{key} must be one value or a list of {blocks}"));
             }
         }
+        for (index, &channels) in self.block_out_channels.iter().enumerate() {
+            check_divides("norm_num_groups", self.norm_num_groups, channels)?;
+            let attends = self.down_block_types[index] == DownBlockType::CrossAttnDownBlock2D
+                || self.up_block_types[blocks - 1 - index] == UpBlockType::CrossAttnUpBlock2D
+                || index + 1 == blocks;
+            if attends {
+                check_divides("attention_head_dim", self.heads(index), channels)?;
+            }
+        }
         Ok(())
     }
 
     /// Heads of block `index`.
     pub(in crate::diffusion) fn heads(&self, index: usize) -> i64 {
-        self.num_attention_heads.as_ref().unwrap_or(&self.attention_head_dim).at(index).unwrap_or(1)
+        self.attention_head_dim.at(index).unwrap_or(1)
     }
+}
+
+/// Groups and heads share a block's channels evenly.
+fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
+    if parts > 0 && channels % parts == 0 {
+        return Ok(());
+    }
+    Err(format!("{key} = {parts} does not divide the {channels} channels of a block"))
 }
 
 /// `vae/config.json` of an `AutoencoderKL`.
@@ -236,10 +256,15 @@ impl VaeConfig {
                 ("out_channels", &[Value::from(3)]),
             ],
         )?;
-        if config.block_out_channels.is_empty() {
-            return Err(LoadError::Invalid { path: path.to_owned(), problem: "block_out_channels is empty".to_owned() });
-        }
+        config.check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
         Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.block_out_channels.is_empty() {
+            return Err("block_out_channels is empty".to_owned());
+        }
+        self.block_out_channels.iter().try_for_each(|&channels| check_divides("norm_num_groups", self.norm_num_groups, channels))
     }
 
     /// Pixels a latent cell, in each direction: every block but the last halves the size.

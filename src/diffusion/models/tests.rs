@@ -49,7 +49,8 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
-            let noise_pred = model.forward(&golden(&format!("latents.{size}")), &timesteps, &golden("encoder_hidden_states")).unwrap();
+            let noise_pred =
+                model.forward(&golden(&format!("latents.{size}")), &timesteps, &golden("encoder_hidden_states")).unwrap();
             assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
         }
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, Linear, Result},
+    layers::{Conv2d, ConvShape, GroupNorm, Linear, Result},
     weights::{Scope, Weights},
 };
 
@@ -95,7 +95,7 @@ impl UNet2DConditionModel {
     /// The embedding of `[B]` timesteps with the blocks' activation already applied: `[B, temb]`.
     fn time_embedding(&self, timesteps: &Tensor) -> Result<Tensor> {
         let embedding = self.linear_1.forward(&self.sinusoids(timesteps)?)?;
-        let embedding = self.linear_2.forward(&Activation::Silu.forward(&embedding, self.placement)?)?;
+        let embedding = self.linear_2.forward(&self.config.act_fn.forward(&embedding, self.placement)?)?;
         self.config.act_fn.forward(&embedding, self.placement)
     }
 
@@ -153,7 +153,7 @@ impl BlockBuilder<'_> {
     fn block(&self, index: usize, attends: bool, resamples: bool) -> BlockSettings {
         BlockSettings {
             outputs: self.config.block_out_channels[index],
-            resnet: self.resnet(self.config.resnet_out_scale_factor),
+            resnet: self.resnet(1.0),
             transformer: attends.then(|| self.transformer(index)),
             resamples,
         }

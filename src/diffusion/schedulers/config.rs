@@ -57,8 +57,9 @@ pub enum FinalSigmas {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SolverType {
-    /// At the middle of the step.
+    /// At the middle of the step. diffusers takes it for the solver types of UniPC and DEIS, too.
     #[default]
+    #[serde(alias = "bh1", alias = "bh2", alias = "logrho")]
     Midpoint,
     /// At its end.
     Heun,
@@ -91,6 +92,7 @@ pub struct SchedulerConfig {
     pub sigma_max: Option<f64>,
     pub final_sigmas_type: FinalSigmas,
     pub solver_order: usize,
+    pub algorithm_type: String,
     pub solver_type: SolverType,
     pub lower_order_final: bool,
     pub euler_at_final: bool,
@@ -121,6 +123,7 @@ impl Default for SchedulerConfig {
             sigma_max: None,
             final_sigmas_type: FinalSigmas::Zero,
             solver_order: 2,
+            algorithm_type: "dpmsolver++".to_owned(),
             solver_type: SolverType::Midpoint,
             lower_order_final: true,
             euler_at_final: false,
@@ -139,6 +142,11 @@ impl SchedulerConfig {
     #[must_use]
     pub fn corrected(self) -> Self {
         Self { steps_offset: self.steps_offset.map(|_| 1), clip_sample: self.clip_sample.map(|_| false), ..self }
+    }
+
+    /// Whether the folder's own scheduler is one of the stochastic forms of DPM-Solver, which have names of their own.
+    pub fn is_stochastic(&self) -> bool {
+        self.algorithm_type.starts_with("sde-")
     }
 
     /// The distance of leading timesteps from 0.

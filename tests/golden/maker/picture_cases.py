@@ -9,6 +9,8 @@ HEART = "a big pink heart in a meadow"
 BOAT = "an orange boat at sunset"
 LONG = "a teal robot to the left of a black cactus in the desert and " * 8
 HOUSE_PICTURE = {"image_file": "init-house.png", "width": 128, "height": 128}
+# 131 × 101 pixels, which the pipelines resize.
+SHARP_PICTURE = {"image_file": "init-sharp.png", "width": 128, "height": 96}
 BALL_PICTURE = {"image_file": "init-ball.png", "width": 136, "height": 104}
 
 
@@ -39,6 +41,7 @@ def img2img_cases():
         case("img2img-euler", prompt=BOAT, scheduler="euler", **BALL_PICTURE, strength=0.3, num_images=3, guidance_scale=7.5),
         case("img2img-dpmpp-2m", prompt=HEART, scheduler="dpmpp_2m", **HOUSE_PICTURE, strength=1.0, negative_prompt="a blue sky"),
         case("img2img-dpmpp-2m-karras", prompt=CAT, scheduler="dpmpp_2m_karras", **BALL_PICTURE, strength=0.55),
+        case("img2img-resized", prompt=HEART, **SHARP_PICTURE, strength=0.4),
         case("img2img-guidance-1", prompt=CAT, scheduler="euler", **HOUSE_PICTURE, strength=0.5, guidance_scale=1.0),
     ]
 

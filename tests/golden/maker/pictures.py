@@ -80,7 +80,7 @@ def paint(case, seed, count):
 
 
 def draw_init_pictures():
-    """Two pictures that only depend on this code."""
+    """Three pictures that only depend on this code."""
     square = Image.new("RGB", (128, 128), (90, 150, 220))
     draw = ImageDraw.Draw(square)
     draw.rectangle((0, 88, 127, 127), fill=(70, 140, 60))
@@ -92,3 +92,9 @@ def draw_init_pictures():
     draw.ellipse((40, 20, 100, 80), fill=(60, 60, 170))
     draw.rectangle((0, 84, 135, 103), fill=(180, 140, 80))
     wide.save(GOLDEN / "init-ball.png")
+    sharp = Image.new("RGB", (131, 101), (255, 255, 255))
+    draw = ImageDraw.Draw(sharp)
+    for row in range(0, 101, 12):
+        for column in range(row // 12 % 2 * 12, 131, 24):
+            draw.rectangle((column, row, column + 11, row + 11), fill=(row * 2, 0, 255 - column))
+    sharp.save(GOLDEN / "init-sharp.png")
