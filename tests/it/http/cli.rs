@@ -1,29 +1,19 @@
 //! The terminal: what `easel` paints, prints and refuses.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+use std::{ffi::OsStr, fs, path::Path, process::Output};
 
 use serde_json::json;
 
-use crate::support::{easel, house_png, house_url, request, spawn_app};
-
-fn run(command: &mut Command) -> Output {
-    command.output().unwrap()
-}
+use crate::support::{easel, house_png, house_url, request, run, spawn_app};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Runs `easel models` under settings that must be refused; answers what it says.
-fn refused(change: impl FnOnce(&mut Command)) -> String {
+/// Runs `easel models` under a variable that must be refused; answers what it says.
+fn refused(variable: &str, value: impl AsRef<OsStr>) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = easel(folder.path());
-    change(&mut command);
-    let output = run(command.arg("models"));
+    let output = run(easel(folder.path()).arg("models").env(variable, value));
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
     assert!(output.stdout.is_empty());
     said(&output)
@@ -102,11 +92,11 @@ fn a_model_folder_that_is_not_there_is_named() {
 fn a_setting_that_does_not_exist_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = config_file(folder.path(), "[server]\nbnid = \"127.0.0.1:0\"\n");
-    let by_file = refused(|command| drop(command.env("EASEL_CONFIG", &file)));
+    let by_file = refused("EASEL_CONFIG", &file);
     assert!(by_file.contains("bnid") && by_file.contains("easel.toml"), "{by_file}");
-    let section = refused(|command| drop(command.env("EASEL__SREVER__BIND", "127.0.0.1:0")));
+    let section = refused("EASEL__SREVER__BIND", "127.0.0.1:0");
     assert!(section.to_lowercase().contains("srever"), "{section}");
-    let key = refused(|command| drop(command.env("EASEL__SERVER__BNID", "127.0.0.1:0")));
+    let key = refused("EASEL__SERVER__BNID", "127.0.0.1:0");
     assert!(key.to_lowercase().contains("bnid"), "{key}");
 }
 
@@ -121,7 +111,7 @@ fn a_setting_with_a_wrong_value_is_named() {
         ("EASEL__DISPATCH__LEASE_SECONDS", "0", "dispatch.lease_seconds"),
         ("EASEL__LOG__FORMAT", "xml", "log.format"),
     ] {
-        let text = refused(|command| drop(command.env(variable, value)));
+        let text = refused(variable, value);
         assert!(text.to_lowercase().contains(named), "{variable}={value}: {text}");
     }
 }

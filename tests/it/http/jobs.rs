@@ -160,10 +160,10 @@ async fn jobs_are_painted_in_the_order_of_their_posts() {
         jobs.push(job);
     }
     drop(gate);
-    let mut ends = Vec::new();
+    let mut starts: Vec<jiff::Timestamp> = Vec::new();
     for job in &jobs {
-        ends.push(app.wait(job).await["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap());
+        starts.push(app.wait(job).await["started_at"].as_str().unwrap().parse().unwrap());
     }
-    assert!(ends.is_sorted(), "{ends:?}");
+    assert!(starts.is_sorted(), "{starts:?}");
     app.finish().await;
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, json_of, request, spawn_app};
+use crate::support::{Process, TestApp, json_of, request, spawn_app};
 
 #[tokio::test]
 async fn the_server_is_alive_before_and_ready_when_its_models_are_loaded() {
@@ -126,4 +126,24 @@ async fn a_request_keeps_its_id_if_it_has_a_plain_one_and_gets_one_otherwise() {
     made.dedup();
     assert_eq!(made.len(), 4);
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_requests_id_goes_through_the_log_to_the_end_of_its_job() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Process::start(folder.path(), &[]);
+    let post =
+        server.http.post(format!("{}/v1/generate", server.url)).header("x-request-id", "from-a-client").json(&request(json!({})));
+    let job = json_of(post.send().await.unwrap(), 202).await;
+    server.wait(&job).await;
+    server.terminate();
+    assert_eq!(server.exit().code(), Some(0));
+    let log = server.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    for message in ["accepted a job", "claimed a job", "job ended"] {
+        let line = lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("no {message:?} in\n{log}"));
+        assert_eq!((&line["request.id"], &line["job.id"]), (&json!("from-a-client"), &job["id"]), "{line}");
+    }
+    let answered = lines.iter().find(|line| line["message"] == "answered" && line["http.status"] == 202).unwrap();
+    assert_eq!(answered["span"]["request.id"], "from-a-client", "{answered}");
 }

@@ -14,7 +14,7 @@ use easel::{
     dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder},
     domain::GenerationRequest,
 };
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::timeout,
@@ -102,7 +102,11 @@ impl IntoRgb for TestFrame {
     fn into_rgb(self) -> Result<RgbImage, EngineError> {
         match self {
             Self::Real(frame) => frame.into_rgb(),
-            Self::Noise => Ok(RgbImage::from_fn(800, 800, |_, _| Rgb(rand::random()))),
+            Self::Noise => {
+                let mut pixels = vec![0; 800 * 800 * 3];
+                rand::fill(&mut pixels[..]);
+                Ok(RgbImage::from_raw(800, 800, pixels).unwrap())
+            }
         }
     }
 }

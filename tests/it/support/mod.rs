@@ -12,7 +12,7 @@ pub(crate) use app::{TestApp, json_of, spawn_app};
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
 pub(crate) use models::model_with_a_broken_word;
-pub(crate) use process::{Process, easel};
+pub(crate) use process::{Process, easel, run};
 pub(crate) use requests::{house_png, house_url, request, sha256s};
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
@@ -30,6 +30,19 @@ pub(crate) fn easel(folder: &Path) -> Command {
         .env("EASEL__DEVICE__THREADS", "1")
         .env("EASEL__LOG__FORMAT", "json");
     command
+}
+
+/// Runs a command to its end, which must come.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let id = child.id().to_string();
+    let (ends, output) = mpsc::channel();
+    thread::spawn(move || ends.send(child.wait_with_output()));
+    let output = output.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        let _ = Command::new("kill").args(["-KILL", &id]).status();
+        panic!("{command:?} does not end")
+    });
+    output.unwrap()
 }
 
 /// A server in a process of its own; killed when dropped.
