@@ -1,12 +1,18 @@
 //! The settings: `config/default.toml`, then the user's file, then `EASEL__SECTION__KEY` variables.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
 use serde::Deserialize;
+
+use crate::domain::{GUIDANCE_SCALES, SIDES};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -162,7 +168,7 @@ pub enum ConfigError {
     #[error("{key}: {problem}")]
     Range {
         /// The setting.
-        key: &'static str,
+        key: String,
         /// What is allowed.
         problem: String,
     },
@@ -189,23 +195,103 @@ impl Config {
         Ok(config)
     }
 
+    /// What is out of range here would hang, panic or be refused later, far from the line that says it.
     fn check(&self) -> Result<(), ConfigError> {
-        let range = |key, problem: &str| Err(ConfigError::Range { key, problem: problem.to_owned() });
-        if self.models.is_empty() {
-            return range("models", "at least one model is needed");
+        let Self { server, device, dispatch, models, .. } = self;
+        check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
+        check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
+        check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
+        check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+        check_range("device.threads", device.threads, 0..=1024)?;
+        check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
+        check_range("dispatch.max_attempts", dispatch.max_attempts, 1..=1000)?;
+        check_range("dispatch.max_queued_jobs", dispatch.max_queued_jobs, 1..=1_000_000)?;
+        check_range("dispatch.max_canvases", dispatch.max_canvases, 1..=1024)?;
+        check_range("dispatch.max_step_rows", dispatch.max_step_rows, 2..=2048)?;
+        check_models(models)
+    }
+}
+
+fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
+    let wrong = |key: String, problem: String| Err(ConfigError::Range { key, problem });
+    if models.is_empty() {
+        return wrong("models".to_owned(), "at least one model is needed".to_owned());
+    }
+    for (place, model) in models.iter().enumerate() {
+        let key = |field: &str| format!("models[{place}].{field}");
+        if model.name.is_empty() {
+            return wrong(key("name"), "must not be empty".to_owned());
         }
-        if self.dispatch.max_canvases == 0 {
-            return range("dispatch.max_canvases", "must be at least 1");
+        if models[..place].iter().any(|other| other.name == model.name) {
+            return wrong(key("name"), format!("must be different from all others, got {:?} again", model.name));
         }
-        if self.dispatch.max_step_rows < 2 {
-            return range("dispatch.max_step_rows", "must be at least 2, the rows of one canvas with guidance");
+        check_range(&key("guidance_scale"), model.guidance_scale.unwrap_or(*GUIDANCE_SCALES.start()), GUIDANCE_SCALES)?;
+        check_range(&key("max_size"), model.max_size.unwrap_or(*SIDES.end()), SIDES)?;
+    }
+    Ok(())
+}
+
+fn check_range<T: PartialOrd + Display>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ConfigError> {
+    if allowed.contains(&value) {
+        return Ok(());
+    }
+    let problem = format!("must be from {} to {}, got {value}", allowed.start(), allowed.end());
+    Err(ConfigError::Range { key: key.to_owned(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("easel.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(Some(&file)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_value_out_of_its_range_is_an_error_that_names_key_and_range() {
+        for (section, key, bad, range) in [
+            ("server", "max_body_bytes", "1023", "1024 to 1073741824"),
+            ("server", "max_wait_seconds", "3601", "0 to 3600"),
+            ("server", "keep_alive_seconds", "0", "1 to 3600"),
+            ("server", "drain_seconds", "86401", "0 to 86400"),
+            ("device", "threads", "1025", "0 to 1024"),
+            ("dispatch", "lease_seconds", "0", "1 to 3600"),
+            ("dispatch", "max_attempts", "0", "1 to 1000"),
+            ("dispatch", "max_queued_jobs", "0", "1 to 1000000"),
+            ("dispatch", "max_canvases", "0", "1 to 1024"),
+            ("dispatch", "max_step_rows", "1", "2 to 2048"),
+        ] {
+            let problem = load(&format!("[{section}]\n{key} = {bad}\n")).unwrap_err();
+            assert_eq!(problem, format!("{section}.{key}: must be from {range}, got {bad}"));
         }
-        if self.dispatch.lease_seconds == 0 {
-            return range("dispatch.lease_seconds", "must be at least 1");
+    }
+
+    #[test]
+    fn the_ends_of_a_range_belong_to_it() {
+        let lowest = "[server]\nmax_body_bytes = 1024\nmax_wait_seconds = 0\ndrain_seconds = 0\n[dispatch]\nmax_step_rows = 2\n";
+        let highest = "[server]\nmax_wait_seconds = 3600\ndrain_seconds = 86400\n[dispatch]\nmax_queued_jobs = 1000000\n";
+        for text in [lowest, highest] {
+            load(text).unwrap();
         }
-        if self.dispatch.max_attempts == 0 {
-            return range("dispatch.max_attempts", "must be at least 1");
+    }
+
+    #[test]
+    fn a_model_that_asks_for_too_much_is_named_by_its_place() {
+        let first = "[[models]]\nname = \"a\"\npath = \"a\"\n";
+        for (second, problem) in [
+            ("name = \"b\"\nmax_size = 4096", "models[1].max_size: must be from 64 to 2048, got 4096"),
+            ("name = \"b\"\nmax_size = 10", "models[1].max_size: must be from 64 to 2048, got 10"),
+            ("name = \"b\"\nguidance_scale = -3", "models[1].guidance_scale: must be from 0 to 50, got -3"),
+            ("name = \"b\"\nguidance_scale = 500", "models[1].guidance_scale: must be from 0 to 50, got 500"),
+            ("name = \"b\"\nguidance_scale = nan", "models[1].guidance_scale: must be from 0 to 50, got NaN"),
+            ("name = \"a\"", "models[1].name: must be different from all others, got \"a\" again"),
+            ("name = \"\"", "models[1].name: must not be empty"),
+        ] {
+            assert_eq!(load(&format!("{first}[[models]]\npath = \"b\"\n{second}\n")).unwrap_err(), problem);
         }
-        Ok(())
+        assert_eq!(load("models = []").unwrap_err(), "models: at least one model is needed");
     }
 }

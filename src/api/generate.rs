@@ -18,12 +18,10 @@ use super::{
 };
 use crate::{
     dispatch::{Dispatcher, JobView},
-    domain::{MAX_SEED, Submission},
+    domain::{MAX_RANDOM_SEED, Submission},
 };
 
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-/// Leaves room for the seeds of all 16 pictures of a request.
-const MAX_RANDOM_SEED: u64 = MAX_SEED - 15;
 
 /// Accepts a job, and waits for its end if the client prefers that.
 pub(super) async fn generate(

@@ -6,10 +6,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{CliError, generate::GenerateArgs};
-use crate::domain::{FieldError, MAX_SEED, ModelInfo, Submission};
+use crate::domain::{FieldError, MAX_RANDOM_SEED, ModelInfo, Submission};
 
-/// Leaves room for the seeds of all 16 pictures of a request.
-const MAX_RANDOM_SEED: u64 = MAX_SEED - 15;
 /// Fields of the API that have another name on the command line.
 const RENAMED: [(&str, &str); 1] = [("num_inference_steps", "steps")];
 
@@ -71,7 +69,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::domain::{SchedulerAlgorithm, SchedulerName};
+    use crate::{app::engine_settings, config::Config, diffusion::describe_models};
 
     #[derive(Parser)]
     struct Line {
@@ -80,18 +78,10 @@ mod tests {
     }
 
     fn parse_line(line: &[&str]) -> Result<Submission, String> {
-        let model = ModelInfo {
-            name: "demo".to_owned(),
-            default_width: 128,
-            default_height: 128,
-            size_multiple: 8,
-            min_size: 64,
-            max_size: 2048,
-            default_guidance_scale: 5.0,
-            default_scheduler: SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false },
-        };
+        let settings = engine_settings(&Config::load(None).map_err(|error| error.to_string())?);
+        let models = describe_models(&settings.models).map_err(|error| error.to_string())?;
         let line = Line::try_parse_from([&["generate"], line].concat()).map_err(|error| error.to_string())?;
-        parse(&line.arguments, &[model], 1 << 20).map_err(|error| error.to_string())
+        parse(&line.arguments, &models, 1 << 20).map_err(|error| error.to_string())
     }
 
     #[test]

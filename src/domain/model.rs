@@ -1,8 +1,13 @@
 //! What a model can do: the facts that a request is parsed against.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 use super::SchedulerName;
+
+/// The widths and heights, in pixels, that a model may be allowed at all.
+pub const SIDES: RangeInclusive<u32> = 64..=2048;
 
 /// The public face of a loaded model.
 #[derive(Debug, Clone, PartialEq, Serialize)]

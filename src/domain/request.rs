@@ -1,6 +1,6 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -13,6 +13,11 @@ use super::{
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
 pub const MAX_SEED: u64 = (1 << 53) - 1;
+/// The largest seed to choose for a request that names none: leaves room for the seeds of all its pictures.
+pub const MAX_RANDOM_SEED: u64 = MAX_SEED - (MAX_IMAGES - 1);
+/// The guidance scales that a request may name.
+pub const GUIDANCE_SCALES: RangeInclusive<f64> = 0.0..=50.0;
+const MAX_IMAGES: u64 = 16;
 const MAX_PROMPT_CHARS: usize = 10_000;
 const MAX_METADATA_ENTRIES: usize = 16;
 const MAX_METADATA_CHARS: usize = 1_000;
@@ -142,7 +147,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let input = fields.take("image", InputPicture::parse);
     let (width, height) = take_size(fields, model, input.as_ref());
     let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
-    let num_images = fields.take("num_images", integer(1, 16)).map_or(1, small);
+    let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
     let request = GenerationRequest {
@@ -151,7 +156,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         width,
         height,
         num_inference_steps,
-        guidance_scale: fields.take("guidance_scale", number(0.0, 50.0)).unwrap_or(model.default_guidance_scale),
+        guidance_scale: fields
+            .take("guidance_scale", number(*GUIDANCE_SCALES.start(), *GUIDANCE_SCALES.end()))
+            .unwrap_or(model.default_guidance_scale),
         scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,
