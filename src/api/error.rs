@@ -110,11 +110,20 @@ impl ApiError {
         }
     }
 
+    /// What the client is told beyond the title. What went wrong inside is for the log, and a store's own words are of the inside.
+    fn detail(&self) -> Option<String> {
+        match self.row() {
+            Row { status: StatusCode::INTERNAL_SERVER_ERROR, .. } => None,
+            Row { code: "store_unavailable", .. } => Some("the server cannot reach its jobs or pictures at the moment".to_owned()),
+            _ => Some(self.to_string()),
+        }
+    }
+
     /// Renders the problem document of the request `request_id`.
     pub(super) fn problem(&self, request_id: &str) -> Response {
         let Row { status, code, title, .. } = self.row();
         let errors: &[FieldError] = if let Self::InvalidFields(errors) = self { errors } else { &[] };
-        let detail = (!status.is_server_error()).then(|| self.to_string());
+        let detail = self.detail();
         let kind = format!("urn:easel:problem:{code}");
         let problem = Problem { kind, title, status: status.as_u16(), code, detail, errors, request_id };
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
@@ -122,7 +131,7 @@ impl ApiError {
     }
 }
 
-/// An RFC 9457 problem document. A server error has no detail: what went wrong inside is for the log.
+/// An RFC 9457 problem document. An internal error has no detail.
 #[derive(Serialize)]
 struct Problem<'a> {
     #[serde(rename = "type")]
@@ -202,10 +211,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_error_tells_nothing_of_what_is_inside() {
+    async fn only_an_internal_error_has_no_detail_and_no_problem_tells_what_is_inside() {
         for error in every_error() {
             let problem = problem_of(&error).await;
-            assert_eq!(problem.get("detail").is_none(), problem["status"].as_u64() >= Some(500), "{problem}");
+            assert_eq!(problem.get("detail").is_none(), problem["status"] == 500, "{problem}");
             assert!(!problem.to_string().contains("secret"), "{problem}");
         }
     }

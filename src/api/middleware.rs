@@ -64,9 +64,11 @@ fn finish(mut response: Response, id: &RequestId, route: &str, seconds: f64) -> 
     let status = response.status().as_u16();
     let error = response.extensions_mut().remove::<Arc<ApiError>>();
     match &error {
-        Some(error) if status >= 500 => {
+        Some(error) if status == 500 => {
             tracing::error!(http.status = status, request.seconds = seconds, error = %error, "answered with an error");
         }
+        // A server that drains, is busy or waits for its store says so to every client that asks; that is no fault of its own.
+        Some(error) if status > 500 => tracing::warn!(http.status = status, request.seconds = seconds, problem = %error, "refused"),
         _ if QUIET_ROUTES.contains(&route) => tracing::debug!(http.status = status, request.seconds = seconds, "answered"),
         Some(error) => tracing::info!(http.status = status, request.seconds = seconds, problem = %error, "refused"),
         None => tracing::info!(http.status = status, request.seconds = seconds, "answered"),

@@ -157,7 +157,11 @@ async fn a_draining_server_takes_no_jobs_and_still_answers() {
     assert_eq!(draining, json!({"ready": false, "engine": true, "store": true, "draining": true}));
     let refused = http.post(format!("{url}/v1/generate")).json(&request(json!({}))).send().await.unwrap();
     assert!(refused.headers().contains_key("retry-after"));
-    assert_eq!(json_of(refused, 503).await["code"], "draining");
+    let problem = json_of(refused, 503).await;
+    assert_eq!(
+        (&problem["code"], &problem["detail"]),
+        (&json!("draining"), &json!("the server is draining and accepts no new jobs"))
+    );
     let running = http.get(format!("{url}{}", job["urls"]["self"].as_str().unwrap())).send().await.unwrap();
     assert_eq!(json_of(running, 200).await["status"], "running");
     drop(gate);
