@@ -3,13 +3,16 @@
 use axum::{
     Json,
     extract::{FromRequestParts, Path, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
 use super::{Context, error::ApiError, view::JobJson};
-use crate::{dispatch::DispatchError, domain::JobId};
+use crate::{
+    dispatch::DispatchError,
+    domain::{JobId, JobImage},
+};
 
 /// A picture never changes under its address.
 const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
@@ -34,8 +37,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let (id, index) = path::<(String, String), S>(parts, state).await?;
-        let index = index.parse().map_err(|_| ApiError::NoSuchRoute)?;
-        Ok(Self(parse_id(&id)?, index))
+        Ok(Self(parse_id(&id)?, parse_index(&index)?))
     }
 }
 
@@ -50,6 +52,11 @@ where
 
 fn parse_id(text: &str) -> Result<JobId, ApiError> {
     text.parse().map_err(|_| ApiError::Dispatch(DispatchError::UnknownJob))
+}
+
+/// An index as it stands in the picture's URL: `00` and `+0` would be other addresses of the same picture.
+fn parse_index(text: &str) -> Result<u32, ApiError> {
+    text.parse().ok().filter(|index: &u32| index.to_string() == text).ok_or(ApiError::NoSuchRoute)
 }
 
 /// `GET /v1/jobs/{id}`
@@ -71,15 +78,25 @@ pub(super) async fn image(
     ImagePath(id, index): ImagePath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (image, bytes) = context.dispatcher.picture(id, index).await?;
-    let etag = format!("\"{}\"", image.sha256);
-    let caching = [(header::ETAG, header_value(&etag)?), (header::CACHE_CONTROL, FOREVER)];
-    if is_cached(&headers, &etag) {
-        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+    // The job's row has the ETag, so that a client that has the picture costs no file.
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        let image = context.dispatcher.image(id, index).await?;
+        if is_cached(&headers, &etag(&image)) {
+            return Ok((StatusCode::NOT_MODIFIED, caching(&image)?).into_response());
+        }
     }
+    let (image, bytes) = context.dispatcher.picture(id, index).await?;
     let no_sniffing = HeaderValue::from_static("nosniff");
     let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?), (header::X_CONTENT_TYPE_OPTIONS, no_sniffing)];
-    Ok((caching, content, bytes).into_response())
+    Ok((caching(&image)?, content, bytes).into_response())
+}
+
+fn etag(image: &JobImage) -> String {
+    format!("\"{}\"", image.sha256)
+}
+
+fn caching(image: &JobImage) -> Result<[(HeaderName, HeaderValue); 2], ApiError> {
+    Ok([(header::ETAG, header_value(&etag(image))?), (header::CACHE_CONTROL, FOREVER)])
 }
 
 fn is_cached(headers: &HeaderMap, etag: &str) -> bool {

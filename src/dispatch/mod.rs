@@ -238,13 +238,21 @@ impl Dispatcher {
         self.view(job).await
     }
 
+    /// What is stored about a finished picture; its file is not touched.
+    ///
+    /// # Errors
+    /// When there is none, or the store does not answer.
+    pub async fn image(&self, id: JobId, index: u32) -> Result<JobImage, DispatchError> {
+        let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
+        job.images.into_iter().find(|image| image.index == index).ok_or(DispatchError::UnknownPicture(index))
+    }
+
     /// The file of a finished picture, checked against its SHA-256.
     ///
     /// # Errors
     /// When there is none, its file is missing or damaged, or a store does not answer.
     pub async fn picture(&self, id: JobId, index: u32) -> Result<(JobImage, Bytes), DispatchError> {
-        let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
-        let image = job.images.into_iter().find(|image| image.index == index).ok_or(DispatchError::UnknownPicture(index))?;
+        let image = self.image(id, index).await?;
         let file = self.shared.doors.pictures.get(&PictureKey::Output { job: id, index }).await?;
         let broken = |problem| DispatchError::BrokenPicture { job: id, index, problem };
         let file = file.ok_or_else(|| broken("missing"))?;

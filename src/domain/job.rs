@@ -27,10 +27,13 @@ impl fmt::Display for JobId {
 }
 
 impl FromStr for JobId {
-    type Err = uuid::Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::from_str(text).map(Self)
+    /// Reads an id as [`fmt::Display`] writes it. UUIDs have other spellings (capitals, braces, no hyphens); none of them is taken, so that
+    /// a job has one name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let id = Uuid::from_str(text).map(Self).map_err(|error| error.to_string())?;
+        if id.to_string() == text { Ok(id) } else { Err(format!("expected it to be written {id}")) }
     }
 }
 

@@ -27,12 +27,43 @@ async fn a_job_that_nobody_has_posted_is_not_found() {
 }
 
 #[tokio::test]
+async fn a_job_is_found_under_its_own_id_only() {
+    let app = spawn_app().await;
+    let job = app.paint(&request(json!({}))).await;
+    let id = job["id"].as_str().unwrap();
+    let (plain, capitals) = (id.replace('-', ""), id.to_uppercase());
+    // Letters are needed to tell capitals from the id itself; one id in 10^6 has none.
+    for other in [plain, format!("%7B{id}%7D"), format!("urn:uuid:{id}")].into_iter().chain((capitals != id).then_some(capitals)) {
+        assert_eq!(problem_at(&app, "GET", &format!("/v1/jobs/{other}"), 404).await["code"], "unknown_job", "{other}");
+        assert_eq!(problem_at(&app, "GET", &format!("/v1/jobs/{other}/images/0"), 404).await["code"], "unknown_job", "{other}");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_a_picture_is_told_so_without_its_file() {
+    let app = spawn_app().await;
+    let job = app.paint(&request(json!({}))).await;
+    let image = &job["images"][0];
+    std::fs::remove_dir_all(app.folder.path().join("pictures/pictures")).unwrap();
+    let get = |tag: String| app.request("GET", image["url"].as_str().unwrap()).header("if-none-match", tag).send();
+    let etag = format!("\"{}\"", image["sha256"].as_str().unwrap());
+    for tag in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".to_owned()] {
+        let answer = get(tag.clone()).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["etag"].to_str().unwrap()), (304, etag.as_str()), "{tag}");
+        assert!(answer.bytes().await.unwrap().is_empty());
+    }
+    assert_eq!(get("\"other\"".to_owned()).await.unwrap().status(), 500, "a client that has another picture needs the file");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_picture_that_the_job_does_not_have_is_not_found() {
     let app = spawn_app().await;
     let job = app.paint(&request(json!({}))).await;
     let images = format!("{}/images", job["urls"]["self"].as_str().unwrap());
     assert_eq!(problem_at(&app, "GET", &format!("{images}/1"), 404).await["code"], "unknown_picture");
-    for index in ["-1", "first", "4294967296"] {
+    for index in ["-1", "first", "4294967296", "00", "+0", "%2B0"] {
         assert_eq!(problem_at(&app, "GET", &format!("{images}/{index}"), 404).await["code"], "no_such_route", "{index}");
     }
     app.finish().await;
