@@ -31,7 +31,7 @@ const STREAM_HEADERS: [(HeaderName, &str); 3] = [
 
 /// Answers the stream; 204 to a watcher who has seen the job's last event, else a browser would reconnect for ever.
 pub(super) async fn watch(State(context): State<Context>, JobPath(id): JobPath, headers: HeaderMap) -> Result<Response, ApiError> {
-    // Subscribe first, then read: what happens between the two is in both and goes out once.
+    // Subscribe first, then read: what happens between the two is in the snapshot and comes as an event again, rather than never.
     let subscription = context.dispatcher.subscribe(id);
     let view = context.dispatcher.job(id).await?;
     let (start, end) = (EventId::start_of(view.job.attempts), EventId::end_of(view.job.attempts));
