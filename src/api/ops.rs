@@ -30,10 +30,9 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
 
 /// `GET /metrics`: the Prometheus text format.
 pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, ApiError> {
-    match context.dispatcher.counts().await {
-        Ok(counts) => context.metrics.queue_depth.set(i64::try_from(counts.queued).unwrap_or(i64::MAX)),
-        // The other metrics matter most while a store is away.
-        Err(error) => tracing::warn!(error = %error, "cannot count the jobs for the metrics"),
+    // Counting sets the queue's depth. The other metrics matter most while a store is away.
+    if let Err(error) = context.dispatcher.counts().await {
+        tracing::warn!(error = %error, "cannot count the jobs for the metrics");
     }
     let text = context.metrics.render().map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response())
