@@ -15,7 +15,10 @@ use clap::{Parser, Subcommand};
 
 pub use error::CliError;
 
-use crate::config::Config;
+use crate::{
+    config::Config,
+    telemetry::{LogStyle, init_logging},
+};
 
 /// A Stable Diffusion server: many pictures in one UNet call, and never a lost job.
 #[derive(Debug, Parser)]
@@ -64,6 +67,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(cli: Cli) -> Result<(), CliError> {
     let file = cli.config.or_else(config_variable);
     let config = Config::load(file.as_deref()).map_err(|error| CliError::Usage(format!("settings: {error}")))?;
+    if !matches!(cli.command, Command::Serve) {
+        // What a command prints is its answer; the log adds what the user should know about it.
+        init_logging(LogStyle::Pretty, "warn").map_err(CliError::failed)?;
+    }
     match cli.command {
         Command::Serve => serve::serve(config),
         Command::Generate(arguments) => generate::generate(&config, &arguments),

@@ -31,8 +31,8 @@ pub(super) fn paint(
     spinner.finish_and_clear();
     let mut warnings = submission.warnings.clone();
     let order = paint_order(submission)?;
-    let mut easel = Easel { engine, bar: progress_bar(&order.request)?, output };
-    for images in groups(&order.request, limits) {
+    let mut easel = Easel { engine, max_step_rows: limits.max_step_rows, bar: progress_bar(&order.request)?, output };
+    for images in groups(order.request.num_images, limits.max_canvases) {
         for warning in easel.paint_group(&order, images)? {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -49,6 +49,7 @@ pub(super) fn paint(
 /// The engine with what shows and takes its pictures.
 struct Easel<'a> {
     engine: StableDiffusion,
+    max_step_rows: usize,
     bar: ProgressBar,
     output: &'a Output,
 }
@@ -70,13 +71,16 @@ impl Easel<'_> {
         Ok(begun.warnings)
     }
 
-    /// Every canvas of a request has the same steps, so that all are done at once.
+    /// Every canvas of a request has the same steps and rows, so that all are done at once.
     fn denoise(&mut self, canvases: &mut [Canvas]) -> Result<(), CliError> {
         while canvases.iter().any(|canvas| !canvas.is_done()) {
             let mut moving: Vec<&mut Canvas> = canvases.iter_mut().filter(|canvas| !canvas.is_done()).collect();
-            for stepped in self.engine.step(&mut moving).map_err(CliError::failed)? {
-                stepped.map_err(CliError::failed)?;
-                self.bar.inc(1);
+            let rows = moving.first().map_or(1, |canvas| canvas.rows());
+            for batch in moving.chunks_mut((self.max_step_rows / rows).max(1)) {
+                for stepped in self.engine.step(batch).map_err(CliError::failed)? {
+                    stepped.map_err(CliError::failed)?;
+                    self.bar.inc(1);
+                }
             }
         }
         Ok(())
@@ -97,12 +101,9 @@ fn paint_order(submission: Submission) -> Result<PaintOrder, CliError> {
 }
 
 /// The pictures that are painted together, one group after the other.
-fn groups(request: &GenerationRequest, limits: &DispatchConfig) -> Vec<Range<u32>> {
-    let rows = if request.uses_guidance() { 2 } else { 1 };
-    let size = (limits.max_step_rows / rows).min(limits.max_canvases).max(1);
-    let count = request.num_images;
-    let starts = (0..count).step_by(size);
-    starts.map(|start| start..count.min(start + u32::try_from(size).unwrap_or(count))).collect()
+fn groups(count: u32, max_canvases: usize) -> Vec<Range<u32>> {
+    let starts = (0..count).step_by(max_canvases);
+    starts.map(|start| start..count.min(start + u32::try_from(max_canvases).unwrap_or(count))).collect()
 }
 
 /// Counts the steps of all pictures.

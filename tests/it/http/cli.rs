@@ -4,7 +4,7 @@ use std::{ffi::OsStr, fs, path::Path, process::Output};
 
 use serde_json::json;
 
-use crate::support::{easel, house_png, house_url, request, run, spawn_app};
+use crate::support::{easel, house_png, house_url, model_with_an_unserved_scheduler, request, run, spawn_app};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -78,6 +78,21 @@ fn the_models_are_listed() {
 }
 
 #[test]
+fn what_the_user_should_know_about_a_model_is_said_in_the_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("magic");
+    model_with_an_unserved_scheduler(&model);
+    let file = config_file(folder.path(), &format!("[[models]]\nname = \"magic\"\npath = {model:?}\n"));
+    let picture = folder.path().join("a.png");
+    let paint = ["generate", "a", "--steps", "1", "--width", "64", "--height", "64", "-o", picture.to_str().unwrap()];
+    for arguments in [&["models"][..], &paint] {
+        let output = run(easel(folder.path()).args(arguments).arg("--config").arg(&file));
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("MagicScheduler") && said(&output).contains("its default is ddim"), "{}", said(&output));
+    }
+}
+
+#[test]
 fn a_model_folder_that_is_not_there_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = config_file(folder.path(), "[[models]]\nname = \"lost\"\npath = \"/nowhere/lost\"\n");
@@ -109,6 +124,7 @@ fn a_setting_with_a_wrong_value_is_named() {
         ("EASEL__DEVICE__BATCH_INVARIANT", "perhaps", "device.batch_invariant"),
         ("EASEL__DISPATCH__MAX_CANVASES", "0", "dispatch.max_canvases"),
         ("EASEL__DISPATCH__LEASE_SECONDS", "0", "dispatch.lease_seconds"),
+        ("EASEL__SERVER__KEEP_ALIVE_SECONDS", "0", "server.keep_alive_seconds: must be from 1 to 3600, got 0"),
         ("EASEL__LOG__FORMAT", "xml", "log.format"),
     ] {
         let text = refused(variable, value);

@@ -4,6 +4,7 @@
 mod app;
 mod engine;
 mod events;
+mod model_info;
 mod models;
 mod process;
 mod requests;
@@ -11,7 +12,8 @@ mod requests;
 pub(crate) use app::{TestApp, json_of, spawn_app};
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
-pub(crate) use models::model_with_a_broken_word;
+pub(crate) use model_info::model_info;
+pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
 pub(crate) use process::{Process, easel, run};
 pub(crate) use requests::{house_png, house_url, request, sha256s};
 

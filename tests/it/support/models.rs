@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use easel::diffusion::ClipTokenizer;
 use safetensors::SafeTensors;
+use serde_json::Value;
 
 /// Copies the demo model to `folder`, and makes the embedding of `word` NaN.
 pub(crate) fn model_with_a_broken_word(folder: &Path, word: &str) {
@@ -16,6 +17,15 @@ pub(crate) fn model_with_a_broken_word(folder: &Path, word: &str) {
     // All bits set is NaN, whatever the float's width.
     bytes[at..at + length].fill(0xFF);
     fs::write(&file, bytes).unwrap();
+}
+
+/// Copies the demo model to `folder`, and gives it the scheduler of a class that is not served.
+pub(crate) fn model_with_an_unserved_scheduler(folder: &Path) {
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
+    let file = folder.join("scheduler/scheduler_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["_class_name"] = "MagicScheduler".into();
+    fs::write(&file, config.to_string()).unwrap();
 }
 
 /// Where the token embedding of a token lies in the file, and how long it is.
