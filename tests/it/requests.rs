@@ -1,23 +1,15 @@
 //! What a request may say, and what is answered when it says something else.
 
-use easel::domain::{FieldError, MAX_SEED, ModelInfo, SchedulerAlgorithm, SchedulerName, Submission};
+use easel::domain::{FieldError, MAX_SEED, ModelInfo, SchedulerName, Submission};
 use proptest::{collection, prelude::*};
 use serde_json::{Map, Value, json};
+
+use crate::support::model_info;
 
 const RANDOM_SEED: u64 = 1234;
 
 pub(crate) fn models() -> Vec<ModelInfo> {
-    let model = |name: &str, max_size| ModelInfo {
-        name: name.to_owned(),
-        default_width: 128,
-        default_height: 128,
-        size_multiple: 8,
-        min_size: 64,
-        max_size,
-        default_guidance_scale: 5.0,
-        default_scheduler: SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false },
-    };
-    vec![model("demo", 2048), model("small", 256)]
+    vec![model_info("demo"), ModelInfo { max_size: 256, ..model_info("small") }]
 }
 
 pub(crate) fn parse(body: Value) -> Result<Submission, Vec<FieldError>> {

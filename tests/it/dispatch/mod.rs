@@ -20,7 +20,7 @@ use easel::{
         DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, Workers,
         ports::{EngineError, JobStore, Lease},
     },
-    domain::{JobId, ModelInfo, SchedulerName, Submission},
+    domain::{JobId, ModelInfo, Submission},
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
 };
@@ -28,6 +28,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::support::model_info;
 use engine::{Call, FaultyEngine};
 use flaky::FlakyPictures;
 
@@ -217,16 +218,7 @@ async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
 }
 
 fn model() -> ModelInfo {
-    ModelInfo {
-        name: "counter".to_owned(),
-        default_width: 64,
-        default_height: 64,
-        size_multiple: 8,
-        min_size: 64,
-        max_size: 256,
-        default_guidance_scale: 5.0,
-        default_scheduler: SchedulerName::parse("ddim").unwrap(),
-    }
+    ModelInfo { default_width: 64, default_height: 64, ..model_info("counter") }
 }
 
 fn submission(body: Value) -> Submission {

@@ -11,11 +11,13 @@ use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
     dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Settlement},
-    domain::{Job, JobId, JobImage, ModelInfo, SchedulerName, Submission, Timings},
+    domain::{Job, JobId, JobImage, Submission, Timings},
     store::SqliteStore,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::support::model_info;
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A lease that has run out as soon as it is taken: its holder might as well be dead.
@@ -88,17 +90,7 @@ fn job(prompt: &str) -> Job {
 }
 
 fn job_of(body: Value) -> Job {
-    let model = ModelInfo {
-        name: "demo".to_owned(),
-        default_width: 128,
-        default_height: 128,
-        size_multiple: 8,
-        min_size: 64,
-        max_size: 2048,
-        default_guidance_scale: 5.0,
-        default_scheduler: SchedulerName::parse("ddim").unwrap(),
-    };
-    Job::queued(&Submission::parse(body, &[model], 7).unwrap(), "request-1")
+    Job::queued(&Submission::parse(body, &[model_info("demo")], 7).unwrap(), "request-1")
 }
 
 fn lease(job: &Job) -> Lease {
