@@ -8,7 +8,7 @@ const SPIN_COUNT: &str = "GOMP_SPINCOUNT";
 /// shared cores several times slower.
 const SPINS: &str = "1000";
 
-/// Starts this program again with [`SPIN_COUNT`] set, unless the user has said how threads should wait. libgomp reads its settings when it is
+/// Starts this program again with `GOMP_SPINCOUNT` set, unless the user has said how threads should wait. libgomp reads its settings when it is
 /// loaded, before `main`, so there is no other way. Does nothing where a program cannot find itself.
 pub fn spin_briefly() {
     if env::var_os(SPIN_COUNT).is_some() || env::var_os("OMP_WAIT_POLICY").is_some() {
