@@ -142,6 +142,12 @@ impl TestApp {
         self.watch(job).await.last().await.data
     }
 
+    /// Waits until the job has been claimed.
+    pub(crate) async fn until_running(&self, job: &Value) {
+        let claimed = async { while self.job(job).await["status"] != "running" {} };
+        timeout(PATIENCE, claimed).await.expect("the job was not claimed");
+    }
+
     /// The job's event stream.
     pub(crate) async fn watch(&self, job: &Value) -> Events {
         Events::of(self.get(job["urls"]["events"].as_str().unwrap()).await)
