@@ -11,11 +11,9 @@ use super::{
     models::config::{UNetConfig, VaeConfig, read_config},
     schedulers::SchedulerConfig,
 };
-use crate::domain::{ModelInfo, SchedulerAlgorithm, SchedulerName};
+use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
-const MIN_SIZE: u32 = 64;
-const MAX_SIZE: u32 = 2048;
 /// The class names of pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
 const PIPELINES: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
 
@@ -58,13 +56,13 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
         return Err(LoadError::Invalid { path: folder.path.clone(), problem });
     }
     let factor = vae.factor();
-    let max_size = folder.max_size.unwrap_or(MAX_SIZE) / factor * factor;
+    let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
     let info = ModelInfo {
         name: folder.name.clone(),
-        default_width: MIN_SIZE,
-        default_height: MIN_SIZE,
+        default_width: *SIDES.start(),
+        default_height: *SIDES.start(),
         size_multiple: factor,
-        min_size: MIN_SIZE,
+        min_size: *SIDES.start(),
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
         default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
