@@ -102,11 +102,17 @@ fn a_model_folder_that_is_not_there_is_named() {
 fn a_setting_that_does_not_exist_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = config_file(folder.path(), "[server]\nbnid = \"127.0.0.1:0\"\n");
-    let by_file = refused(|command| drop(command.env("EASEL_CONFIG", &file)));
+    let by_file = refused(|command| {
+        command.env("EASEL_CONFIG", &file);
+    });
     assert!(by_file.contains("bnid") && by_file.contains("easel.toml"), "{by_file}");
-    let section = refused(|command| drop(command.env("EASEL__SREVER__BIND", "127.0.0.1:0")));
+    let section = refused(|command| {
+        command.env("EASEL__SREVER__BIND", "127.0.0.1:0");
+    });
     assert!(section.to_lowercase().contains("srever"), "{section}");
-    let key = refused(|command| drop(command.env("EASEL__SERVER__BNID", "127.0.0.1:0")));
+    let key = refused(|command| {
+        command.env("EASEL__SERVER__BNID", "127.0.0.1:0");
+    });
     assert!(key.to_lowercase().contains("bnid"), "{key}");
 }
 
@@ -121,7 +127,9 @@ fn a_setting_with_a_wrong_value_is_named() {
         ("EASEL__DISPATCH__LEASE_SECONDS", "0", "dispatch.lease_seconds"),
         ("EASEL__LOG__FORMAT", "xml", "log.format"),
     ] {
-        let text = refused(|command| drop(command.env(variable, value)));
+        let text = refused(|command| {
+            command.env(variable, value);
+        });
         assert!(text.to_lowercase().contains(named), "{variable}={value}: {text}");
     }
 }
