@@ -120,6 +120,7 @@ pub struct DispatchConfig {
     pub max_queued_jobs: u64,
     pub max_canvases: usize,
     pub max_step_rows: usize,
+    pub max_step_pixels: usize,
 }
 
 /// `[log]`

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::{CliError, output::Output};
 use crate::{
+    app::step_limits,
     config::DispatchConfig,
     diffusion::{Canvas, EngineSettings, StableDiffusion},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
@@ -98,8 +99,7 @@ fn paint_order(submission: Submission) -> Result<PaintOrder, CliError> {
 
 /// The pictures that are painted together, one group after the other.
 fn groups(request: &GenerationRequest, limits: &DispatchConfig) -> Vec<Range<u32>> {
-    let rows = if request.uses_guidance() { 2 } else { 1 };
-    let size = (limits.max_step_rows / rows).min(limits.max_canvases).max(1);
+    let size = step_limits(limits).pictures_of(request).min(limits.max_canvases);
     let count = request.num_images;
     let starts = (0..count).step_by(size);
     starts.map(|start| start..count.min(start + u32::try_from(size).unwrap_or(count))).collect()
