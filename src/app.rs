@@ -9,10 +9,10 @@ use tracing::{info, warn};
 
 use crate::{
     api::{ApiSettings, ApiState, router},
-    config::{BatchInvariant, Config, Dtype},
+    config::{BatchInvariant, Config, DispatchConfig, Dtype},
     diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, LocalEvents, Workers,
+        DispatchSettings, Dispatcher, Doors, LocalEvents, StepLimits, Workers,
         ports::{Engine, EngineError, StoreError},
     },
     store::{ObjectPictures, SqliteStore},
@@ -160,9 +160,14 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         max_attempts: config.dispatch.max_attempts,
         max_queued_jobs: config.dispatch.max_queued_jobs,
         max_canvases: config.dispatch.max_canvases,
-        max_step_rows: config.dispatch.max_step_rows,
+        step: step_limits(&config.dispatch),
         drain: Duration::from_secs(config.server.drain_seconds),
     }
+}
+
+/// What the settings say about the size of a UNet call.
+pub fn step_limits(dispatch: &DispatchConfig) -> StepLimits {
+    StepLimits { rows: dispatch.max_step_rows, pixels: dispatch.max_step_pixels }
 }
 
 fn api_settings(config: &Config) -> ApiSettings {

@@ -126,6 +126,7 @@ pub struct DispatchConfig {
     pub max_queued_jobs: u64,
     pub max_canvases: usize,
     pub max_step_rows: usize,
+    pub max_step_pixels: usize,
 }
 
 /// `[log]`
@@ -208,6 +209,7 @@ impl Config {
         check_range("dispatch.max_queued_jobs", dispatch.max_queued_jobs, 1..=1_000_000)?;
         check_range("dispatch.max_canvases", dispatch.max_canvases, 1..=1024)?;
         check_range("dispatch.max_step_rows", dispatch.max_step_rows, 2..=2048)?;
+        check_range("dispatch.max_step_pixels", dispatch.max_step_pixels, 4096..=1_000_000_000)?;
         check_models(models)
     }
 }
@@ -263,6 +265,7 @@ mod tests {
             ("dispatch", "max_queued_jobs", "0", "1 to 1000000"),
             ("dispatch", "max_canvases", "0", "1 to 1024"),
             ("dispatch", "max_step_rows", "1", "2 to 2048"),
+            ("dispatch", "max_step_pixels", "0", "4096 to 1000000000"),
         ] {
             let problem = load(&format!("[{section}]\n{key} = {bad}\n")).unwrap_err();
             assert_eq!(problem, format!("{section}.{key}: must be from {range}, got {bad}"));

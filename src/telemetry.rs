@@ -1,6 +1,9 @@
 //! Logs and metrics. A leaf: every room may call it and it calls none.
 
-use std::io::{IsTerminal, stderr};
+use std::{
+    any::Any,
+    io::{IsTerminal, stderr},
+};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -158,6 +161,12 @@ fn parse_filter(text: &str) -> Result<EnvFilter, LoggingError> {
     }
     let parsed = EnvFilter::builder().parse(directives.join(","));
     parsed.map_err(|_| LoggingError::Directive { directive: text.to_owned() })
+}
+
+/// What a caught panic said.
+pub fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
 }
 
 #[cfg(test)]

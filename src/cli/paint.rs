@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use super::{CliError, output::Output};
 use crate::{
+    app::step_limits,
     config::DispatchConfig,
     diffusion::{Canvas, EngineSettings, StableDiffusion},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
@@ -31,8 +32,8 @@ pub(super) fn paint(
     spinner.finish_and_clear();
     let mut warnings = submission.warnings.clone();
     let order = paint_order(submission)?;
-    let mut easel = Easel { engine, max_step_rows: limits.max_step_rows, bar: progress_bar(&order.request)?, output };
-    for images in groups(order.request.num_images, limits.max_canvases) {
+    let mut easel = Easel { engine, bar: progress_bar(&order.request)?, output };
+    for images in groups(&order.request, limits) {
         for warning in easel.paint_group(&order, images)? {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -49,7 +50,6 @@ pub(super) fn paint(
 /// The engine with what shows and takes its pictures.
 struct Easel<'a> {
     engine: StableDiffusion,
-    max_step_rows: usize,
     bar: ProgressBar,
     output: &'a Output,
 }
@@ -71,16 +71,13 @@ impl Easel<'_> {
         Ok(begun.warnings)
     }
 
-    /// Every canvas of a request has the same steps and rows, so that all are done at once.
+    /// Every canvas of a request has the same steps, so that all are done at once.
     fn denoise(&mut self, canvases: &mut [Canvas]) -> Result<(), CliError> {
         while canvases.iter().any(|canvas| !canvas.is_done()) {
             let mut moving: Vec<&mut Canvas> = canvases.iter_mut().filter(|canvas| !canvas.is_done()).collect();
-            let rows = moving.first().map_or(1, |canvas| canvas.rows());
-            for batch in moving.chunks_mut((self.max_step_rows / rows).max(1)) {
-                for stepped in self.engine.step(batch).map_err(CliError::failed)? {
-                    stepped.map_err(CliError::failed)?;
-                    self.bar.inc(1);
-                }
+            for stepped in self.engine.step(&mut moving).map_err(CliError::failed)? {
+                stepped.map_err(CliError::failed)?;
+                self.bar.inc(1);
             }
         }
         Ok(())
@@ -101,9 +98,11 @@ fn paint_order(submission: Submission) -> Result<PaintOrder, CliError> {
 }
 
 /// The pictures that are painted together, one group after the other.
-fn groups(count: u32, max_canvases: usize) -> Vec<Range<u32>> {
-    let starts = (0..count).step_by(max_canvases);
-    starts.map(|start| start..count.min(start + u32::try_from(max_canvases).unwrap_or(count))).collect()
+fn groups(request: &GenerationRequest, limits: &DispatchConfig) -> Vec<Range<u32>> {
+    let size = step_limits(limits).pictures_of(request).min(limits.max_canvases);
+    let count = request.num_images;
+    let starts = (0..count).step_by(size);
+    starts.map(|start| start..count.min(start + u32::try_from(size).unwrap_or(count))).collect()
 }
 
 /// Counts the steps of all pictures.

@@ -12,6 +12,8 @@ use crate::dispatch::ports::{BatchKey, CanvasState};
 pub struct Canvas {
     pub(super) model: usize,
     pub(super) batch_key: BatchKey,
+    /// Of the picture.
+    pub(super) pixels: usize,
     pub(super) latents: Tensor, // [1, C, h, w] float32
     /// The finished samples that the last steps predicted, the latest first.
     pub(super) history: Vec<Tensor>,
@@ -44,6 +46,10 @@ impl CanvasState for Canvas {
 
     fn rows(&self) -> usize {
         if self.negative_prompt_embeds.is_some() { 2 } else { 1 }
+    }
+
+    fn pixels(&self) -> usize {
+        self.pixels
     }
 
     fn progress(&self) -> (u32, u32) {

@@ -118,6 +118,7 @@ impl StableDiffusion {
             Ok(Canvas {
                 model: place,
                 batch_key: key(request, shape),
+                pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
@@ -159,11 +160,6 @@ impl StableDiffusion {
 impl Engine for StableDiffusion {
     type Canvas = Canvas;
     type Frame = Frame;
-
-    fn batch_key(&self, request: &GenerationRequest) -> std::result::Result<BatchKey, EngineError> {
-        let (_, model) = self.model_of(request)?;
-        Ok(key(request, model.latent_shape(request)))
-    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();

@@ -16,70 +16,115 @@ use super::{
     settle,
     shared::{DeviceState, Shared},
 };
-use crate::domain::{Event, Job, JobError, PictureRef, decode_rgb, sha256_hex};
+use crate::domain::{Event, Job, JobError, JobId, PictureRef, decode_rgb, sha256_hex};
 
 /// How long a job may go unseen when nothing wakes the claimer: one that another process has stored or given back.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 
+/// How often the picture store may fail to read a job's input, while it seems to work otherwise, before the job fails.
+const INPUT_TRIES: u32 = 5;
+
 /// Claims until the server drains or the device is lost; then drops its end of the channel, so that the device's thread can end.
 pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Sender<Order>) {
     let mut device = shared.device.subscribe();
+    let mut claimer = Claimer { shared: shared.clone(), orders, unread: None };
     while !shared.draining.is_cancelled() && !matches!(*device.borrow_and_update(), DeviceState::Lost(_)) {
-        if let Err(error) = claim_while_there_is_room(&shared, &orders).await {
+        if let Err(error) = claimer.claim_while_there_is_room().await {
             tracing::warn!(%error, "could not claim a job; trying again soon");
         }
+        let pause = shared.outage.pause(Instant::now());
         tokio::select! {
             () = shared.draining.cancelled() => {}
             () = shared.wake.notified() => {}
             _ = device.changed() => {}
-            () = tokio::time::sleep(SLOW_POLL) => {}
+            () = tokio::time::sleep(if pause.is_zero() { SLOW_POLL } else { SLOW_POLL.min(pause) }) => {}
         }
     }
 }
 
-async fn claim_while_there_is_room(shared: &Shared, orders: &mpsc::Sender<Order>) -> Result<(), StoreError> {
-    while !shared.draining.is_cancelled() && shared.is_ready() && shared.running.has_room(shared.settings.max_canvases) {
-        let was_empty = shared.running.is_empty();
-        let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty).await?;
-        let ClaimOutcome::Claimed { job, alone } = claimed else { break };
-        if was_empty {
-            shared.pace.work_begins(Instant::now());
-        }
-        let claim = shared.running.add(&job, alone);
-        deliver(shared, orders, claim, &job).await?;
-        tell_the_queue(shared).await?;
-    }
-    shared.doors.metrics.queue_depth.set(shared.doors.jobs.counts().await?.queued as i64);
-    Ok(())
+struct Claimer {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+    /// The job whose input could not be read, and how often. One is enough: given back, it is the next to be claimed.
+    unread: Option<(JobId, u32)>,
 }
 
-/// Brings a claimed job to the device's thread.
-async fn deliver(shared: &Shared, orders: &mpsc::Sender<Order>, claim: Arc<Claim>, job: &Job) -> Result<(), StoreError> {
-    let waited = claim.claimed_at.duration_since(claim.created_at).as_secs_f64().max(0.0);
-    shared.doors.metrics.queue_wait_seconds.observe(waited);
-    tracing::info!(job.id = %job.id, request.id = job.request_id, job.attempt = job.attempts, queue.seconds = waited, "claimed a job");
-    stop_if_asked(shared, &claim).await;
-    let init_image = match fetch_input(shared, &claim).await {
-        Ok(init_image) => init_image,
-        Err(Unprepared::Failed(error)) => {
-            settle::fail(shared, &claim, error).await;
+impl Claimer {
+    async fn claim_while_there_is_room(&mut self) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        while self.may_claim().await? {
+            let was_empty = shared.running.is_empty();
+            let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty).await?;
+            let ClaimOutcome::Claimed { job, alone } = claimed else { break };
+            if was_empty {
+                shared.pace.work_begins(Instant::now());
+            }
+            shared.move_queue();
+            let claim = shared.running.add(&job, alone);
+            self.deliver(claim, &job).await?;
+            tell_the_queue(&shared).await?;
+        }
+        tell_the_queue(&shared).await?;
+        shared.doors.metrics.queue_depth.set(shared.doors.jobs.counts().await?.queued as i64);
+        Ok(())
+    }
+
+    async fn may_claim(&self) -> Result<bool, StoreError> {
+        let shared = &self.shared;
+        let has_room = shared.running.has_room(shared.settings.max_canvases);
+        if shared.draining.is_cancelled() || !shared.is_ready() || !has_room || !shared.outage.pause(Instant::now()).is_zero() {
+            return Ok(false);
+        }
+        // What would be painted now could not be stored.
+        if shared.outage.is_on() {
+            shared.ping_pictures().await.inspect_err(|_| shared.outage.failed(Instant::now()))?;
+        }
+        Ok(true)
+    }
+
+    /// Brings a claimed job to the device's thread.
+    async fn deliver(&mut self, claim: Arc<Claim>, job: &Job) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let waited = claim.claimed_at.duration_since(claim.created_at).as_secs_f64().max(0.0);
+        shared.doors.metrics.queue_wait_seconds.observe(waited);
+        tracing::info!(job.id = %job.id, request.id = job.request_id, job.attempt = job.attempts, queue.seconds = waited, "claimed a job");
+        stop_if_asked(shared, &claim).await;
+        let init_image = match fetch_input(shared, &claim).await {
+            Ok(init_image) => init_image,
+            Err(Unprepared::Failed(error)) => {
+                settle::fail(shared, &claim, error).await;
+                return Ok(());
+            }
+            Err(Unprepared::Store(error)) => return self.give_back_unread(&claim, error).await,
+        };
+        let order = Order { paint: PaintOrder { request: claim.request.clone(), init_image }, claim: claim.clone() };
+        let sent = tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => false,
+            sent = self.orders.send(order) => sent.is_ok(),
+        };
+        if !sent && claim.stop(Phase::HandedBack) {
+            shared.give_back(&claim).await;
+        }
+        Ok(())
+    }
+
+    /// Gives back a job whose input the picture store cannot read now; fails it when that has happened too often, or it would stand at
+    /// the head of the queue for ever.
+    async fn give_back_unread(&mut self, claim: &Claim, error: StoreError) -> Result<(), StoreError> {
+        let before = self.unread.take().filter(|(job, _)| *job == claim.job()).map_or(0, |(_, times)| times);
+        if before + 1 >= INPUT_TRIES {
+            let problem = format!("the picture to start from cannot be read: {error}");
+            settle::fail(&self.shared, claim, JobError::new("input_unreadable", problem)).await;
+            // The store itself has answered before each claim: it is this file.
+            self.shared.outage.over();
             return Ok(());
         }
-        Err(Unprepared::Store(error)) => {
-            shared.give_back(&claim).await;
-            return Err(error);
-        }
-    };
-    let order = Order { paint: PaintOrder { request: claim.request.clone(), init_image }, claim: claim.clone() };
-    let sent = tokio::select! {
-        biased;
-        () = shared.draining.cancelled() => false,
-        sent = orders.send(order) => sent.is_ok(),
-    };
-    if !sent && claim.stop(Phase::HandedBack) {
-        shared.give_back(&claim).await;
+        self.unread = Some((claim.job(), before + 1));
+        self.shared.outage.failed(Instant::now());
+        self.shared.give_back(claim).await;
+        Err(error)
     }
-    Ok(())
 }
 
 /// A cancel that came between the store's claim and `Running::add` has found nobody to tell. Reading the job after `add` finds it:
@@ -91,7 +136,8 @@ async fn stop_if_asked(shared: &Shared, claim: &Claim) {
         }
         Ok(_) => {}
         Err(error) => {
-            tracing::warn!(job.id = %claim.job(), %error, "could not read the job; a cancel would be seen at the next renewal")
+            let request_id = &claim.request_id;
+            tracing::warn!(job.id = %claim.job(), request.id = request_id, %error, "could not read the job; a cancel would be seen at the next renewal")
         }
     }
 }
@@ -107,6 +153,7 @@ async fn fetch_input(shared: &Shared, claim: &Claim) -> Result<Option<Arc<RgbIma
     let reference = img2img.image.clone();
     let key = PictureKey::Input { sha256: reference.sha256.clone() };
     let file = shared.doors.pictures.get(&key).await.map_err(Unprepared::Store)?;
+    shared.outage.over();
     let file = file.ok_or_else(|| missing("its file is not in the picture store"))?;
     let decoded = tokio::task::spawn_blocking(move || decode_checked(&file, &reference)).await;
     let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
@@ -124,8 +171,12 @@ fn missing(problem: &str) -> Unprepared {
     Unprepared::Failed(JobError::new("input_missing", format!("the picture to start from cannot be read: {problem}")))
 }
 
-/// Everybody behind the claimed job has moved up. Costs nothing while nobody watches.
+/// Tells everybody who waits their place, if places have changed. Costs nothing while nobody watches. Only the claimer tells, so that
+/// nobody is told an older place after a newer one.
 async fn tell_the_queue(shared: &Shared) -> Result<(), StoreError> {
+    if !shared.take_queue_move() {
+        return Ok(());
+    }
     let watched: HashSet<_> = shared.doors.events.watched().into_iter().collect();
     if watched.is_empty() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! The loop of a device's own thread: the only code that calls the engine. Nothing here waits for a reader or for a disk.
+//! The loop of a device's own thread: the only code that calls the engine. Nothing here waits for a reader or for a disk: the channels
+//! of ended jobs and of previews never make it wait.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,7 +21,7 @@ use crate::domain::Event;
 pub(super) struct Channels<F> {
     /// Bounded, so that no more is claimed than can be taken at the next step boundary.
     pub(super) orders: mpsc::Receiver<Order>,
-    /// So long that it is full only when the disk has stopped answering; then painting on would only fill the memory.
+    /// Takes every job that may be on the device or being settled, so that it is never full.
     pub(super) ended: mpsc::Sender<Ended<F>>,
     /// Short: a preview that nobody can take at once is dropped.
     pub(super) previews: mpsc::Sender<RawPreview<F>>,
@@ -82,7 +83,7 @@ impl<E: Engine> Device<E> {
             self.shared.doors.events.begin_attempt(job, attempt);
             self.shared.doors.events.publish(job, Event::Started);
         }
-        self.jobs.push(Painting::new(order));
+        self.jobs.push(Painting::new(order, self.shared.settings.step));
     }
 
     /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room.
@@ -107,7 +108,7 @@ impl<E: Engine> Device<E> {
     fn step(&mut self) -> Result<(), Lost> {
         let mut slots: Vec<&mut Slot<E::Canvas>> = self.jobs.iter_mut().flat_map(|job| &mut job.slots).collect();
         let candidates: Vec<Candidate> = slots.iter().map(|slot| candidate(slot)).collect();
-        let chosen = next_batch(&candidates, self.shared.settings.max_step_rows);
+        let chosen = next_batch(&candidates, self.shared.settings.step);
         if chosen.is_empty() {
             return Ok(());
         }
@@ -248,5 +249,6 @@ fn begin_group<E: Engine>(
 }
 
 fn candidate<C: CanvasState>(slot: &Slot<C>) -> Candidate {
-    Candidate { key: slot.canvas.batch_key(), rows: slot.canvas.rows(), last_step: slot.last_step }
+    let canvas = &slot.canvas;
+    Candidate { key: canvas.batch_key(), rows: canvas.rows(), pixels: canvas.pixels(), last_step: slot.last_step }
 }

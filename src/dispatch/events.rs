@@ -35,24 +35,27 @@ struct Channel {
     sender: broadcast::Sender<Numbered>,
     last_id: Option<EventId>,
     progress: Option<Progress>,
-    runs_here: bool,
+    /// The attempt that runs here.
+    attempt: Option<u32>,
 }
 
 impl Channel {
     fn new() -> Self {
-        Self { sender: broadcast::Sender::new(RING), last_id: None, progress: None, runs_here: false }
+        Self { sender: broadcast::Sender::new(RING), last_id: None, progress: None, attempt: None }
     }
 
     fn is_needed(&self) -> bool {
-        self.runs_here || self.sender.receiver_count() > 0
+        self.attempt.is_some() || self.sender.receiver_count() > 0
     }
 
-    /// Takes note of the event; `false` for one that comes too late, such as a preview of a run that is over.
+    /// Takes note of the event; `false` for one that comes too late: a preview of a run that is over, or a place in the queue that the
+    /// job has left.
     fn note(&mut self, event: &Event) -> bool {
+        let runs_here = self.attempt.is_some();
         match event {
-            Event::Queued { .. } => (self.runs_here, self.progress) = (false, None),
-            Event::Progress(progress) if self.runs_here => self.progress = Some(*progress),
-            Event::Started | Event::Preview(_) | Event::Progress(_) => return self.runs_here,
+            Event::Progress(progress) if runs_here => self.progress = Some(*progress),
+            Event::Started | Event::Preview(_) | Event::Progress(_) => return runs_here,
+            Event::Queued { .. } => return !runs_here,
             Event::Finished(_) => {}
         }
         true
@@ -87,7 +90,20 @@ impl EventBus for LocalEvents {
         let mut channels = lock(&self.0);
         if !channels.closed {
             let channel = channels.channel(job);
-            (channel.runs_here, channel.progress, channel.last_id) = (true, None, Some(EventId::start_of(attempt)));
+            (channel.attempt, channel.progress, channel.last_id) = (Some(attempt), None, Some(EventId::start_of(attempt)));
+        }
+    }
+
+    fn end_attempt(&self, job: JobId, attempt: u32) {
+        let mut channels = lock(&self.0);
+        if let Some(channel) = channels.open.get_mut(&job).filter(|channel| channel.attempt == Some(attempt)) {
+            (channel.attempt, channel.progress) = (None, None);
+        }
+    }
+
+    fn continue_from(&self, job: JobId, attempts: u32) {
+        if let Some(channel) = lock(&self.0).open.get_mut(&job) {
+            channel.last_id = channel.last_id.max(Some(EventId::start_of(attempts)));
         }
     }
 
@@ -137,7 +153,7 @@ impl EventBus for LocalEvents {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use broadcast::error::{RecvError, TryRecvError};
@@ -145,7 +161,8 @@ mod tests {
     use super::*;
     use crate::domain::{Job, ModelInfo, Submission};
 
-    fn job(attempts: u32) -> Job {
+    /// A job of one picture that has been claimed so often.
+    pub(in super::super) fn job(attempts: u32) -> Job {
         let model = ModelInfo {
             name: "demo".to_owned(),
             default_width: 128,
@@ -225,8 +242,33 @@ mod tests {
         bus.begin_attempt(job.id, 1);
         bus.publish(job.id, progress(3));
         assert!(bus.progress(job.id).is_some());
-        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        bus.end_attempt(job.id, 1);
         assert!(bus.progress(job.id).is_none());
+    }
+
+    #[test]
+    fn what_was_read_of_the_queue_before_a_job_began_does_not_silence_it() {
+        let (bus, job) = (LocalEvents::default(), job(2));
+        let mut watcher = bus.subscribe(job.id);
+        bus.begin_attempt(job.id, 2);
+        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        // Nor does the late end of an attempt that another has followed.
+        bus.end_attempt(job.id, 1);
+        bus.publish(job.id, progress(3));
+        assert!(matches!(watcher.events.try_recv().unwrap().event, Event::Progress(_)));
+        assert!(bus.progress(job.id).is_some());
+    }
+
+    #[test]
+    fn the_numbers_of_a_job_that_ran_before_this_process_began_go_on_rising() {
+        let (bus, job) = (LocalEvents::default(), job(2));
+        let mut watcher = bus.subscribe(job.id);
+        bus.continue_from(job.id, job.attempts);
+        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        bus.continue_from(job.id, job.attempts);
+        bus.publish(job.id, Event::Queued { queue_position: 2 });
+        let ids = [watcher.events.try_recv(), watcher.events.try_recv()].map(|event| event.unwrap().id.get());
+        assert_eq!(ids, [2_000_001, 2_000_002]);
     }
 
     #[tokio::test]

@@ -60,6 +60,7 @@ pub(super) async fn store<F: IntoRgb + Send + 'static>(
     for (image, file) in made.files {
         let key = PictureKey::Output { job: claim.job(), index: image.index };
         patiently(|| shared.doors.pictures.put(&key, file.clone())).await.map_err(Unfinished::Store)?;
+        shared.outage.over();
         images.push(image);
     }
     timings.decode_ms += made.decode.as_secs_f64() * 1000.0;

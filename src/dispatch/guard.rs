@@ -2,12 +2,18 @@
 //! the canvas at fault stands alone.
 
 use std::{
-    any::Any,
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
-use super::ports::{Engine, EngineError};
-use crate::telemetry::Metrics;
+use futures::FutureExt;
+
+use super::{
+    ports::{Engine, EngineError},
+    shared::Shared,
+};
+use crate::telemetry::{Metrics, panic_message};
 
 /// The device can do nothing any more. Nobody is to blame.
 #[derive(Debug)]
@@ -21,12 +27,17 @@ type Fault = EngineError;
 /// Unwind safety: the engine assigns to a canvas only at the end of a step, when nothing can panic any more. So a canvas whose step
 /// has panicked has not moved, and may be stepped again; the engine itself keeps no state between calls.
 pub(super) fn catch<T>(code: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| Err(EngineError::Panicked(message_of(payload.as_ref()))))
+    catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| Err(EngineError::Panicked(panic_message(payload.as_ref()))))
 }
 
-fn message_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+/// Runs one of the tasks around the device. Without it nothing would be painted or stored any more, so its panic, a bug of ours, ends
+/// the process as a lost device does.
+///
+/// Unwind safety: after a panic only the locks of the shared state are used, which its sections leave whole.
+pub(super) async fn supervise(shared: Arc<Shared>, task: &'static str, work: impl Future<Output = ()>) {
+    if let Err(payload) = AssertUnwindSafe(work).catch_unwind().await {
+        shared.lose_device(EngineError::DeviceLost(format!("the {task} panicked: {}", panic_message(payload.as_ref()))));
+    }
 }
 
 /// Like [`catch`], and sets a lost device apart from the errors that one job can be blamed for.

@@ -6,6 +6,7 @@ mod device;
 mod events;
 mod finished;
 mod guard;
+mod outage;
 mod pace;
 mod painting;
 pub mod ports;
@@ -28,7 +29,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-pub use self::{events::LocalEvents, worker::Workers};
+pub use self::{batcher::StepLimits, events::LocalEvents, worker::Workers};
 use self::{
     ports::{Cancellation, Engine, EngineError, EventBus, JobCounts, JobStore, PictureKey, PictureStore, StoreError, Subscription},
     running::Phase,
@@ -72,8 +73,8 @@ pub struct DispatchSettings {
     pub max_queued_jobs: u64,
     /// The most canvases on the device at a time.
     pub max_canvases: usize,
-    /// The most rows of one UNet call.
-    pub max_step_rows: usize,
+    /// The most that one UNet call may take on.
+    pub step: StepLimits,
     /// How long a drain waits for running canvases.
     pub drain: Duration,
 }
@@ -181,11 +182,8 @@ impl Dispatcher {
         tracing::info!(job.id = %job.id, request.id = request_id, "accepted a job");
         self.shared.doors.metrics.jobs_accepted_total.inc();
         self.shared.wake.notify_one();
-        // The job is safe: a store that fails now must not make the client send it again.
+        // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet.
         let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten();
-        if let Some(queue_position) = queue_position {
-            self.shared.doors.events.publish(job.id, Event::Queued { queue_position });
-        }
         Ok(JobView { job: Arc::new(job), queue_position, progress: None })
     }
 
@@ -208,6 +206,7 @@ impl Dispatcher {
     /// When there is none, or the store does not answer.
     pub async fn job(&self, id: JobId) -> Result<JobView, DispatchError> {
         let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
+        self.shared.doors.events.continue_from(id, job.attempts);
         self.view(Arc::new(job)).await
     }
 
@@ -228,7 +227,10 @@ impl Dispatcher {
     pub async fn cancel(&self, id: JobId) -> Result<JobView, DispatchError> {
         let job = match self.shared.doors.jobs.cancel(id).await?.ok_or(DispatchError::UnknownJob)? {
             Cancellation::AlreadyFinished(job) => return Err(DispatchError::AlreadyFinished(Arc::new(job))),
-            Cancellation::Cancelled(job) => self.shared.announce_end(job),
+            Cancellation::Cancelled(job) => {
+                self.shared.move_queue();
+                self.shared.announce_end(job)
+            }
             Cancellation::Requested(job) => {
                 self.shared.running.stop(id, Phase::Cancelled);
                 Arc::new(job)
@@ -256,10 +258,11 @@ impl Dispatcher {
         let file = self.shared.doors.pictures.get(&PictureKey::Output { job: id, index }).await?;
         let broken = |problem| DispatchError::BrokenPicture { job: id, index, problem };
         let file = file.ok_or_else(|| broken("missing"))?;
-        if sha256_hex(&file) != image.sha256 {
-            return Err(broken("damaged"));
+        let (bytes, sha256) = (file.clone(), image.sha256.clone());
+        match tokio::task::spawn_blocking(move || sha256_hex(&bytes) == sha256).await {
+            Ok(true) => Ok((image, file)),
+            Ok(false) | Err(_) => Err(broken("damaged")),
         }
-        Ok((image, file))
     }
 
     /// Watches a job from now on. Subscribe first, then read the job: so nothing falls between.

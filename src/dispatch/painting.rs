@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    batcher::StepLimits,
     ports::{CanvasState, EngineError, PaintOrder},
     running::Claim,
 };
@@ -42,7 +43,7 @@ pub(super) struct Painting<C, F> {
     pub(super) order: PaintOrder,
     /// Pictures that have no canvas yet, for want of room.
     pub(super) unbegun: Range<u32>,
-    /// The most canvases to begin at a time; less after the device ran out of memory.
+    /// The most canvases to begin at a time: what one step can take, less after the device ran out of memory.
     pub(super) group: usize,
     /// Begin only when the device holds no other canvas: it ran out of memory in company.
     pub(super) needs_empty_device: bool,
@@ -57,12 +58,12 @@ pub(super) struct Painting<C, F> {
 }
 
 impl<C: CanvasState, F> Painting<C, F> {
-    pub(super) fn new(order: Order) -> Self {
+    pub(super) fn new(order: Order, limits: StepLimits) -> Self {
         Self {
             unbegun: 0..order.paint.request.num_images,
+            group: limits.pictures_of(&order.paint.request),
             claim: order.claim,
             order: order.paint,
-            group: usize::MAX,
             needs_empty_device: false,
             slots: Vec::new(),
             frames: Vec::new(),

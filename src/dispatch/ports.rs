@@ -21,12 +21,6 @@ pub trait Engine: Send {
     /// Pixels still on their way from the device; resolved off the device's thread.
     type Frame: IntoRgb + Send + 'static;
 
-    /// Which canvases this request's canvases could share a step with.
-    ///
-    /// # Errors
-    /// When no model of that name is loaded.
-    fn batch_key(&self, request: &GenerationRequest) -> Result<BatchKey, EngineError>;
-
     /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`.
     ///
     /// # Errors
@@ -58,6 +52,8 @@ pub trait CanvasState {
     fn batch_key(&self) -> BatchKey;
     /// Rows of the UNet call that the canvas takes: 2 with guidance, 1 without.
     fn rows(&self) -> usize;
+    /// Pixels of its picture, which is what one row weighs: time and memory of a UNet call grow with it.
+    fn pixels(&self) -> usize;
     /// The user's steps done, and to be done.
     fn progress(&self) -> (u32, u32);
 
@@ -181,15 +177,16 @@ pub trait JobStore: Send + Sync + 'static {
     /// Ends a job. Writes nothing and answers [`StoreError::StaleLease`] when the lease is no longer the job's last.
     async fn settle(&self, lease: &Lease, settlement: Settlement) -> Result<Job, StoreError>;
 
-    /// Gives a claimed job back to its old place in the queue, blaming nobody; a cancelled one is cancelled instead.
-    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+    /// Gives a claimed job back to its old place in the queue, blaming nobody; a cancelled one is cancelled instead. Answers the job
+    /// as it then is.
+    async fn release(&self, lease: &Lease) -> Result<Job, StoreError>;
 
     /// Cancels a queued job at once; marks a running one, which its worker then stops. `None` when there is no such job.
     async fn cancel(&self, id: JobId) -> Result<Option<Cancellation>, StoreError>;
 
     /// Takes back the jobs whose leases have run out: to the queue as suspects, or to `failed` when they have died alone
-    /// `max_attempts` times. Answers the jobs that this has ended.
-    async fn recover(&self, max_attempts: u32) -> Result<Vec<Job>, StoreError>;
+    /// `max_attempts` times.
+    async fn recover(&self, max_attempts: u32) -> Result<Recovery, StoreError>;
 
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), StoreError>;
@@ -237,6 +234,15 @@ pub struct Renewal {
     pub lost: Vec<JobId>,
     /// Jobs that somebody has asked to stop.
     pub cancel_requested: Vec<JobId>,
+}
+
+/// What has become of the jobs whose leases had run out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovery {
+    /// The jobs that this has ended.
+    pub ended: Vec<Job>,
+    /// How many wait again.
+    pub requeued: u64,
 }
 
 /// How a run ended.
@@ -337,6 +343,12 @@ pub enum PictureKey {
 pub trait EventBus: Send + Sync + 'static {
     /// A run begins: numbers continue from the start of this attempt.
     fn begin_attempt(&self, job: JobId, attempt: u32);
+
+    /// A run is over: the job may wait again. Does nothing when another attempt has begun since.
+    fn end_attempt(&self, job: JobId, attempt: u32);
+
+    /// The job has been claimed `attempts` times, maybe before this process began: its numbers are to be above those of then.
+    fn continue_from(&self, job: JobId, attempts: u32);
 
     /// Tells everybody who watches the job.
     fn publish(&self, job: JobId, event: Event);

@@ -39,7 +39,7 @@ pub(super) struct Claim {
     pub(super) claimed_at: Timestamp,
     /// A lock and not an atomic, because `close` and `stop` read and write it in one go. Held for a few instructions.
     phase: Mutex<Phase>,
-    /// Pictures that take, or will take, a place on the device.
+    /// Pictures that take, or will take, a place on the device. None are left once the job is being settled.
     canvases: AtomicUsize,
 }
 
@@ -124,10 +124,19 @@ impl Running {
     }
 
     /// Whether the device has room for one more canvas and is not reserved for a job that runs alone.
+    ///
+    /// Pictures that are being settled have left the device, but their pixels still lie in the memory. As many as the device holds may
+    /// do so without holding it up; a picture store that has stopped answering must not fill the memory.
     pub(super) fn has_room(&self, max_canvases: usize) -> bool {
         let claims = lock(&self.0);
-        let canvases: usize = claims.values().map(|claim| claim.canvases.load(Ordering::Relaxed)).sum();
-        canvases < max_canvases && !claims.values().any(|claim| claim.alone)
+        let (mut painting, mut settling) = (0, 0);
+        for claim in claims.values() {
+            match claim.canvases.load(Ordering::Relaxed) {
+                0 => settling += claim.request.num_images as usize,
+                canvases => painting += canvases,
+            }
+        }
+        painting < max_canvases && settling <= max_canvases && !claims.values().any(|claim| claim.alone)
     }
 
     /// The leases to renew.
@@ -135,9 +144,9 @@ impl Running {
         lock(&self.0).values().filter(|claim| claim.phase() != Phase::Lost).map(|claim| claim.lease).collect()
     }
 
-    /// The lease is lost: the device drops the job at its next step boundary. Answers whether it still had it.
-    pub(super) fn lose(&self, lease: &Lease) -> bool {
-        lock(&self.0).get(lease).is_some_and(|claim| claim.stop(Phase::Lost))
+    /// The lease is lost: the device drops the job at its next step boundary. Answers the claim, if the device still had it.
+    pub(super) fn lose(&self, lease: &Lease) -> Option<Arc<Claim>> {
+        lock(&self.0).get(lease).filter(|claim| claim.stop(Phase::Lost)).cloned()
     }
 
     /// Stops the job at its next step boundary, if it runs here.
@@ -147,13 +156,33 @@ impl Running {
         });
     }
 
-    /// Stops every job that has not left the device, and forgets it. Answers the leases to release.
-    pub(super) fn hand_back(&self) -> Vec<Lease> {
-        let mut claims = lock(&self.0);
-        let leases: Vec<Lease> = claims.values().filter(|claim| claim.stop(Phase::HandedBack)).map(|claim| claim.lease).collect();
-        leases.iter().for_each(|lease| {
-            claims.remove(lease);
-        });
-        leases
+    /// Stops every job that has not left the device, and forgets it. Answers the claims to release.
+    pub(super) fn hand_back(&self) -> Vec<Arc<Claim>> {
+        lock(&self.0).extract_if(|_, claim| claim.stop(Phase::HandedBack)).map(|(_, claim)| claim).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::events::tests::job, *};
+
+    fn claims(running: &Running, count: usize) -> Vec<Arc<Claim>> {
+        (0..count).map(|_| running.add(&job(1), false)).collect()
+    }
+
+    #[test]
+    fn pictures_that_are_being_settled_hold_nothing_up_until_they_are_many() {
+        let running = Running::default();
+        let first = claims(&running, 2);
+        assert!(!running.has_room(2), "the device is full");
+        for claim in first {
+            claim.close();
+        }
+        assert!(running.has_room(2), "as many as the device holds may be settled beside it");
+        let third = claims(&running, 1);
+        third[0].close();
+        assert!(!running.has_room(2), "their pixels would fill the memory");
+        running.remove(&third[0].lease);
+        assert!(running.has_room(2));
     }
 }

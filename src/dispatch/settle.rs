@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     finished::{self, Unfinished},
+    guard::supervise,
     painting::DeviceTimes,
     ports::{IntoRgb, Outcome, Settlement, StoreError},
     running::{Claim, Phase},
@@ -57,11 +58,13 @@ pub(super) async fn run<F: IntoRgb + Send + 'static>(shared: Arc<Shared>, mut en
     while let Some(job) = ended.recv().await {
         // The semaphore is never closed.
         let permit = permits.clone().acquire_owned().await;
-        let shared = shared.clone();
-        tasks.spawn(async move {
-            end(&shared, job).await;
-            drop(permit);
-        });
+        tasks.spawn(supervise(shared.clone(), "settler", {
+            let shared = shared.clone();
+            async move {
+                end(&shared, job).await;
+                drop(permit);
+            }
+        }));
     }
     tasks.close();
     tasks.wait().await;
@@ -77,7 +80,11 @@ async fn end<F: IntoRgb + Send + 'static>(shared: &Shared, job: Ended<F>) {
         Ending::Painted(frames) => match finished::store(shared, &claim, frames, &mut report.timings).await {
             Ok(images) => Outcome::Succeeded(images),
             Err(Unfinished::Failed(error)) => Outcome::Failed(error),
-            Err(Unfinished::Store(error)) => return leave_to_lease(shared, &claim, &error),
+            Err(Unfinished::Store(error)) => {
+                tracing::error!(job.id = %claim.job(), request.id = claim.request_id, %error, "could not store the job's pictures");
+                shared.outage.failed(Instant::now());
+                return shared.give_back(&claim).await;
+            }
             Err(Unfinished::DeviceLost(error)) => {
                 shared.lose_device(error);
                 return shared.give_back(&claim).await;
@@ -140,15 +147,17 @@ fn observe_stages(shared: &Shared, timings: &Timings) {
 
 /// Forgets a job whose end is somebody else's to write, and tells its watchers where it is.
 async fn abandon(shared: &Shared, claim: &Claim) {
-    tracing::info!(job.id = %claim.job(), job.attempt = claim.lease.attempt, "dropped a job whose lease is no longer held");
+    let request_id = &claim.request_id;
+    tracing::info!(job.id = %claim.job(), request.id = request_id, job.attempt = claim.lease.attempt, "dropped a job whose lease is gone");
     shared.forget(claim);
     if let Err(error) = shared.announce_present(claim.job()).await {
-        tracing::warn!(job.id = %claim.job(), %error, "could not read the job that was dropped");
+        tracing::warn!(job.id = %claim.job(), request.id = request_id, %error, "could not read the job that was dropped");
     }
 }
 
 fn leave_to_lease(shared: &Shared, claim: &Claim, error: &StoreError) {
-    tracing::error!(job.id = %claim.job(), %error, "could not store the job's end; it will run again when its lease runs out");
+    let request_id = &claim.request_id;
+    tracing::error!(job.id = %claim.job(), request.id = request_id, %error, "could not store the job's end; its lease will run out");
     shared.forget(claim);
 }
 

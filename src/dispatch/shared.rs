@@ -1,14 +1,21 @@
 //! What the handle, the tasks and the device's thread share.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DispatchSettings, Doors,
+    DispatchSettings, Doors, PING_PATIENCE,
+    outage::Outage,
     pace::Pace,
-    ports::{EngineError, Lease, StoreError},
+    ports::{EngineError, StoreError},
     running::{Claim, Running},
 };
 use crate::domain::{Event, Job, JobId, JobStatus, ModelInfo};
@@ -37,6 +44,10 @@ pub(super) struct Shared {
     pub(super) pace: Pace,
     /// Wakes the claimer: a job has come, or the device has room.
     pub(super) wake: Notify,
+    /// Places in the queue have changed; the claimer tells those who watch.
+    queue_moved: AtomicBool,
+    /// Whether the picture store works.
+    pub(super) outage: Outage,
     pub(super) device: watch::Sender<DeviceState>,
     pub(super) draining: CancellationToken,
 }
@@ -51,6 +62,8 @@ impl Shared {
             running: Running::default(),
             pace: Pace::default(),
             wake: Notify::new(),
+            queue_moved: AtomicBool::new(false),
+            outage: Outage::default(),
             device: watch::Sender::new(DeviceState::Loading),
             draining: CancellationToken::new(),
         }
@@ -60,10 +73,28 @@ impl Shared {
         *self.device.borrow() == DeviceState::Ready
     }
 
+    /// Whether the picture store answers, and soon.
+    pub(super) async fn ping_pictures(&self) -> Result<(), StoreError> {
+        let silence = |_| Err(StoreError::Unavailable("the picture store does not answer".to_owned()));
+        timeout(PING_PATIENCE, self.doors.pictures.ping()).await.unwrap_or_else(silence)
+    }
+
     /// The claim is over, whichever way; there may be room for another job.
     pub(super) fn forget(&self, claim: &Claim) {
         self.running.remove(&claim.lease);
+        self.doors.events.end_attempt(claim.job(), claim.lease.attempt);
         self.wake.notify_one();
+    }
+
+    /// A job has joined or left the queue before its end.
+    pub(super) fn move_queue(&self) {
+        self.queue_moved.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    /// Whether places in the queue have changed since this was last asked.
+    pub(super) fn take_queue_move(&self) -> bool {
+        self.queue_moved.swap(false, Ordering::Relaxed)
     }
 
     /// Counts a job's end and tells everybody who watches. Only after the store has it.
@@ -77,11 +108,18 @@ impl Shared {
     /// Tells the watchers of a job that no longer runs here what the store says about it.
     pub(super) async fn announce_present(&self, id: JobId) -> Result<(), StoreError> {
         let Some(job) = self.doors.jobs.get(id).await? else { return Ok(()) };
-        if job.status.is_finished() {
-            self.doors.events.publish(id, Event::Finished(Arc::new(job)));
-        } else if job.status == JobStatus::Queued
-            && let Some(queue_position) = self.doors.jobs.queue_position(id).await?
-        {
+        match job.status {
+            JobStatus::Queued => self.announce_place(id).await?,
+            JobStatus::Running => {}
+            JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {
+                self.doors.events.publish(id, Event::Finished(Arc::new(job)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn announce_place(&self, id: JobId) -> Result<(), StoreError> {
+        if let Some(queue_position) = self.doors.jobs.queue_position(id).await? {
             self.doors.events.publish(id, Event::Queued { queue_position });
         }
         Ok(())
@@ -101,25 +139,36 @@ impl Shared {
 
     /// Gives back a job that is not on the device, and forgets it.
     pub(super) async fn give_back(&self, claim: &Claim) {
-        self.release(&claim.lease).await;
-        self.running.remove(&claim.lease);
+        self.release(claim).await;
+        self.forget(claim);
     }
 
     /// Gives back every job that has not left the device.
     pub(super) async fn hand_back(&self) {
-        let leases = self.running.hand_back();
-        futures::future::join_all(leases.iter().map(|lease| self.release(lease))).await;
+        let claims = self.running.hand_back();
+        futures::future::join_all(claims.iter().map(|claim| self.release(claim))).await;
     }
 
     /// Gives a claimed job back to the queue. A store that does not answer leaves it to its lease.
-    pub(super) async fn release(&self, lease: &Lease) {
-        let released = match self.doors.jobs.release(lease).await {
-            Ok(()) => self.announce_present(lease.job).await,
-            Err(error) => Err(error),
-        };
-        match released {
-            Ok(()) => tracing::info!(job.id = %lease.job, job.attempt = lease.attempt, "gave the job back to the queue"),
-            Err(error) => tracing::warn!(job.id = %lease.job, %error, "could not give the job back; its lease will run out"),
+    async fn release(&self, claim: &Claim) {
+        let (id, attempt) = (claim.job(), claim.lease.attempt);
+        self.doors.events.end_attempt(id, attempt);
+        let request_id = &claim.request_id;
+        match self.doors.jobs.release(&claim.lease).await {
+            Ok(job) if job.status.is_finished() => {
+                tracing::info!(job.id = %id, request.id = request_id, job.status = job.status.as_str(), "job ended");
+                self.announce_end(job);
+            }
+            Ok(_) => {
+                tracing::info!(job.id = %id, request.id = request_id, job.attempt = attempt, "gave the job back to the queue");
+                self.move_queue();
+                if let Err(error) = self.announce_place(id).await {
+                    tracing::warn!(job.id = %id, request.id = request_id, %error, "could not tell the job's place in the queue");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(job.id = %id, request.id = request_id, %error, "could not give the job back; its lease will run out");
+            }
         }
     }
 }

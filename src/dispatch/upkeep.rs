@@ -4,21 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::{ports::StoreError, running::Phase, shared::Shared};
+use super::{
+    ports::{Recovery, StoreError},
+    running::Phase,
+    shared::Shared,
+};
 
 /// Renews and recovers until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let lease = shared.settings.lease;
-    let (mut renewal, mut recovery) = (every(lease / 3), every(lease / 2));
+    let mut ticks = every(shared.settings.lease / 3);
     loop {
-        let (work, done) = tokio::select! {
-            // Own leases first: a process that was held up must not take back its own jobs.
-            biased;
-            _ = renewal.tick() => ("renew leases", renew(&shared).await),
-            _ = recovery.tick() => ("recover jobs", recover(&shared).await),
+        ticks.tick().await;
+        // Own leases first, and nothing is taken back before they are renewed: a process that was held up, or whose clock has jumped,
+        // must not take back its own jobs.
+        let done = async {
+            renew(&shared).await?;
+            recover(&shared).await
         };
-        if let Err(error) = done {
-            tracing::warn!(%error, "could not {work}; trying again soon");
+        if let Err(error) = done.await {
+            tracing::warn!(%error, "could not renew leases and recover jobs; trying again soon");
         }
     }
 }
@@ -37,8 +41,8 @@ async fn renew(shared: &Shared) -> Result<(), StoreError> {
     let renewal = shared.doors.jobs.renew(&leases, shared.settings.lease).await?;
     for job in renewal.lost {
         // A claim that is newer than this round of renewals is not meant; one that has just been settled has nothing to lose.
-        for lease in leases.iter().filter(|lease| lease.job == job && shared.running.lose(lease)) {
-            tracing::warn!(job.id = %job, job.attempt = lease.attempt, "lost the lease");
+        for claim in leases.iter().filter(|lease| lease.job == job).filter_map(|lease| shared.running.lose(lease)) {
+            tracing::warn!(job.id = %job, request.id = claim.request_id, job.attempt = claim.lease.attempt, "lost the lease");
         }
     }
     for job in renewal.cancel_requested {
@@ -48,11 +52,14 @@ async fn renew(shared: &Shared) -> Result<(), StoreError> {
 }
 
 async fn recover(shared: &Shared) -> Result<(), StoreError> {
-    for job in shared.doors.jobs.recover(shared.settings.max_attempts).await? {
-        tracing::warn!(job.id = %job.id, job.attempts = job.attempts, "gave up on a job that kept dying");
+    let Recovery { ended, requeued } = shared.doors.jobs.recover(shared.settings.max_attempts).await?;
+    for job in ended {
+        let status = job.status.as_str();
+        tracing::warn!(job.id = %job.id, request.id = job.request_id, job.attempts = job.attempts, job.status = status, "ended a lost job");
         shared.announce_end(job);
     }
-    // Others may have gone back to the queue.
-    shared.wake.notify_one();
+    if requeued > 0 {
+        shared.move_queue();
+    }
     Ok(())
 }

@@ -2,13 +2,17 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     claimer,
     device::{Channels, Device},
-    guard::{self, Lost},
+    guard::{self, Lost, supervise},
     ports::{Engine, EngineError},
     previews, settle,
     shared::{DeviceState, Shared},
@@ -17,8 +21,6 @@ use super::{
 
 /// Claimed jobs that wait for the next step boundary.
 const ORDERS: usize = 2;
-/// Ended jobs that wait to be settled. There are never more than the device has canvases unless the disk has stopped answering.
-const ENDED: usize = 256;
 /// Previews that wait to be drawn: few, so that they are fresh.
 const PREVIEWS: usize = 8;
 
@@ -38,7 +40,10 @@ pub struct Workers {
 impl Workers {
     pub(super) fn start<E: Engine>(shared: Arc<Shared>, load: impl FnOnce() -> Result<E, EngineError> + Send + 'static) -> Self {
         let (order, orders) = mpsc::channel(ORDERS);
-        let (end, ended) = mpsc::channel(ENDED);
+        // As many pictures as the device holds may be settled beside those that it paints, and one job more may go over that. Each job
+        // has a picture at least, so that this many jobs never fill the channel.
+        let most_jobs = shared.settings.max_canvases.saturating_add(1).saturating_mul(2);
+        let (end, ended) = mpsc::channel(most_jobs.min(Semaphore::MAX_PERMITS));
         let (preview, raw_previews) = mpsc::channel(PREVIEWS);
         let device_ended = CancellationToken::new();
         let thread = DeviceThread { shared: shared.clone(), channels: Channels { orders, ended: end, previews: preview } };
@@ -48,14 +53,14 @@ impl Workers {
             thread.run(load);
         });
         let device = device.inspect_err(|error| shared.lose_device(EngineError::Failed(format!("no thread: {error}")))).ok();
-        tokio::spawn(previews::run(shared.clone(), raw_previews));
+        tokio::spawn(supervise(shared.clone(), "drawer of previews", previews::run(shared.clone(), raw_previews)));
         Self {
             device,
             device_ended,
-            claimer: tokio::spawn(claimer::run(shared.clone(), order)),
-            settler: tokio::spawn(settle::run(shared.clone(), ended)),
+            claimer: tokio::spawn(supervise(shared.clone(), "claimer", claimer::run(shared.clone(), order))),
+            settler: tokio::spawn(supervise(shared.clone(), "settler", settle::run(shared.clone(), ended))),
             releaser: tokio::spawn(release_when_lost(shared.clone())),
-            upkeep: tokio::spawn(upkeep::run(shared.clone())),
+            upkeep: tokio::spawn(supervise(shared.clone(), "keeper of leases", upkeep::run(shared.clone()))),
             shared,
         }
     }
@@ -83,19 +88,20 @@ impl Workers {
         let Self { shared, device, device_ended, claimer, settler, releaser, upkeep } = self;
         tracing::info!("draining");
         shared.draining.cancel();
-        report(claimer.await);
+        // Whatever takes longer than a lease would not be accepted any more.
+        let patience = shared.settings.lease.max(Duration::from_secs(1));
+        end(claimer, patience, "a store does not answer; what was being claimed goes back").await;
         let _ = timeout(shared.settings.drain, device_ended.cancelled()).await;
         // In time or not, in health or not: what the device still holds goes back.
-        shared.hand_back().await;
-        // What is left takes one step, or the writing of files. Beyond a lease nothing of it would be accepted.
-        let patience = shared.settings.lease.max(Duration::from_secs(1));
-        join(device, &device_ended, patience).await;
-        if timeout(patience, settler).await.is_err() {
-            tracing::warn!("the store does not answer; jobs that have just ended will run again");
+        if timeout(patience, shared.hand_back()).await.is_err() {
+            tracing::warn!("the store does not answer; jobs that were given back wait for their leases to run out");
         }
+        // What is left takes one step, or the writing of files.
+        join(device, &device_ended, patience).await;
+        end(settler, patience, "a store does not answer; jobs that have just ended will run again").await;
         let state = shared.device.borrow().clone();
         let ended = if let DeviceState::Lost(error) = state {
-            report(releaser.await);
+            end(releaser, patience, "the store does not answer; jobs wait for their leases to run out").await;
             Err(error)
         } else {
             releaser.abort();
@@ -116,9 +122,15 @@ async fn join(device: Option<thread::JoinHandle<()>>, ended: &CancellationToken,
     }
 }
 
-fn report(task: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = task {
-        tracing::error!(%error, "a task of the dispatcher has died");
+/// Waits for a task's end, and ends it when it takes too long.
+async fn end(mut task: JoinHandle<()>, patience: Duration, delay: &str) {
+    match timeout(patience, &mut task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "a task of the dispatcher has died"),
+        Err(_) => {
+            tracing::warn!("{delay}");
+            task.abort();
+        }
     }
 }
 

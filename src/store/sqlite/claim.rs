@@ -7,38 +7,32 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{SqliteStore, commit, rows, unavailable};
 use crate::{
-    dispatch::ports::{ClaimOutcome, Lease, Renewal, StoreError},
-    domain::{Job, JobError, JobStatus},
+    dispatch::ports::{ClaimOutcome, Lease, Recovery, Renewal, StoreError},
+    domain::{Job, JobError, JobId, JobStatus},
 };
 
 impl SqliteStore {
     /// The head of the queue or nothing: a suspect that waits for an empty device is not overtaken, or it would wait for ever.
     pub(super) async fn claim_next(&self, worker: &str, ttl: Duration, device_is_empty: bool) -> Result<ClaimOutcome, StoreError> {
-        let mut transaction = self.begin().await?;
-        let head: Option<(i64, bool)> =
-            sqlx::query_as("SELECT seq, suspect FROM jobs WHERE status = 'queued' ORDER BY seq LIMIT 1")
-                .fetch_optional(&mut *transaction)
-                .await
-                .map_err(unavailable)?;
-        let Some((seq, suspect)) = head else { return Ok(ClaimOutcome::Empty) };
-        if suspect && !device_is_empty {
-            return Ok(ClaimOutcome::WaitsForEmptyDevice);
+        loop {
+            let mut transaction = self.begin().await?;
+            let Some((seq, suspect)) = head(&mut transaction).await? else { return Ok(ClaimOutcome::Empty) };
+            if suspect && !device_is_empty {
+                return Ok(ClaimOutcome::WaitsForEmptyDevice);
+            }
+            let row = hold(&mut transaction, seq, worker, expiry(ttl)).await?;
+            let claimed = match rows::job(&row) {
+                Ok(job) => Some(ClaimOutcome::Claimed { job, alone: suspect }),
+                Err(problem) => {
+                    rows::end_unreadable(&mut transaction, &row, &problem).await?;
+                    None
+                }
+            };
+            commit(transaction).await?;
+            if let Some(claimed) = claimed {
+                return Ok(claimed);
+            }
         }
-        let claimed = sqlx::query(
-            "UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ?, worker_id = ?, lease_expires_at = ?,
-                             alone = suspect
-             WHERE seq = ? RETURNING *",
-        )
-        .bind(rows::time(Timestamp::now()))
-        .bind(worker)
-        .bind(expiry(ttl))
-        .bind(seq)
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        let job = rows::job(&claimed)?;
-        commit(transaction).await?;
-        Ok(ClaimOutcome::Claimed { job, alone: suspect })
     }
 
     /// A lease that has run out and that nobody has taken back yet is as good as any.
@@ -59,7 +53,7 @@ impl SqliteStore {
         Ok(renewal)
     }
 
-    pub(super) async fn take_back(&self, max_attempts: u32) -> Result<Vec<Job>, StoreError> {
+    pub(super) async fn take_back(&self, max_attempts: u32) -> Result<Recovery, StoreError> {
         let mut transaction = self.begin().await?;
         let lost = sqlx::query(
             "UPDATE jobs SET strikes = strikes + (alone AND NOT cancel_requested) WHERE status = 'running' AND lease_expires_at <= ?
@@ -69,23 +63,57 @@ impl SqliteStore {
         .fetch_all(&mut *transaction)
         .await
         .map_err(unavailable)?;
-        let mut ended = Vec::new();
+        let mut recovery = Recovery::default();
         for row in &lost {
-            match last_word(row, max_attempts)? {
-                Some(job) => {
+            match last_word(row, max_attempts) {
+                Ok(LastWord::Ended(job)) => {
                     rows::write_end(&mut transaction, &job).await?;
-                    ended.push(job);
+                    recovery.ended.push(job);
                 }
-                None => queue_as_suspect(&mut transaction, row).await?,
+                Ok(LastWord::RunsAgain(id)) => {
+                    rows::queue_again(&mut transaction, id, true).await?;
+                    recovery.requeued += 1;
+                }
+                Err(problem) => rows::end_unreadable(&mut transaction, row, &problem).await?,
             }
         }
         commit(transaction).await?;
-        Ok(ended)
+        Ok(recovery)
     }
 }
 
-/// The job as it ends when its lease is lost; `None` when it shall run again.
-fn last_word(row: &SqliteRow, max_attempts: u32) -> Result<Option<Job>, StoreError> {
+/// The place of the queue's first job, and whether it is suspect.
+async fn head(connection: &mut SqliteConnection) -> Result<Option<(i64, bool)>, StoreError> {
+    sqlx::query_as("SELECT seq, suspect FROM jobs WHERE status = 'queued' ORDER BY seq LIMIT 1")
+        .fetch_optional(connection)
+        .await
+        .map_err(unavailable)
+}
+
+/// Takes the lease on a queued job.
+async fn hold(connection: &mut SqliteConnection, seq: i64, worker: &str, expiry: i64) -> Result<SqliteRow, StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ?, worker_id = ?, lease_expires_at = ?,
+                         alone = suspect
+         WHERE seq = ? RETURNING *",
+    )
+    .bind(rows::time(Timestamp::now()))
+    .bind(worker)
+    .bind(expiry)
+    .bind(seq)
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable)
+}
+
+/// What becomes of a job whose lease is lost.
+#[allow(clippy::large_enum_variant, reason = "made once a lost lease and taken apart at once")]
+enum LastWord {
+    Ended(Job),
+    RunsAgain(JobId),
+}
+
+fn last_word(row: &SqliteRow, max_attempts: u32) -> Result<LastWord, StoreError> {
     let mut job = rows::job(row)?;
     let strikes: u32 = row.try_get("strikes").map_err(unavailable)?;
     if job.cancel_requested {
@@ -95,22 +123,9 @@ fn last_word(row: &SqliteRow, max_attempts: u32) -> Result<Option<Job>, StoreErr
         let times = if strikes == 1 { "once".to_owned() } else { format!("{strikes} times") };
         job.error = Some(JobError::new("too_many_deaths", format!("the server died {times} while this job ran alone")));
     } else {
-        return Ok(None);
+        return Ok(LastWord::RunsAgain(job.id));
     }
-    Ok(Some(job))
-}
-
-async fn queue_as_suspect(connection: &mut SqliteConnection, row: &SqliteRow) -> Result<(), StoreError> {
-    let seq: i64 = row.try_get("seq").map_err(unavailable)?;
-    sqlx::query(
-        "UPDATE jobs SET status = 'queued', suspect = 1, alone = 0, started_at = NULL, worker_id = NULL, lease_expires_at = NULL
-         WHERE seq = ?",
-    )
-    .bind(seq)
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(unavailable)
+    Ok(LastWord::Ended(job))
 }
 
 /// Whether somebody has asked the job to stop; `None` when the lease is lost.

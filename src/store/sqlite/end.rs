@@ -33,16 +33,18 @@ impl SqliteStore {
     }
 
     /// Suspicion and strikes stay as they are: a run that was broken off in order says nothing about the job.
-    pub(super) async fn give_back(&self, lease: &Lease) -> Result<(), StoreError> {
+    pub(super) async fn give_back(&self, lease: &Lease) -> Result<Job, StoreError> {
         let mut transaction = self.begin().await?;
         let mut job = held(&mut transaction, lease).await?;
         if job.cancel_requested {
             rows::end_now(&mut job, JobStatus::Cancelled);
             rows::write_end(&mut transaction, &job).await?;
         } else {
-            queue_again(&mut transaction, job.id).await?;
+            rows::queue_again(&mut transaction, job.id, false).await?;
+            (job.status, job.started_at) = (JobStatus::Queued, None);
         }
-        commit(transaction).await
+        commit(transaction).await?;
+        Ok(job)
     }
 
     pub(super) async fn cancel_any(&self, id: JobId) -> Result<Option<Cancellation>, StoreError> {
@@ -81,17 +83,6 @@ async fn held(connection: &mut SqliteConnection, lease: &Lease) -> Result<Job, S
         .map_err(unavailable)?;
     let row = row.ok_or(StoreError::StaleLease { job: lease.job, attempt: lease.attempt })?;
     rows::job(&row)
-}
-
-async fn queue_again(connection: &mut SqliteConnection, id: JobId) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE jobs SET status = 'queued', alone = 0, started_at = NULL, worker_id = NULL, lease_expires_at = NULL WHERE id = ?",
-    )
-    .bind(id.to_string())
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(unavailable)
 }
 
 async fn request_cancel(connection: &mut SqliteConnection, id: JobId) -> Result<(), StoreError> {

@@ -15,7 +15,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::unavailable;
 use crate::{
-    dispatch::ports::{Cancellation, ClaimOutcome, JobCounts, JobStore, Lease, Renewal, Settlement, StoreError},
+    dispatch::ports::{Cancellation, ClaimOutcome, JobCounts, JobStore, Lease, Recovery, Renewal, Settlement, StoreError},
     domain::{Job, JobId},
 };
 
@@ -140,7 +140,7 @@ impl JobStore for SqliteStore {
         self.end_claimed(lease, settlement).await
     }
 
-    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+    async fn release(&self, lease: &Lease) -> Result<Job, StoreError> {
         self.give_back(lease).await
     }
 
@@ -148,7 +148,7 @@ impl JobStore for SqliteStore {
         self.cancel_any(id).await
     }
 
-    async fn recover(&self, max_attempts: u32) -> Result<Vec<Job>, StoreError> {
+    async fn recover(&self, max_attempts: u32) -> Result<Recovery, StoreError> {
         self.take_back(max_attempts).await
     }
 

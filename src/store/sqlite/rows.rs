@@ -9,7 +9,7 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use super::unavailable;
 use crate::{
     dispatch::ports::StoreError,
-    domain::{Job, JobStatus, Timings},
+    domain::{Job, JobError, JobId, JobStatus, Timings},
 };
 
 /// A time as the database keeps it: exact, and of one length so that texts sort as times do.
@@ -85,6 +85,42 @@ pub(super) async fn write_end(connection: &mut SqliteConnection, job: &Job) -> R
     .bind(job.error.as_ref().map(json).transpose()?)
     .bind(json(&job.timings)?)
     .bind(job.id.to_string())
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
+
+/// Puts a claimed job back to its old place in the queue. One that was suspect stays so.
+pub(super) async fn queue_again(connection: &mut SqliteConnection, id: JobId, is_suspect: bool) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET status = 'queued', suspect = (suspect OR ?), alone = 0, started_at = NULL, worker_id = NULL,
+                         lease_expires_at = NULL
+         WHERE id = ?",
+    )
+    .bind(is_suspect)
+    .bind(id.to_string())
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
+
+/// Ends a claimed job whose row cannot be read, so that it does not stand in the way of the others for ever.
+pub(super) async fn end_unreadable(
+    connection: &mut SqliteConnection,
+    row: &SqliteRow,
+    problem: &StoreError,
+) -> Result<(), StoreError> {
+    let seq: i64 = row.try_get("seq").map_err(unavailable)?;
+    tracing::error!(job.seq = seq, error = %problem, "a stored job cannot be read; it has failed");
+    sqlx::query(
+        "UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, worker_id = NULL, lease_expires_at = NULL, alone = 0
+         WHERE seq = ?",
+    )
+    .bind(time(Timestamp::now()))
+    .bind(json(&JobError::new("unreadable", problem.to_string()))?)
+    .bind(seq)
     .execute(connection)
     .await
     .map(drop)

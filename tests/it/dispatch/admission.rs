@@ -1,22 +1,13 @@
 //! What may come in, and in what state it is found.
 
-use std::{fs, io::Cursor, time::Duration};
+use std::{fs, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use easel::{
     dispatch::{DispatchError, ports::JobStore},
     domain::{JobId, JobStatus},
 };
-use image::{ImageFormat, RgbImage};
-use serde_json::{Value, json};
 
-use super::{Setup, Studio, prompt, submission, until};
-
-fn with_picture() -> Value {
-    let mut file = Cursor::new(Vec::new());
-    RgbImage::new(64, 64).write_to(&mut file, ImageFormat::Png).unwrap();
-    json!({"prompt": "a house", "image": STANDARD.encode(file.into_inner())})
-}
+use super::{Setup, Studio, prompt, submission, until, with_picture};
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back_and_stores_nothing() {

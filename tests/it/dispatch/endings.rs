@@ -67,7 +67,6 @@ async fn a_job_that_is_cancelled_between_its_claim_and_the_device_never_begins()
     let end = tokio::spawn(async move { dispatcher.wait(second, super::PATIENCE).await });
     while !end.is_finished() {
         assert_eq!(studio.next_step().await, ["a house"]);
-        studio.keep_pace_with_the_store().await;
         studio.let_one_step_through();
     }
     assert_eq!(end.await.unwrap().unwrap().job.status, JobStatus::Cancelled);
@@ -131,4 +130,20 @@ async fn what_was_painted_under_a_lost_lease_changes_nothing() {
     let Some(easel::domain::Event::Finished(ended)) = last else { panic!("no end, but {last:?}") };
     assert_eq!((ended.status, ended.images.len()), (JobStatus::Cancelled, 0));
     assert_eq!(ended.warnings, ["ended by another"]);
+}
+
+#[tokio::test]
+async fn a_cancelled_job_that_a_drain_gives_back_is_counted_once() {
+    let mut setup = Setup::default();
+    setup.settings.drain = Duration::ZERO;
+    let mut studio = Studio::gated(setup).await;
+    let job = studio.submit(many_steps("a house")).await;
+    studio.next_step().await;
+    studio.dispatcher.cancel(job).await.unwrap();
+    let drain = tokio::spawn(studio.workers.drain());
+    // The device stands in the middle of a step: it is the drain that ends the job.
+    until(async || studio.store.get(job).await.unwrap().unwrap().status == JobStatus::Cancelled).await;
+    studio.gate = None;
+    drain.await.unwrap().unwrap();
+    assert_eq!(studio.metrics.jobs_total.with_label_values(&["cancelled"]).get(), 1);
 }

@@ -9,7 +9,7 @@ use easel::{
 };
 use serde_json::json;
 
-use super::{Call, Setup, Studio, many_steps, prompt};
+use super::{Call, Disk, Setup, Studio, many_steps, prompt};
 
 /// Runs a job that goes wrong in company; answers its error's code.
 async fn fails_in_company(text: &str) -> String {
@@ -115,20 +115,11 @@ async fn an_engine_that_cannot_be_loaded_ends_the_workers_with_its_error() {
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_for_a_moment_costs_no_job() {
-    let studio = Studio::open(Setup { failing_writes: 2, ..Setup::default() }).await;
-    let job = studio.submit(prompt("a house")).await;
-    let ended = studio.end_of(job).await.job;
-    assert_eq!((ended.status, ended.attempts), (JobStatus::Succeeded, 1));
-    assert!(studio.dispatcher.picture(job, 0).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_disk_that_stays_dead_fails_no_job_but_leaves_it_to_its_lease() {
-    let mut setup = Setup { failing_writes: 5, ..Setup::default() };
-    setup.settings.lease = std::time::Duration::from_secs(2);
-    let studio = Studio::open(setup).await;
-    let job = studio.submit(prompt("a house")).await;
-    let ended = studio.end_of(job).await.job;
-    assert_eq!((ended.status, ended.attempts), (JobStatus::Succeeded, 2));
+async fn a_task_that_panics_ends_the_workers_as_a_lost_device_does() {
+    let studio = Studio::open(Setup { disk: Disk { panics: true, ..Disk::default() }, ..Setup::default() }).await;
+    studio.submit(prompt("a house")).await;
+    let lost = EngineError::DeviceLost("the settler panicked: a bug".to_owned());
+    assert_eq!(studio.workers.failed().await, lost);
+    assert!(!studio.dispatcher.readiness().await.engine);
+    assert_eq!(studio.workers.drain().await, Err(lost));
 }

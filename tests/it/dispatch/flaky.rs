@@ -9,27 +9,55 @@ use easel::{
     store::ObjectPictures,
 };
 
-/// A folder whose first writes fail.
+/// What the disk does wrong before it works.
+#[derive(Default)]
+pub(super) struct Disk {
+    /// So many writes of painted pictures fail.
+    pub(super) failing_writes: AtomicU32,
+    /// So many questions whether it is there fail.
+    pub(super) failing_pings: AtomicU32,
+    /// So many reads fail.
+    pub(super) failing_reads: AtomicU32,
+    /// Reads never end.
+    pub(super) hangs: bool,
+    /// Writes of painted pictures panic.
+    pub(super) panics: bool,
+}
+
+/// A folder on such a disk.
 pub(super) struct FlakyPictures {
     pub(super) folder: ObjectPictures,
-    pub(super) failures_left: AtomicU32,
+    pub(super) disk: Disk,
+}
+
+/// Counts a failure, as long as any are left.
+fn fail(left: &AtomicU32) -> Result<(), StoreError> {
+    match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+        Ok(_) => Err(StoreError::Unavailable("the disk does not answer".to_owned())),
+        Err(_) => Ok(()),
+    }
 }
 
 #[async_trait]
 impl PictureStore for FlakyPictures {
     async fn put(&self, key: &PictureKey, bytes: Bytes) -> Result<(), StoreError> {
-        let fails = self.failures_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
-        if fails {
-            return Err(StoreError::Unavailable("the disk does not answer".to_owned()));
+        if matches!(key, PictureKey::Output { .. }) {
+            assert!(!self.disk.panics, "a bug");
+            fail(&self.disk.failing_writes)?;
         }
         self.folder.put(key, bytes).await
     }
 
     async fn get(&self, key: &PictureKey) -> Result<Option<Bytes>, StoreError> {
+        if self.disk.hangs {
+            std::future::pending::<()>().await;
+        }
+        fail(&self.disk.failing_reads)?;
         self.folder.get(key).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
+        fail(&self.disk.failing_pings)?;
         self.folder.ping().await
     }
 }

@@ -1,6 +1,7 @@
 //! The motion, with a real store and an engine that fails on command.
 
 mod admission;
+mod disk;
 mod endings;
 mod engine;
 mod faults;
@@ -9,28 +10,30 @@ mod sharing;
 mod watching;
 
 use std::{
-    cell::Cell,
     future::Future,
+    io::Cursor,
     sync::{Arc, mpsc},
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use easel::{
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, Workers,
-        ports::{EngineError, JobStore, Lease},
+        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, StepLimits, Workers,
+        ports::{EngineError, JobStore},
     },
     domain::{JobId, ModelInfo, Submission},
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
 };
+use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::model_info;
 use engine::{Call, FaultyEngine};
-use flaky::FlakyPictures;
+use flaky::{Disk, FlakyPictures};
 
 /// Far longer than anything takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,8 +44,7 @@ struct Setup {
     memory: usize,
     preview_gate: Option<mpsc::Receiver<()>>,
     load_error: Option<EngineError>,
-    /// So many writes of the picture store fail before one succeeds.
-    failing_writes: u32,
+    disk: Disk,
 }
 
 impl Default for Setup {
@@ -52,10 +54,10 @@ impl Default for Setup {
             max_attempts: 5,
             max_queued_jobs: 100,
             max_canvases: 8,
-            max_step_rows: 32,
+            step: StepLimits { rows: 32, pixels: usize::MAX },
             drain: PATIENCE,
         };
-        Self { settings, memory: usize::MAX, preview_gate: None, load_error: None, failing_writes: 0 }
+        Self { settings, memory: usize::MAX, preview_gate: None, load_error: None, disk: Disk::default() }
     }
 }
 
@@ -71,7 +73,6 @@ struct Studio {
     gate: Option<mpsc::Sender<()>>,
     /// The engine is loaded when it is dropped.
     loading: Option<mpsc::Sender<()>>,
-    first_job: Cell<Option<JobId>>,
 }
 
 impl Studio {
@@ -85,7 +86,7 @@ impl Studio {
     async fn with_store(setup: Setup, store: Arc<SqliteStore>, folder: TempDir) -> Self {
         let pictures = FlakyPictures {
             folder: ObjectPictures::open(folder.path().join("pictures").to_str().unwrap()).await.unwrap(),
-            failures_left: setup.failing_writes.into(),
+            disk: setup.disk,
         };
         let metrics = Metrics::new().unwrap();
         let events = Arc::new(LocalEvents::default());
@@ -93,23 +94,13 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, preview_gate, load_error, failing_writes: _ } = setup;
+        let Setup { settings, memory, preview_gate, load_error, disk: _ } = setup;
         let (dispatcher, workers) = Dispatcher::start(doors, vec![model()], settings, move || {
             let _ = load.recv();
             let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate };
             load_error.map_or(Ok(engine), Err)
         });
-        Self {
-            dispatcher,
-            workers,
-            store,
-            metrics,
-            folder,
-            calls,
-            gate: Some(gate),
-            loading: Some(loading),
-            first_job: Cell::default(),
-        }
+        Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }
     }
 
     /// A studio whose engine is loaded and whose steps wait at the gate.
@@ -139,9 +130,7 @@ impl Studio {
     }
 
     async fn submit(&self, body: Value) -> JobId {
-        let id = self.dispatcher.submit(submission(body), "request").await.unwrap().job.id;
-        self.first_job.set(self.first_job.get().or(Some(id)));
-        id
+        self.dispatcher.submit(submission(body), "request").await.unwrap().job.id
     }
 
     /// The job when it has ended.
@@ -179,19 +168,12 @@ impl Studio {
 
     /// Lets steps through until one that is wanted waits at the gate.
     async fn step_until(&mut self, is_wanted: impl Fn(&[String]) -> bool) {
-        while !is_wanted(&self.next_step().await) {
-            self.keep_pace_with_the_store().await;
-            self.let_one_step_through();
-        }
-    }
-
-    /// Writes as slowly as the store does: a claimed job must reach the device, and an end the store, before the first job, which
-    /// keeps the device busy meanwhile, has done all its steps.
-    async fn keep_pace_with_the_store(&self) {
-        let first = Lease { job: self.first_job.get().unwrap(), attempt: 1 };
-        for _ in 0..3 {
-            self.store.renew(&[first], PATIENCE).await.unwrap();
-        }
+        let stepped = async {
+            while !is_wanted(&self.next_step().await) {
+                self.let_one_step_through();
+            }
+        };
+        tokio::time::timeout(PATIENCE, stepped).await.unwrap();
     }
 
     async fn until_running(&self, jobs: u64) {
@@ -227,6 +209,13 @@ fn submission(body: Value) -> Submission {
 
 fn prompt(text: &str) -> Value {
     json!({"prompt": text, "num_inference_steps": 6})
+}
+
+/// A request with a picture to start from.
+fn with_picture() -> Value {
+    let mut file = Cursor::new(Vec::new());
+    RgbImage::new(64, 64).write_to(&mut file, ImageFormat::Png).unwrap();
+    json!({"prompt": "a house", "image": STANDARD.encode(file.into_inner())})
 }
 
 fn many_steps(text: &str) -> Value {

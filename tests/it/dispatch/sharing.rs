@@ -98,3 +98,19 @@ async fn a_suspect_has_the_device_for_itself() {
     let alone: Vec<_> = ["suspect"; 6].into_iter().chain(["innocent"; 6]).map(|prompt| vec![prompt]).collect();
     assert_eq!(steps, alone);
 }
+
+#[tokio::test]
+async fn large_pictures_begin_and_step_only_as_many_at_a_time_as_their_pixels_allow() {
+    let mut setup = Setup::default();
+    setup.settings.step.pixels = 2 * 2 * 256 * 256;
+    let studio = Studio::open(setup).await;
+    let body = json!({"prompt": "a house", "num_inference_steps": 3, "num_images": 5, "width": 256, "height": 256});
+    let job = studio.submit(body).await;
+    assert_eq!(studio.end_of(job).await.job.images.len(), 5);
+    let largest = studio.close().await.into_iter().map(|call| match call {
+        Call::Begin(_, images) => images.len(),
+        Call::Step(prompts) => prompts.len(),
+        Call::Finish(_) => 0,
+    });
+    assert_eq!(largest.max(), Some(2));
+}

@@ -1,12 +1,19 @@
 //! What watchers see, and that the device never waits for them.
 
-use std::sync::mpsc;
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
-use easel::domain::{Event, JobStatus, sha256_hex};
+use easel::{
+    dispatch::ports::JobStore,
+    domain::{Event, EventId, Job, JobStatus, sha256_hex},
+    store::SqliteStore,
+};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Setup, Studio, many_steps, prompt};
+use super::{Setup, Studio, many_steps, prompt, submission};
 
 #[tokio::test]
 async fn a_watcher_sees_the_whole_life_in_order() {
@@ -110,4 +117,33 @@ async fn nobody_watching_means_no_previews() {
     assert_eq!(studio.metrics.previews_dropped_total.get(), 0);
     // The gate was never taken by a preview: its receiver still lies in the engine.
     assert!(stuck.send(()).is_ok());
+}
+
+#[tokio::test]
+async fn those_who_wait_are_told_when_a_job_ahead_of_them_is_cancelled() {
+    let studio = Studio::closed(Setup::default()).await;
+    let ahead = studio.submit(prompt("ahead")).await;
+    let job = studio.submit(prompt("a house")).await;
+    let mut events = studio.dispatcher.subscribe(job).events;
+    studio.dispatcher.cancel(ahead).await.unwrap();
+    let told = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(told.event, Event::Queued { queue_position: 1 }), "{told:?}");
+}
+
+#[tokio::test]
+async fn what_is_told_of_a_job_that_ran_before_this_server_began_is_numbered_above_what_was_told_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&format!("sqlite://{}/easel.db", folder.path().display())).await.unwrap();
+    let [ahead, job] = ["ahead", "a house"].map(|text| Job::queued(&submission(prompt(text)), "request"));
+    for job in [&ahead, &job] {
+        store.insert(job, 10).await.unwrap();
+        store.claim("a dead server", Duration::ZERO, true).await.unwrap();
+    }
+    store.recover(5).await.unwrap();
+    let studio = Studio::with_store(Setup::default(), Arc::new(store), folder).await;
+    let mut events = studio.dispatcher.subscribe(job.id).events;
+    assert_eq!(studio.dispatcher.job(job.id).await.unwrap().job.attempts, 1);
+    studio.dispatcher.cancel(ahead.id).await.unwrap();
+    let told = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert!(told.id > EventId::start_of(1), "{told:?}");
 }

@@ -22,10 +22,10 @@ async fn leases_found_at_a_start_are_void_at_once() {
     let (job, _) = store.claim_next(MINUTE).await;
     let settled = store.settle(&lease(&job), success()).await.unwrap();
     let (lost, _) = store.claim_next(MINUTE).await;
-    assert_eq!(store.recover(5).await.unwrap(), [], "a living lease was taken back");
+    assert_eq!(store.recover(5).await.unwrap().ended, [], "a living lease was taken back");
 
     let store = store.after_a_crash().await;
-    assert_eq!(store.recover(5).await.unwrap(), []);
+    assert_eq!(store.recover(5).await.unwrap().ended, []);
     assert_eq!(store.job(finished).await, settled);
     assert_eq!(store.job(running).await.status, JobStatus::Queued);
     assert!(matches!(store.settle(&lease(&lost), success()).await, Err(StoreError::StaleLease { .. })));

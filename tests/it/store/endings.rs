@@ -83,7 +83,7 @@ async fn a_job_that_shall_stop_does_not_run_again() {
 
     store.release(&lease(&first)).await.unwrap();
     assert_eq!(store.job(released).await.status, JobStatus::Cancelled);
-    let ended = store.recover(5).await.unwrap();
+    let ended = store.recover(5).await.unwrap().ended;
     assert_eq!(ended, [store.job(lost).await]);
     assert_eq!(ended[0].status, JobStatus::Cancelled);
     assert!(ended[0].finished_at.is_some());

@@ -52,7 +52,7 @@ async fn a_renewed_lease_is_not_taken_back() {
     store.add("a red house").await;
     let (job, _) = store.claim_next(NO_TIME).await;
     assert_eq!(store.renew(&[lease(&job)], MINUTE).await.unwrap(), Renewal::default());
-    assert_eq!(store.recover(1).await.unwrap(), []);
+    assert_eq!(store.recover(1).await.unwrap().ended, []);
     assert_eq!(store.job(job.id).await, job);
 }
 
@@ -95,11 +95,11 @@ async fn only_deaths_while_alone_count_and_enough_of_them_end_the_job() {
     // The first lease is lost in company, so it counts for nothing; the next two are lost alone.
     for attempt in 1..=2 {
         store.claim_next(NO_TIME).await;
-        assert_eq!(store.recover(2).await.unwrap(), [], "attempt {attempt}");
+        assert_eq!(store.recover(2).await.unwrap().ended, [], "attempt {attempt}");
         assert_eq!(store.job(id).await.status, JobStatus::Queued);
     }
     store.claim_next(NO_TIME).await;
-    let ended = store.recover(2).await.unwrap();
+    let ended = store.recover(2).await.unwrap().ended;
     assert_eq!(ended, [store.job(id).await]);
     let error = ended[0].error.clone().unwrap();
     assert_eq!((ended[0].status, error.code.as_str()), (JobStatus::Failed, "too_many_deaths"));
@@ -128,6 +128,6 @@ async fn a_released_suspect_stays_suspect_without_a_strike() {
     let (job, _) = store.claim_next(MINUTE).await;
     store.release(&lease(&job)).await.unwrap();
     assert_eq!(store.claim("worker", MINUTE, false).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
-    assert_eq!(store.recover(1).await.unwrap(), []);
+    assert_eq!(store.recover(1).await.unwrap().ended, []);
     assert_eq!(store.job(id).await.status, JobStatus::Queued);
 }

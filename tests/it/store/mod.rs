@@ -6,6 +6,7 @@ mod leases;
 mod opening;
 mod pictures;
 mod queue;
+mod unreadable;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 

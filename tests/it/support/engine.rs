@@ -12,7 +12,6 @@ use std::{
 use easel::{
     diffusion::{Canvas, Frame, StableDiffusion},
     dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder},
-    domain::GenerationRequest,
 };
 use image::RgbImage;
 use tokio::{
@@ -126,6 +125,10 @@ impl CanvasState for TestCanvas {
         self.canvas.rows()
     }
 
+    fn pixels(&self) -> usize {
+        self.canvas.pixels()
+    }
+
     fn progress(&self) -> (u32, u32) {
         self.canvas.progress()
     }
@@ -134,10 +137,6 @@ impl CanvasState for TestCanvas {
 impl Engine for TestEngine {
     type Canvas = TestCanvas;
     type Frame = TestFrame;
-
-    fn batch_key(&self, request: &GenerationRequest) -> Result<BatchKey, EngineError> {
-        self.engine.batch_key(request)
-    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Begun<TestCanvas>, EngineError> {
         let Begun { canvases, warnings } = self.engine.begin(order, images)?;
