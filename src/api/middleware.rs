@@ -12,7 +12,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::error::ApiError;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, panic_message};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MAX_REQUEST_ID_BYTES: usize = 64;
@@ -95,6 +95,5 @@ fn method_label(method: &Method) -> &'static str {
 
 /// A handler's panic as an answer; the panic hook has told where it happened.
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    ApiError::Panicked(message.unwrap_or("no message").to_owned()).into_response()
+    ApiError::Panicked(panic_message(&*panic)).into_response()
 }
