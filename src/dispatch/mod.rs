@@ -182,8 +182,9 @@ impl Dispatcher {
         tracing::info!(job.id = %job.id, request.id = request_id, "accepted a job");
         self.shared.doors.metrics.jobs_accepted_total.inc();
         self.shared.wake.notify_one();
-        // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet.
-        let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten();
+        // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
+        // waits has been claimed meanwhile, so it was the first.
+        let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten().or(Some(1));
         Ok(JobView { job: Arc::new(job), queue_position, progress: None })
     }
 
