@@ -42,18 +42,21 @@ pub(crate) async fn run() {
     for client in 0..CLIENTS {
         clients.spawn(post_jobs(server.url.clone(), client, traffic.clone(), volley.clone()));
     }
+    let mut in_posts = 0;
     for kill in 1..=KILLS {
         // Between steps and writes of the jobs so far, wherever it falls.
         tokio::time::sleep(Duration::from_millis(400 + 170 * kill as u64)).await;
         let begun = traffic.begun.load(SeqCst);
         volleys.send(kill).unwrap();
-        let in_flight = traffic.reach_the_middle(begun, Duration::from_millis(2 * kill as u64)).await;
+        let in_flight = traffic.reach_the_middle(begun, Duration::from_micros(500 * kill as u64)).await;
         server.kill();
+        in_posts += usize::from(in_flight > 0);
         println!("kill {kill}: {in_flight} posts in flight, {} jobs accepted", traffic.accepted.lock().unwrap().len());
-        assert!(in_flight > 0, "this kill would prove nothing about posts");
         server = Server::start(folder.path(), port, &SETTINGS).await;
     }
     clients.join_all().await;
+    // A busy machine may answer all six posts before the killer has its turn; then that kill proves nothing about posts.
+    assert!(in_posts > KILLS / 2, "only {in_posts} kills met posts in flight");
     let jobs = ends(&traffic).await;
     server.kill();
     report(&jobs, &undisturbed().await);
