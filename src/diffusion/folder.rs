@@ -85,7 +85,8 @@ fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
     Err(LoadError::Invalid { path, problem })
 }
 
-/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour.
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
+/// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
 pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [

@@ -1,4 +1,4 @@
-//! `kill -9`, ten times, each in the middle of posts, while the jobs of earlier posts are painted: each job that was accepted ends
+//! `kill -9`, ten times, more than half of them in the middle of posts, while the jobs of earlier posts are painted: each job that was accepted ends
 //! `succeeded`, once, with the bytes of an undisturbed run.
 
 use std::{
