@@ -2,6 +2,7 @@
 //!
 //! `openapi.yaml` is the contract that this room keeps; it is served at `/openapi.yaml`.
 
+mod auth;
 mod body;
 mod error;
 mod events;
@@ -12,6 +13,7 @@ mod middleware;
 mod models;
 mod ops;
 mod prefer;
+mod rate;
 mod sse;
 mod view;
 
@@ -25,6 +27,9 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{dispatch::Dispatcher, telemetry::Metrics};
+pub use auth::{AuthSettings, KeySettings};
+
+use auth::Doorkeeper;
 use body::Intake;
 use error::ApiError;
 
@@ -48,6 +53,8 @@ pub struct ApiSettings {
     pub max_wait: Duration,
     /// The time between two comments on a quiet event stream.
     pub keep_alive: Duration,
+    /// Who may come in.
+    pub auth: AuthSettings,
 }
 
 /// [`ApiState`] with what the routes share among themselves.
@@ -62,6 +69,7 @@ struct Context {
 /// Every route of the server.
 pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
+    let doorkeeper = Arc::new(Doorkeeper::new(settings.auth.clone()));
     let intake = Arc::new(Intake::new(settings.max_body_bytes));
     let context = Context { dispatcher, metrics, settings, intake };
     Router::new()
@@ -78,6 +86,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/openapi.yaml", get(ops::openapi))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(from_fn_with_state(doorkeeper, auth::identify))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn_with_state(context.metrics.clone(), middleware::observe))
         .with_state(context)

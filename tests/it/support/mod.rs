@@ -9,7 +9,7 @@ mod models;
 mod process;
 mod requests;
 
-pub(crate) use app::{TestApp, json_of, spawn_app};
+pub(crate) use app::{TestApp, TestClient, json_of, spawn_app};
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
 pub(crate) use model_info::model_info;
