@@ -9,11 +9,11 @@ use tracing::{info, warn};
 
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, router},
-    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig},
+    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig},
     diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, LocalEvents, StepLimits, Workers,
-        ports::{Engine, EngineError, StoreError},
+        DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
+        ports::{Engine, EngineError, Quota, Quotas, StoreError},
     },
     domain::Owner,
     store::{ObjectPictures, SqliteStore},
@@ -178,6 +178,19 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         max_canvases: config.dispatch.max_canvases,
         step: step_limits(&config.dispatch),
         drain: Duration::from_secs(config.server.drain_seconds),
+        ageing: Duration::from_secs(config.dispatch.ageing_seconds),
+        quotas: quotas(&config.auth),
+        retention: retention_settings(&config.retention),
+    }
+}
+
+fn retention_settings(retention: &RetentionConfig) -> RetentionSettings {
+    RetentionSettings {
+        results: Some(Duration::from_secs(retention.result_seconds)).filter(|results| !results.is_zero()),
+        tombstones: Duration::from_secs(retention.removed_seconds),
+        idempotency_keys: Duration::from_secs(retention.idempotency_seconds),
+        period: Duration::from_secs(retention.check_seconds),
+        sweep_period: Duration::from_secs(retention.sweep_seconds),
     }
 }
 
@@ -207,4 +220,17 @@ fn auth_settings(auth: &AuthConfig) -> AuthSettings {
         allow_anonymous: auth.allow_anonymous,
         anonymous_requests_per_second: auth.requests_per_second,
     }
+}
+
+fn quotas(auth: &AuthConfig) -> Quotas {
+    let limit = |jobs: u64| (jobs > 0).then_some(jobs);
+    let everyone = Quota { max_queued_jobs: limit(auth.max_queued_jobs), max_running_jobs: limit(auth.max_running_jobs) };
+    let own = |key: &KeyConfig| {
+        let quota = Quota {
+            max_queued_jobs: key.max_queued_jobs.map_or(everyone.max_queued_jobs, limit),
+            max_running_jobs: key.max_running_jobs.map_or(everyone.max_running_jobs, limit),
+        };
+        (Owner::named(&key.name), quota)
+    };
+    Quotas { everyone, named: auth.keys.iter().map(own).collect() }
 }

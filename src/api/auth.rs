@@ -44,11 +44,21 @@ pub struct KeySettings {
     pub requests_per_second: u32,
 }
 
-/// Who has sent a request; every request of `/v1` carries it.
+/// Who has sent a request of `/v1`.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    /// Whose jobs it may see.
     pub(super) owner: Owner,
-    pub(super) is_admin: bool,
+    is_admin: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Client {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let client = parts.extensions.get().cloned();
+        client.ok_or_else(|| ApiError::Internal("nobody has asked who sent this".to_owned()))
+    }
 }
 
 /// The right of a route for admins, which no other client gets past.
@@ -58,9 +68,9 @@ pub(super) struct Admin;
 impl<S: Send + Sync> FromRequestParts<S> for Admin {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let is_admin = parts.extensions.get::<Client>().is_some_and(|client| client.is_admin);
-        if is_admin { Ok(Self) } else { Err(ApiError::Forbidden) }
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let client = Client::from_request_parts(parts, state).await?;
+        if client.is_admin { Ok(Self) } else { Err(ApiError::Forbidden) }
     }
 }
 
@@ -89,9 +99,8 @@ impl Doorkeeper {
         let AuthSettings { keys, allow_anonymous, anonymous_requests_per_second } = settings;
         let anonymous = || Visitor::new(Owner::anonymous(), keys.is_empty(), anonymous_requests_per_second);
         let anonymous = (allow_anonymous || keys.is_empty()).then(anonymous);
-        let visitor = |key: KeySettings| {
-            (key.sha256.to_ascii_lowercase(), Visitor::new(key.owner, key.is_admin, key.requests_per_second))
-        };
+        let visitor =
+            |key: KeySettings| (key.sha256.to_ascii_lowercase(), Visitor::new(key.owner, key.is_admin, key.requests_per_second));
         Self { keys: keys.into_iter().map(visitor).collect(), anonymous }
     }
 

@@ -43,7 +43,9 @@ pub struct KeyConfig {
 fn list_of_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyConfig>, D::Error> {
     let value = <Value as Deserialize>::deserialize(deserializer)?;
     if !value.as_array().is_some_and(|list| list.iter().all(|entry| entry.as_dict().is_some())) {
-        return Err(D::Error::custom("expected a list such as [{name=\"alice\",sha256=\"…\"}]; `easel key NAME` makes its entries"));
+        return Err(D::Error::custom(
+            "expected a list such as [{name=\"alice\",sha256=\"…\"}]; `easel key NAME` makes its entries",
+        ));
     }
     value.deserialize().map_err(D::Error::custom)
 }

@@ -56,6 +56,26 @@ impl PictureStore for FlakyPictures {
         self.folder.get(key).await
     }
 
+    async fn remove_outputs(&self, job: JobId) -> Result<(), StoreError> {
+        self.folder.remove_outputs(job).await
+    }
+
+    async fn remove_input(&self, sha256: &str) -> Result<(), StoreError> {
+        self.folder.remove_input(sha256).await
+    }
+
+    async fn outputs(&self) -> Result<Vec<JobId>, StoreError> {
+        self.folder.outputs().await
+    }
+
+    async fn inputs(&self) -> Result<Vec<StoredInput>, StoreError> {
+        self.folder.inputs().await
+    }
+
+    async fn remove_unfinished(&self, age: Duration) -> Result<u64, StoreError> {
+        self.folder.remove_unfinished(age).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         fail(&self.disk.failing_pings)?;
         self.folder.ping().await
