@@ -1,9 +1,9 @@
 //! What may come in, and in what state it is found.
 
-use easel::domain::Owner;
-use easel::domain::Origin;
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Origin;
+use easel::domain::Owner;
 use std::{fs, time::Duration};
 
 use easel::{

@@ -1,7 +1,7 @@
 //! Cancelling, draining, losing a lease.
 
-use easel::domain::Owner;
 use easel::domain::Origin;
+use easel::domain::Owner;
 use std::time::Duration;
 
 use easel::{

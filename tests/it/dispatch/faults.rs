@@ -1,7 +1,7 @@
 //! What goes wrong on the device fails the job at fault, and no other.
 
-use easel::domain::Origin;
 use easel::dispatch::ports::Quotas;
+use easel::domain::Origin;
 use easel::{
     dispatch::{
         DispatchError,

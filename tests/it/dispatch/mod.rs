@@ -9,8 +9,8 @@ mod flaky;
 mod sharing;
 mod watching;
 
-use easel::domain::Owner;
 use easel::domain::Origin;
+use easel::domain::Owner;
 use std::{
     future::Future,
     io::Cursor,

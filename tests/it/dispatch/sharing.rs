@@ -1,8 +1,8 @@
 //! Who shares the device with whom.
 
-use easel::domain::Owner;
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Owner;
 use std::{sync::Arc, time::Duration};
 
 use easel::{

@@ -1,8 +1,8 @@
 //! What watchers see, and that the device never waits for them.
 
-use easel::domain::Owner;
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Owner;
 use std::{
     sync::{Arc, mpsc},
     time::Duration,

@@ -8,5 +8,7 @@ mod durability;
 mod events;
 mod generate;
 mod jobs;
+mod key;
+mod limits;
 mod metrics;
 mod ops;

@@ -1,7 +1,7 @@
 //! What survives when a process dies. The process is a real one: this test binary, started once more and killed.
 
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},

@@ -1,7 +1,7 @@
 //! How jobs end.
 
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use easel::{
     dispatch::ports::{Cancellation, ClaimOutcome, JobStore, Outcome},
     domain::{JobError, JobStatus},

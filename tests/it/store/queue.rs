@@ -1,7 +1,7 @@
 //! Jobs that wait.
 
-use easel::dispatch::ports::Quotas;
 use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use std::collections::HashSet;
 
 use easel::{
