@@ -1,11 +1,15 @@
 //! A disk that does not answer for a while.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use easel::{
-    dispatch::ports::{PictureKey, PictureStore, StoreError},
+    dispatch::ports::{PictureKey, PictureStore, StoreError, StoredInput},
+    domain::JobId,
     store::ObjectPictures,
 };
 

@@ -22,7 +22,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use easel::{
     dispatch::{
         DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, RetentionSettings, StepLimits, Workers,
-        ports::{EngineError, JobStore},
+        ports::{EngineError, JobStore, Quotas},
     },
     domain::{JobId, ModelInfo, Submission},
     store::{ObjectPictures, SqliteStore},

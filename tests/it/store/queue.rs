@@ -85,7 +85,8 @@ async fn counts_tell_who_waits_and_who_runs() {
 async fn fifty_posts_at_once_never_overfill_the_queue() {
     let store = TestStore::new().await;
     let jobs: Vec<_> = (0..50).map(|number| job(&format!("house {number}"))).collect();
-    let answers = join_all(jobs.iter().map(|job| store.insert(job, &terms(20)))).await;
+    let few = terms(20);
+    let answers = join_all(jobs.iter().map(|job| store.insert(job, &few))).await;
     let full = answers.iter().filter(|answer| matches!(answer, Err(StoreError::QueueFull { capacity: 20 }))).count();
     assert_eq!((full, answers.iter().filter(|answer| answer.is_ok()).count()), (30, 20));
     let accepted: HashSet<JobId> = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(job, _)| job.id).collect();
@@ -107,7 +108,8 @@ async fn no_two_claims_get_the_same_job() {
     for number in 0..20 {
         store.add(&format!("house {number}")).await;
     }
-    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, true, &Quotas::default()))).await;
+    let quotas = Quotas::default();
+    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, true, &quotas))).await;
     let mut claimed = HashSet::new();
     for claim in claims {
         match claim.unwrap() {
