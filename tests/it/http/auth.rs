@@ -84,6 +84,31 @@ async fn a_job_that_runs_cannot_be_stopped_with_another_key() {
 }
 
 #[tokio::test]
+async fn that_a_job_was_removed_is_told_to_its_own_key_only() {
+    let app = TestApp::with(alice_and_bob).await;
+    let (alice, bob) = (app.with_key(&key_of("alice")), app.with_key(&key_of("bob")));
+    let job = alice.paint(&request(json!({}))).await;
+    let itself = job["urls"]["self"].as_str().unwrap();
+    assert!(alice.request("DELETE", itself).send().await.unwrap().status().is_success());
+    assert_eq!(json_of(alice.get(itself).await, 410).await["code"], "gone");
+    assert_eq!(json_of(bob.get(itself).await, 404).await["code"], "unknown_job");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn two_keys_may_give_their_requests_the_same_name() {
+    let app = TestApp::with(alice_and_bob).await;
+    let mut jobs = Vec::new();
+    for (name, seed) in [("alice", 1), ("bob", 2), ("alice", 1)] {
+        let post = app.with_key(&key_of(name)).request("POST", "/v1/generate").header("prefer", "wait=60");
+        let post = post.header("idempotency-key", "the-first").json(&request(json!({"seed": seed})));
+        jobs.push(json_of(post.send().await.unwrap(), 200).await["id"].clone());
+    }
+    assert!(jobs[0] == jobs[2] && jobs[0] != jobs[1], "{jobs:?}");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn without_a_key_that_is_known_nothing_of_v1_answers() {
     let app = TestApp::with(alice_and_bob).await;
     let job = "/v1/jobs/00000000-0000-4000-8000-000000000000";
@@ -143,19 +168,37 @@ async fn a_key_must_come_once_whole_and_as_a_bearers() {
     app.finish().await;
 }
 
-#[tokio::test]
-async fn a_wrong_key_is_answered_before_the_body_is_read() {
-    let app = TestApp::with(alice_and_bob).await;
+/// The head of a POST with a wrong key, sent; the body is still to come.
+async fn begin_a_wrong_post(app: &TestApp, content_length: usize) -> TcpStream {
     let mut socket = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
-    let head = "POST /v1/generate HTTP/1.1\r\nhost: easel\r\nauthorization: Bearer wrong\r\ncontent-length: 1000000\r\n\r\n";
+    let head = format!(
+        "POST /v1/generate HTTP/1.1\r\nhost: easel\r\nauthorization: Bearer wrong\r\ncontent-length: {content_length}\r\n\r\n"
+    );
     socket.write_all(head.as_bytes()).await.unwrap();
+    socket
+}
+
+async fn assert_status_401(mut socket: TcpStream) {
     let mut status = [0; 12];
-    timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("it waits for the body").unwrap();
+    timeout(PATIENCE, socket.read_exact(&mut status)).await.expect("no answer").unwrap();
     assert_eq!(&status, b"HTTP/1.1 401");
-    drop(socket);
-    // Who sends all before reading gets the answer, too, and no reset.
-    let large = app.with_key("wrong").request("POST", "/v1/generate").body(vec![b' '; 8 << 20]).send().await.unwrap();
-    assert_unauthorized(large).await;
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_answered_before_the_body_comes() {
+    let app = TestApp::with(alice_and_bob).await;
+    assert_status_401(begin_a_wrong_post(&app, 1_000_000).await).await;
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn who_sends_all_of_a_body_before_reading_is_told_that_the_key_is_wrong() {
+    let app = TestApp::with(alice_and_bob).await;
+    // More than the sockets' buffers hold.
+    let body = vec![b' '; 16 << 20];
+    let mut socket = begin_a_wrong_post(&app, body.len()).await;
+    timeout(PATIENCE, socket.write_all(&body)).await.expect("nobody takes the body").unwrap();
+    assert_status_401(socket).await;
     app.finish().await;
 }
 
