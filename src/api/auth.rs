@@ -105,15 +105,15 @@ impl Doorkeeper {
     }
 
     fn admit(&self, request: &Request) -> Result<&Client, ApiError> {
+        let headers = request.headers();
+        let is_keyless = self.keys.is_empty() || !headers.contains_key(header::AUTHORIZATION);
         let visitor = match &self.anonymous {
-            Some(anonymous) if self.keys.is_empty() || !request.headers().contains_key(header::AUTHORIZATION) => {
-                if !request.method().is_safe() && is_cross_site(request.headers()) {
-                    return Err(ApiError::CrossSite);
-                }
-                anonymous
-            }
-            _ => self.keyholder(bearer(request.headers())?).ok_or(ApiError::Unauthorized("this key is not known here"))?,
+            Some(anonymous) if is_keyless => anonymous,
+            _ => self.keyholder(bearer(headers)?).ok_or(ApiError::Unauthorized("this key is not known here"))?,
         };
+        if is_keyless && !request.method().is_safe() && is_cross_site(headers) {
+            return Err(ApiError::CrossSite);
+        }
         visitor.rate.take().map_err(|wait| ApiError::RateLimited { wait })?;
         Ok(&visitor.client)
     }

@@ -30,9 +30,9 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{dispatch::Dispatcher, telemetry::Metrics};
 pub use auth::{AuthSettings, KeySettings};
 
+use crate::{dispatch::Dispatcher, telemetry::Metrics};
 use auth::Doorkeeper;
 use body::Intake;
 use error::ApiError;
