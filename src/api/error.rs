@@ -7,11 +7,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use headers::{ContentRange, HeaderMapExt};
 use serde::Serialize;
 
+use super::query::ParameterError;
 use crate::{
     dispatch::{DispatchError, ports::StoreError},
-    domain::FieldError,
+    domain::{FieldError, PictureFormat},
 };
 
 /// Seconds after which a request that met a draining or busy server, or a store that was away, is worth another try: a restart or a
@@ -37,8 +39,16 @@ pub(super) enum ApiError {
     UnsupportedMediaType(String),
     #[error("{}", summary(.0))]
     InvalidFields(Vec<FieldError>),
+    #[error("{}", parameters(.0))]
+    InvalidParameters(Vec<ParameterError>),
+    #[error("a picture can be had as {}; the Accept header takes none of them", formats())]
+    NotAcceptable,
+    #[error("the file has {length} bytes, and none of those that the Range header asks for")]
+    RangeNotSatisfiable { length: u64 },
     #[error("too many large bodies arrive at the moment")]
     UploadsBusy,
+    #[error("too many pictures are being made smaller or written in other formats at the moment")]
+    PicturesBusy,
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
     #[error("panicked: {0}")]
@@ -52,6 +62,17 @@ fn summary(errors: &[FieldError]) -> String {
         [error] => format!("{}: {}", if error.pointer.is_empty() { "the body" } else { &error.pointer }, error.detail),
         _ => format!("{} fields are wrong; see errors", errors.len()),
     }
+}
+
+fn parameters(errors: &[ParameterError]) -> String {
+    match errors {
+        [error] => error.to_string(),
+        _ => format!("{} parameters are wrong; see errors", errors.len()),
+    }
+}
+
+fn formats() -> String {
+    PictureFormat::ALL.map(PictureFormat::media_type).join(", ")
 }
 
 /// How one kind of error is shown. `code` is stable, for programs; `title` belongs to the code.
@@ -85,12 +106,17 @@ impl ApiError {
             Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
             Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::NotAcceptable => Row::new(S::NOT_ACCEPTABLE, "not_acceptable", "No acceptable format"),
             Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
             Self::Dispatch(D::AlreadyFinished(_)) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
             Self::BodyTooLarge { .. } => Row::new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnsupportedMediaType(_) => {
                 Row::new(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
             }
+            Self::RangeNotSatisfiable { .. } => {
+                Row::new(S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "The file has no such range")
+            }
+            Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
             Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
             Self::Dispatch(D::QueueFull { retry_after }) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
@@ -99,6 +125,7 @@ impl ApiError {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
+            Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
             Self::Dispatch(D::Store(_)) => {
                 Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
@@ -122,7 +149,7 @@ impl ApiError {
     /// Renders the problem document of the request `request_id`.
     pub(super) fn problem(&self, request_id: &str) -> Response {
         let Row { status, code, title, .. } = self.row();
-        let errors: &[FieldError] = if let Self::InvalidFields(errors) = self { errors } else { &[] };
+        let errors = Errors::of(self);
         let detail = self.detail();
         let kind = format!("urn:easel:problem:{code}");
         let problem = Problem { kind, title, status: status.as_u16(), code, detail, errors, request_id };
@@ -141,9 +168,27 @@ struct Problem<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Errors<'a>>,
     request_id: &'a str,
+}
+
+/// Each part of the request that was wrong.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Errors<'a> {
+    Fields(&'a [FieldError]),
+    Parameters(&'a [ParameterError]),
+}
+
+impl<'a> Errors<'a> {
+    fn of(error: &'a ApiError) -> Option<Self> {
+        match error {
+            ApiError::InvalidFields(errors) => Some(Self::Fields(errors)),
+            ApiError::InvalidParameters(errors) => Some(Self::Parameters(errors)),
+            _ => None,
+        }
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -153,6 +198,9 @@ impl IntoResponse for ApiError {
         let mut response = row.status.into_response();
         if let Some(seconds) = row.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Self::RangeNotSatisfiable { length } = self {
+            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
         }
         response.extensions_mut().insert(Arc::new(self));
         response
@@ -180,7 +228,11 @@ mod tests {
             ApiError::BodyTooLarge { max: 1 },
             ApiError::UnsupportedMediaType("none".to_owned()),
             ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::InvalidParameters(vec![ParameterError::at("width", "must be a whole number")]),
+            ApiError::NotAcceptable,
+            ApiError::RangeNotSatisfiable { length: 1 },
             ApiError::UploadsBusy,
+            ApiError::PicturesBusy,
             ApiError::Dispatch(DispatchError::UnknownJob),
             ApiError::Dispatch(DispatchError::UnknownPicture(1)),
             ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),

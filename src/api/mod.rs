@@ -11,7 +11,9 @@ mod json;
 mod middleware;
 mod models;
 mod ops;
+mod pictures;
 mod prefer;
+mod query;
 mod sse;
 mod view;
 
@@ -27,6 +29,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{dispatch::Dispatcher, telemetry::Metrics};
 use body::Intake;
 use error::ApiError;
+use pictures::Workshop;
 
 /// What the routes stand on.
 #[derive(Debug, Clone)]
@@ -57,19 +60,21 @@ struct Context {
     metrics: Metrics,
     settings: ApiSettings,
     intake: Arc<Intake>,
+    workshop: Arc<Workshop>,
 }
 
 /// Every route of the server.
 pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
     let intake = Arc::new(Intake::new(settings.max_body_bytes));
-    let context = Context { dispatcher, metrics, settings, intake };
+    let workshop = Arc::<Workshop>::default();
+    let context = Context { dispatcher, metrics, settings, intake, workshop };
     Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/events", get(events::watch))
-        .route("/v1/jobs/{id}/images/{index}", get(jobs::image))
+        .route("/v1/jobs/{id}/images/{index}", get(pictures::show))
         .route("/v1/models", get(models::models))
         .route("/v1/schedulers", get(models::schedulers))
         .route("/healthz", get(ops::healthz))

@@ -10,7 +10,7 @@ use image::RgbImage;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::domain::{Event, EventId, GenerationRequest, Job, JobError, JobId, JobImage, Progress, Timings};
+use crate::domain::{Event, EventId, GenerationRequest, Job, JobError, JobId, JobImage, PictureFormat, Progress, Timings};
 
 // ---------------------------------------------------------------------------------------------------------------- the engine
 
@@ -328,12 +328,14 @@ pub enum PictureKey {
         /// In hexadecimal.
         sha256: String,
     },
-    /// A painted picture: `pictures/{job}/{index}.png`.
+    /// A painted picture: `pictures/{job}/{index}.{png|jpg|webp}`.
     Output {
         /// The job.
         job: JobId,
         /// Its place in the request.
         index: u32,
+        /// The file's format.
+        format: PictureFormat,
     },
 }
 

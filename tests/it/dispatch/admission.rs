@@ -79,9 +79,9 @@ async fn an_unknown_job_is_unknown_everywhere() {
     assert!(matches!(studio.dispatcher.job(nobody).await, Err(DispatchError::UnknownJob)));
     assert!(matches!(studio.dispatcher.cancel(nobody).await, Err(DispatchError::UnknownJob)));
     assert!(matches!(studio.dispatcher.wait(nobody, Duration::ZERO).await, Err(DispatchError::UnknownJob)));
-    assert!(matches!(studio.dispatcher.picture(nobody, 0).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.image(nobody, 0).await, Err(DispatchError::UnknownJob)));
     let known = studio.submit(prompt("a house")).await;
-    assert!(matches!(studio.dispatcher.picture(known, 0).await, Err(DispatchError::UnknownPicture(0))));
+    assert!(matches!(studio.dispatcher.image(known, 0).await, Err(DispatchError::UnknownPicture(0))));
 }
 
 #[tokio::test]

@@ -58,7 +58,9 @@ fn a_wrong_command_line_ends_with_2_and_says_what_is_wrong() {
         (vec!["generate", "a", "--steps", "0"], "--steps: must be a whole number from 1 to 150, got 0"),
         (vec!["generate", "a", "--steps", "many"], "many"),
         (vec!["generate", "a", "--scheduler", "magic"], "--scheduler: must be one of ddim"),
-        (vec!["generate", "a", "-o", "a.jpg"], "--output a.jpg: must end in .png"),
+        (vec!["generate", "a", "-o", "a.gif"], "--output a.gif: must end in .png, .jpg, .jpeg or .webp"),
+        (vec!["generate", "a", "-o", "a.jpg", "--output-format", "webp"], "--output ends in .jpg, but --output-format is webp"),
+        (vec!["generate", "a", "--output-quality", "0"], "--output-quality: must be a whole number from 1 to 100, got 0"),
         (vec!["generate", "a", "--image", "no-such-file.png"], "--image no-such-file.png"),
         (vec!["serve", "--config", "no-such-file.toml"], "no configuration file no-such-file.toml"),
     ] {

@@ -3,6 +3,7 @@
 mod durability;
 mod endings;
 mod leases;
+mod older;
 mod opening;
 mod pictures;
 mod queue;
@@ -12,7 +13,7 @@ use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
     dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Settlement},
-    domain::{Job, JobId, JobImage, Submission, Timings},
+    domain::{Job, JobId, JobImage, PictureFormat, Submission, Timings},
     store::SqliteStore,
 };
 use serde_json::{Value, json};
@@ -104,7 +105,7 @@ fn success() -> Settlement {
         seed: 7,
         width: 128,
         height: 128,
-        content_type: "image/png".to_owned(),
+        content_type: PictureFormat::Png,
         bytes: 12_345,
         sha256: "ab".repeat(32),
     };

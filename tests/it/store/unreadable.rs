@@ -6,7 +6,7 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use super::{MINUTE, NO_TIME, TestStore, database};
 
 /// A second connection to a store's database.
-async fn connect(store: &TestStore) -> SqliteConnection {
+pub(super) async fn connect(store: &TestStore) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database(&store.folder))).await.unwrap()
 }
 
