@@ -244,7 +244,7 @@ fn a_thumbnail_of_a_very_wide_picture_has_a_row_of_pixels() {
 
 #[test]
 fn a_file_that_is_no_picture_cannot_be_written_again() {
-    for file in [&b"no picture"[..], &encode_png(&picture(64, 64), None).unwrap()[..200]] {
+    for file in [&b"no picture"[..], &encode_png(&picture(64, 64), None).unwrap()[..100]] {
         assert!(remake(file, PictureFormat::WebP, None).is_err());
     }
 }
