@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::variant::Variant;
 use crate::{api::error::ApiError, domain::remake};
 
-/// How many files are made at a time. One of 2048 × 2048 pixels takes about 100 MiB and seconds of a core.
+/// How many files are made at a time. One of 2048 × 2048 pixels takes up to 128 MiB and seconds of a core.
 const BENCHES: usize = 2;
 /// The longest that a request waits for others to be done.
 const PATIENCE: Duration = Duration::from_secs(10);

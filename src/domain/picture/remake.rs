@@ -1,9 +1,6 @@
 //! A painted picture once more: in another format, or smaller.
 
-use image::{
-    RgbImage,
-    imageops::{FilterType, resize},
-};
+use image::{DynamicImage, RgbImage, imageops::FilterType};
 
 use super::{Encoding, PictureError, PictureFormat, decode_rgb, parameters::read_parameters};
 
@@ -17,12 +14,12 @@ pub fn remake(file: &[u8], format: PictureFormat, width: Option<u32>) -> Result<
     let rgb = decode_rgb(file)?;
     let encoding = Encoding::of(format);
     match width {
-        Some(width) => encoding.encode(&scaled(&rgb, width), None),
+        Some(width) => encoding.encode(&scaled(rgb, width), None),
         None => encoding.encode(&rgb, read_parameters(file).as_deref()),
     }
 }
 
-fn scaled(rgb: &RgbImage, width: u32) -> RgbImage {
+fn scaled(rgb: RgbImage, width: u32) -> RgbImage {
     let height = f64::from(rgb.height()) * f64::from(width) / f64::from(rgb.width());
-    resize(rgb, width, (height.round() as u32).max(1), FilterType::Lanczos3)
+    DynamicImage::from(rgb).resize_exact(width, (height.round() as u32).max(1), FilterType::Lanczos3).into_rgb8()
 }

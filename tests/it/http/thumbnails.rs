@@ -74,9 +74,9 @@ async fn a_parameter_that_is_wrong_or_unknown_is_named() {
 async fn many_thumbnails_at_once_are_all_made() {
     let app = spawn_app().await;
     let job = app.paint(&request(json!({}))).await;
-    let queries: Vec<String> = (16..48).map(|width| format!("width={width}")).collect();
+    let queries: Vec<String> = (16..26).map(|width| format!("width={width}")).collect();
     let files = futures::future::join_all(queries.iter().map(|query| thumbnail(&app, &job, query, "image/webp"))).await;
     let widths = files.iter().map(|file| image::load_from_memory(file).unwrap().width());
-    assert!(widths.eq(16..48));
+    assert!(widths.eq(16..26));
     app.finish().await;
 }
