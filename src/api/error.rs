@@ -39,7 +39,7 @@ pub(super) enum ApiError {
     UnsupportedMediaType(String),
     #[error("{}", summary(.0))]
     InvalidFields(Vec<FieldError>),
-    #[error("{}", parameters(.0))]
+    #[error("{}", parameters_summary(.0))]
     InvalidParameters(Vec<ParameterError>),
     #[error("a picture can be had as {}; the Accept header takes none of them", formats())]
     NotAcceptable,
@@ -64,9 +64,9 @@ fn summary(errors: &[FieldError]) -> String {
     }
 }
 
-fn parameters(errors: &[ParameterError]) -> String {
+fn parameters_summary(errors: &[ParameterError]) -> String {
     match errors {
-        [error] => error.to_string(),
+        [error] => format!("{}: {}", error.parameter, error.detail),
         _ => format!("{} parameters are wrong; see errors", errors.len()),
     }
 }
@@ -105,6 +105,8 @@ impl ApiError {
             Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
             Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
             Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
+            Self::Dispatch(D::Gone) => Row::new(S::GONE, "gone", "The job has been removed"),
+            Self::Dispatch(D::NotRetryable(_)) => Row::new(S::CONFLICT, "not_retryable", "The job cannot be retried"),
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             Self::NotAcceptable => Row::new(S::NOT_ACCEPTABLE, "not_acceptable", "No acceptable format"),
             Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
@@ -116,10 +118,17 @@ impl ApiError {
             Self::RangeNotSatisfiable { .. } => {
                 Row::new(S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "The file has no such range")
             }
-            Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
             Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
+            Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
+            Self::Dispatch(D::IdempotencyKeyReused) => {
+                Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
+            }
             Self::Dispatch(D::QueueFull { retry_after }) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
+            }
+            Self::Dispatch(D::OwnerQueueFull { retry_after, .. }) => {
+                let seconds = retry_after.as_secs().max(1);
+                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait").retry_after(seconds)
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
@@ -149,7 +158,11 @@ impl ApiError {
     /// Renders the problem document of the request `request_id`.
     pub(super) fn problem(&self, request_id: &str) -> Response {
         let Row { status, code, title, .. } = self.row();
-        let errors = Errors::of(self);
+        let errors = match self {
+            Self::InvalidFields(errors) => Errors::Fields(errors),
+            Self::InvalidParameters(errors) => Errors::Parameters(errors),
+            _ => Errors::None,
+        };
         let detail = self.detail();
         let kind = format!("urn:easel:problem:{code}");
         let problem = Problem { kind, title, status: status.as_u16(), code, detail, errors, request_id };
@@ -168,26 +181,23 @@ struct Problem<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Errors<'a>>,
+    #[serde(skip_serializing_if = "Errors::is_none")]
+    errors: Errors<'a>,
     request_id: &'a str,
 }
 
-/// Each part of the request that was wrong.
+/// What was wrong, one by one.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Errors<'a> {
+    None,
     Fields(&'a [FieldError]),
     Parameters(&'a [ParameterError]),
 }
 
-impl<'a> Errors<'a> {
-    fn of(error: &'a ApiError) -> Option<Self> {
-        match error {
-            ApiError::InvalidFields(errors) => Some(Self::Fields(errors)),
-            ApiError::InvalidParameters(errors) => Some(Self::Parameters(errors)),
-            _ => None,
-        }
+impl Errors<'_> {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
     }
 }
 
@@ -228,11 +238,14 @@ mod tests {
             ApiError::BodyTooLarge { max: 1 },
             ApiError::UnsupportedMediaType("none".to_owned()),
             ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
-            ApiError::InvalidParameters(vec![ParameterError::at("width", "must be a whole number")]),
             ApiError::NotAcceptable,
             ApiError::RangeNotSatisfiable { length: 1 },
+            ApiError::InvalidParameters(vec![ParameterError::new("limit", "must be a number")]),
             ApiError::UploadsBusy,
             ApiError::PicturesBusy,
+            ApiError::Dispatch(DispatchError::Gone),
+            ApiError::Dispatch(DispatchError::IdempotencyKeyReused),
+            ApiError::Dispatch(DispatchError::OwnerQueueFull { capacity: 1, retry_after: std::time::Duration::ZERO }),
             ApiError::Dispatch(DispatchError::UnknownJob),
             ApiError::Dispatch(DispatchError::UnknownPicture(1)),
             ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),

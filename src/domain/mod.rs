@@ -8,6 +8,7 @@ mod fields;
 mod infotext;
 mod job;
 mod model;
+mod origin;
 mod picture;
 mod request;
 mod scheduler;
@@ -17,6 +18,7 @@ pub use event::{Event, EventId, Preview, Progress};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, find_model};
+pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, PictureError, PictureFormat, PictureRef, QUALITIES, decode_rgb, encode_png, remake, sha256_hex,
 };

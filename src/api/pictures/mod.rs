@@ -2,90 +2,53 @@
 
 mod accept;
 mod range;
+mod request;
 mod variant;
 mod workshop;
 
 use std::ops::Range;
 
 use axum::{
-    extract::{FromRequestParts, RawQuery, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
 use headers::{AcceptRanges, ContentRange, ETag, HeaderMapExt, IfNoneMatch};
 
-use self::variant::Variant;
 pub(super) use self::workshop::Workshop;
-use super::{
-    Context,
-    error::ApiError,
-    jobs::{parse_id, path},
-    query::{Query, integer},
-};
-use crate::domain::{JobId, JobImage};
+use self::{request::PictureRequest, variant::Variant};
+use super::{Context, auth::Client, error::ApiError};
+use crate::domain::{JobId, JobImage, Owner};
 
 /// A picture never changes under its address.
 const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
-/// Widths of thumbnails, in pixels; no picture is wider than the largest.
-const THUMBNAIL_WIDTHS: [u32; 2] = [16, 2048];
-
-/// The `{id}` and `{index}` of a picture's address.
-pub(super) struct ImagePath(JobId, u32);
-
-impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let (id, index) = path::<(String, String), S>(parts, state).await?;
-        Ok(Self(parse_id(&id)?, parse_index(&index)?))
-    }
-}
-
-/// An index as it stands in the picture's URL: `00` and `+0` would be other addresses of the same picture.
-fn parse_index(text: &str) -> Result<u32, ApiError> {
-    text.parse().ok().filter(|index: &u32| index.to_string() == text).ok_or(ApiError::NoSuchRoute)
-}
 
 /// `GET /v1/jobs/{id}/images/{index}`. The job's row has all that a client needs to be told that it has the picture, so that such a
 /// one costs no file.
-pub(super) async fn show(
-    State(context): State<Context>,
-    ImagePath(id, index): ImagePath,
-    RawQuery(query): RawQuery,
-    method: Method,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let width = parse_query(query.as_deref())?;
-    let image = context.dispatcher.image(id, index).await?;
+pub(super) async fn show(State(context): State<Context>, client: Client, asked: PictureRequest) -> Result<Response, ApiError> {
+    let PictureRequest { id, index, width, takes_parts, headers } = asked;
+    let image = context.dispatcher.image(&client.owner, id, index).await?;
     let variant = Variant::of(&image, accept::choose(&headers, image.content_type)?, width);
     let etag = variant.etag(&image)?;
     if headers.typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag)) {
         return Ok((StatusCode::NOT_MODIFIED, caching(etag)).into_response());
     }
-    let file = file(&context, id, &image, variant).await?;
-    // A range means something to GET only (RFC 9110, 14.2).
-    let part = if method == Method::GET { range::asked(&headers, &etag, file.len())? } else { None };
+    let file = file(&context, &client.owner, id, &image, variant).await?;
+    let part = if takes_parts { range::asked(&headers, &etag, file.len())? } else { None };
     let mut response = answer(file, part)?;
     response.headers_mut().extend(caching(etag));
     response.headers_mut().extend(content(id, index, variant)?);
     Ok(response)
 }
 
-fn parse_query(query: Option<&str>) -> Result<Option<u32>, ApiError> {
-    let [narrowest, widest] = THUMBNAIL_WIDTHS;
-    let mut query = Query::new(query);
-    let width = query.take("width", integer(narrowest, widest));
-    query.finish(width)
-}
-
 /// The stored file, or one that is made of it.
-async fn file(context: &Context, id: JobId, image: &JobImage, variant: Variant) -> Result<Bytes, ApiError> {
+async fn file(context: &Context, owner: &Owner, id: JobId, image: &JobImage, variant: Variant) -> Result<Bytes, ApiError> {
     if variant.is_stored(image) {
-        return Ok(context.dispatcher.picture(id, image).await?);
+        return Ok(context.dispatcher.picture(owner, id, image).await?);
     }
     let bench = context.workshop.bench().await?;
-    let stored = context.dispatcher.picture(id, image).await?;
+    let stored = context.dispatcher.picture(owner, id, image).await?;
     bench.make(stored, variant).await
 }
 

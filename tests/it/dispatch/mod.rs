@@ -19,10 +19,10 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use easel::{
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, StepLimits, Workers,
-        ports::{EngineError, JobStore},
+        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, RetentionSettings, StepLimits, Workers,
+        ports::{EngineError, JobStore, Quotas},
     },
-    domain::{JobId, ModelInfo, Submission},
+    domain::{JobId, ModelInfo, Origin, Owner, Submission},
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
 };
@@ -57,6 +57,15 @@ impl Default for Setup {
             max_canvases: 8,
             step: StepLimits { rows: 32, pixels: usize::MAX },
             drain: PATIENCE,
+            ageing: Duration::from_secs(60),
+            quotas: Quotas::default(),
+            retention: RetentionSettings {
+                results: None,
+                tombstones: PATIENCE,
+                idempotency_keys: PATIENCE,
+                period: PATIENCE,
+                sweep_period: PATIENCE,
+            },
         };
         Self { settings, memory: usize::MAX, preview_gate: None, picture_gate: None, load_error: None, disk: Disk::default() }
     }
@@ -131,12 +140,12 @@ impl Studio {
     }
 
     async fn submit(&self, body: Value) -> JobId {
-        self.dispatcher.submit(submission(body), "request").await.unwrap().job.id
+        self.dispatcher.submit(submission(body), &Origin::default()).await.unwrap().view.job.id
     }
 
     /// The job when it has ended.
     async fn end_of(&self, id: JobId) -> JobView {
-        let view = self.dispatcher.wait(id, PATIENCE).await.unwrap();
+        let view = self.dispatcher.wait(&Owner::anonymous(), id, PATIENCE).await.unwrap();
         assert!(view.job.status.is_finished(), "still {:?}", view.job.status);
         view
     }

@@ -55,8 +55,8 @@ async fn a_parameter_that_is_wrong_or_unknown_is_named() {
         ("width=-32", "width", width),
         ("width=32.0", "width", width),
         ("width=wide", "width", "got \"wide\""),
-        ("width=32&width=33", "width", "must be given once, was given 2 times"),
-        ("height=32", "height", "unknown parameter; there is width"),
+        ("width=32&width=33", "width", "may be given once, came 2 times"),
+        ("height=32", "height", "unknown parameter; the parameters are width"),
         ("Width=32", "Width", "unknown parameter"),
     ] {
         let problem = json_of(app.get(&format!("{}?{query}", job["images"][0]["url"].as_str().unwrap())).await, 422).await;

@@ -3,23 +3,26 @@
 mod durability;
 mod endings;
 mod leases;
-mod older;
 mod opening;
 mod pictures;
 mod queue;
+mod removal;
+mod turns;
 mod unreadable;
+mod upgrade;
 
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Settlement},
+    dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Quotas, Settlement},
     domain::{Job, JobId, JobImage, PictureFormat, Submission, Timings},
     store::SqliteStore,
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-use crate::support::model_info;
+use crate::support::{model_info, terms};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A lease that has run out as soon as it is taken: its holder might as well be dead.
@@ -54,16 +57,21 @@ impl TestStore {
 
     async fn add(&self, prompt: &str) -> JobId {
         let job = job(prompt);
-        self.insert(&job, CAPACITY).await.unwrap();
+        self.insert(&job, &terms(CAPACITY)).await.unwrap();
         job.id
     }
 
     /// Claims the next job for a device that is empty.
     async fn claim_next(&self, ttl: Duration) -> (Job, bool) {
-        match self.claim("worker", ttl, true).await.unwrap() {
+        match self.claim("worker", ttl, true, &Quotas::default()).await.unwrap() {
             ClaimOutcome::Claimed { job, alone } => (job, alone),
             other => panic!("nothing was claimed: {other:?}"),
         }
+    }
+
+    /// A second connection to the database, for what no door of the store does.
+    async fn connect(&self) -> SqliteConnection {
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database(&self.folder))).await.unwrap()
     }
 
     async fn job(&self, id: JobId) -> Job {
