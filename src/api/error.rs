@@ -7,12 +7,13 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use headers::{ContentRange, HeaderMapExt};
 use serde::Serialize;
 
 use super::query::ParameterError;
 use crate::{
     dispatch::{DispatchError, ports::StoreError},
-    domain::FieldError,
+    domain::{FieldError, PictureFormat},
 };
 
 /// Seconds after which a request that met a draining or busy server, or a store that was away, is worth another try: a restart or a
@@ -48,8 +49,14 @@ pub(super) enum ApiError {
     InvalidFields(Vec<FieldError>),
     #[error("{}", parameters_summary(.0))]
     InvalidParameters(Vec<ParameterError>),
+    #[error("a picture can be had as {}; the Accept header takes none of them", formats())]
+    NotAcceptable,
+    #[error("the file has {length} bytes, and none of those that the Range header asks for")]
+    RangeNotSatisfiable { length: u64 },
     #[error("too many large bodies arrive at the moment")]
     UploadsBusy,
+    #[error("too many pictures are being made smaller or written in other formats at the moment")]
+    PicturesBusy,
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
     #[error("panicked: {0}")]
@@ -75,6 +82,10 @@ fn parameters_summary(errors: &[ParameterError]) -> String {
         [error] => format!("{}: {}", error.parameter, error.detail),
         _ => format!("{} parameters are wrong; see errors", errors.len()),
     }
+}
+
+fn formats() -> String {
+    PictureFormat::ALL.map(PictureFormat::media_type).join(", ")
 }
 
 /// How one kind of error is shown. `code` is stable, for programs; `title` belongs to the code.
@@ -113,11 +124,15 @@ impl ApiError {
             Self::Dispatch(D::Gone) => Row::new(S::GONE, "gone", "The job has been removed"),
             Self::Dispatch(D::NotRetryable(_)) => Row::new(S::CONFLICT, "not_retryable", "The job cannot be retried"),
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
+            Self::NotAcceptable => Row::new(S::NOT_ACCEPTABLE, "not_acceptable", "No acceptable format"),
             Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
             Self::Dispatch(D::AlreadyFinished(_)) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
             Self::BodyTooLarge { .. } => Row::new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnsupportedMediaType(_) => {
                 Row::new(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
+            }
+            Self::RangeNotSatisfiable { .. } => {
+                Row::new(S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", "The file has no such range")
             }
             Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
             Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
@@ -138,6 +153,7 @@ impl ApiError {
                 Row::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(whole_seconds(*wait))
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
+            Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
             Self::Dispatch(D::Store(_)) => {
                 Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
@@ -215,6 +231,9 @@ impl IntoResponse for ApiError {
         if row.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Self::RangeNotSatisfiable { length } = self {
+            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
+        }
         response.extensions_mut().insert(Arc::new(self));
         response
     }
@@ -245,8 +264,11 @@ mod tests {
             ApiError::BodyTooLarge { max: 1 },
             ApiError::UnsupportedMediaType("none".to_owned()),
             ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::NotAcceptable,
+            ApiError::RangeNotSatisfiable { length: 1 },
             ApiError::InvalidParameters(vec![ParameterError::new("limit", "must be a number")]),
             ApiError::UploadsBusy,
+            ApiError::PicturesBusy,
             ApiError::Dispatch(DispatchError::Gone),
             ApiError::Dispatch(DispatchError::IdempotencyKeyReused),
             ApiError::Dispatch(DispatchError::OwnerQueueFull { capacity: 1, retry_after: std::time::Duration::ZERO }),

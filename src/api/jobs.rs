@@ -1,9 +1,9 @@
-//! `/v1/jobs/{id}`: a job, its end, its pictures.
+//! `/v1/jobs/{id}`: a job and its end.
 
 use axum::{
     Extension, Json,
     extract::{FromRequestParts, Path, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    http::{HeaderMap, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
@@ -19,13 +19,10 @@ use super::{
 };
 use crate::{
     dispatch::DispatchError,
-    domain::{JobId, JobImage, Origin},
+    domain::{JobId, Origin},
 };
 
-/// A picture never changes under its address.
-const FOREVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
-
-/// The `{id}` of a job's address. One that no job can have is answered like one that no job has.
+/// The `{id}` of a job's address.
 pub(super) struct JobPath(pub(super) JobId);
 
 impl<S: Send + Sync> FromRequestParts<S> for JobPath {
@@ -37,19 +34,8 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     }
 }
 
-/// The `{id}` and `{index}` of a picture's address.
-pub(super) struct ImagePath(JobId, u32);
-
-impl<S: Send + Sync> FromRequestParts<S> for ImagePath {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let (id, index) = path::<(String, String), S>(parts, state).await?;
-        Ok(Self(parse_id(&id)?, parse_index(&index)?))
-    }
-}
-
-async fn path<T, S>(parts: &mut Parts, state: &S) -> Result<T, ApiError>
+/// The segments of a matched route's address.
+pub(super) async fn path<T, S>(parts: &mut Parts, state: &S) -> Result<T, ApiError>
 where
     T: DeserializeOwned + Send,
     S: Send + Sync,
@@ -58,13 +44,9 @@ where
     Ok(segments)
 }
 
-fn parse_id(text: &str) -> Result<JobId, ApiError> {
+/// An id that no job can have is answered like one that no job has.
+pub(super) fn parse_id(text: &str) -> Result<JobId, ApiError> {
     text.parse().map_err(|_| ApiError::Dispatch(DispatchError::UnknownJob))
-}
-
-/// An index as it stands in the picture's URL: `00` and `+0` would be other addresses of the same picture.
-fn parse_index(text: &str) -> Result<u32, ApiError> {
-    text.parse().ok().filter(|index: &u32| index.to_string() == text).ok_or(ApiError::NoSuchRoute)
 }
 
 /// `GET /v1/jobs/{id}`
@@ -98,41 +80,4 @@ pub(super) async fn retry(
     let origin = Origin { owner: client.owner, request_id: request_id.as_str().to_owned(), idempotency };
     let accepted = context.dispatcher.retry(id, &origin).await?;
     Ok(answer(&context, &origin, &headers, accepted).await)
-}
-
-/// `GET /v1/jobs/{id}/images/{index}`
-pub(super) async fn image(
-    State(context): State<Context>,
-    client: Client,
-    ImagePath(id, index): ImagePath,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    // The job's row has the ETag, so that a client that has the picture costs no file.
-    if headers.contains_key(header::IF_NONE_MATCH) {
-        let image = context.dispatcher.image(&client.owner, id, index).await?;
-        if is_cached(&headers, &etag(&image)) {
-            return Ok((StatusCode::NOT_MODIFIED, caching(&image)?).into_response());
-        }
-    }
-    let (image, bytes) = context.dispatcher.picture(&client.owner, id, index).await?;
-    let no_sniffing = HeaderValue::from_static("nosniff");
-    let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?), (header::X_CONTENT_TYPE_OPTIONS, no_sniffing)];
-    Ok((caching(&image)?, content, bytes).into_response())
-}
-
-fn etag(image: &JobImage) -> String {
-    format!("\"{}\"", image.sha256)
-}
-
-fn caching(image: &JobImage) -> Result<[(HeaderName, HeaderValue); 2], ApiError> {
-    Ok([(header::ETAG, header_value(&etag(image))?), (header::CACHE_CONTROL, FOREVER)])
-}
-
-fn is_cached(headers: &HeaderMap, etag: &str) -> bool {
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    known.flat_map(|line| line.split(',')).map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
-}
-
-fn header_value(text: &str) -> Result<HeaderValue, ApiError> {
-    HeaderValue::from_str(text).map_err(|error| ApiError::Internal(error.to_string()))
 }

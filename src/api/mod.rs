@@ -14,6 +14,7 @@ mod list;
 mod middleware;
 mod models;
 mod ops;
+mod pictures;
 mod prefer;
 mod query;
 mod queue;
@@ -36,6 +37,7 @@ use crate::{dispatch::Dispatcher, telemetry::Metrics};
 use auth::Doorkeeper;
 use body::Intake;
 use error::ApiError;
+use pictures::Workshop;
 
 /// What the routes stand on.
 #[derive(Debug, Clone)]
@@ -68,6 +70,7 @@ struct Context {
     metrics: Metrics,
     settings: ApiSettings,
     intake: Arc<Intake>,
+    workshop: Arc<Workshop>,
 }
 
 /// Every route of the server.
@@ -75,7 +78,8 @@ pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
     let doorkeeper = Arc::new(Doorkeeper::new(settings.auth.clone()));
     let intake = Arc::new(Intake::new(settings.max_body_bytes));
-    let context = Context { dispatcher, metrics, settings, intake };
+    let workshop = Arc::<Workshop>::default();
+    let context = Context { dispatcher, metrics, settings, intake, workshop };
     Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/jobs", get(list::list))
@@ -83,7 +87,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
         .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/jobs/{id}/events", get(events::watch))
-        .route("/v1/jobs/{id}/images/{index}", get(jobs::image))
+        .route("/v1/jobs/{id}/images/{index}", get(pictures::show))
         .route("/v1/queue", get(queue::show))
         .route("/v1/queue/pause", post(queue::pause))
         .route("/v1/queue/resume", post(queue::resume))

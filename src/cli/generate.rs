@@ -14,9 +14,15 @@ use crate::{app, config::Config, diffusion::describe_models};
 pub(super) struct GenerateArgs {
     /// What the picture should show
     pub(super) prompt: String,
-    /// The PNG file to write; several pictures are numbered: house-0.png, house-1.png, …
-    #[arg(short, long, value_name = "FILE", default_value = "easel.png")]
-    pub(super) output: PathBuf,
+    /// The file to write; several pictures are numbered: house-0.png, house-1.png, … [default: easel.png]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+    /// png, jpeg or webp [default: as FILE ends, else png]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) output_format: Option<String>,
+    /// Of JPEG and WebP files, 1 to 100; WebP of 100 is lossless [default: 90]
+    #[arg(long, value_name = "QUALITY", value_parser = number, allow_negative_numbers = true)]
+    pub(super) output_quality: Option<Value>,
     /// One of `easel models` [default: the first]
     #[arg(long)]
     pub(super) model: Option<String>,
@@ -53,10 +59,11 @@ pub(super) struct GenerateArgs {
 }
 
 pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), CliError> {
-    let output = Output::parse(&arguments.output)?;
+    let output = Output::parse(arguments.output.as_deref())?;
     let mut settings = app::engine_settings(config);
     let models = describe_models(&settings.models).map_err(CliError::failed)?;
-    let submission = request::parse(arguments, &models, config.server.max_body_bytes)?;
+    let submission = request::parse(arguments, output.format(), &models, config.server.max_body_bytes)?;
+    let output = output.of_format(submission.request.output.format)?;
     settings.models.retain(|folder| folder.name == submission.request.model);
     paint::paint(&settings, &config.dispatch, submission, &output)
 }

@@ -16,7 +16,7 @@ use crate::{
     config::DispatchConfig,
     diffusion::{Canvas, EngineSettings, StableDiffusion},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
-    domain::{GenerationRequest, Submission, decode_rgb, encode_png, infotext},
+    domain::{GenerationRequest, Submission, decode_rgb, infotext},
 };
 
 /// Loads the model, paints every picture and writes its file.
@@ -85,9 +85,9 @@ impl Easel<'_> {
 
     fn write(&self, request: &GenerationRequest, index: u32, frame: impl IntoRgb) -> Result<PathBuf, CliError> {
         let rgb = frame.into_rgb().map_err(CliError::failed)?;
-        let png = encode_png(&rgb, Some(&infotext(request, index))).map_err(CliError::failed)?;
+        let bytes = request.output.encode(&rgb, Some(&infotext(request, index))).map_err(CliError::failed)?;
         let file = self.output.file(index, request.num_images);
-        fs::write(&file, png).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
+        fs::write(&file, bytes).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
         Ok(file)
     }
 }

@@ -6,18 +6,27 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 use super::{CliError, generate::GenerateArgs};
-use crate::domain::{FieldError, MAX_RANDOM_SEED, ModelInfo, Submission};
+use crate::domain::{FieldError, MAX_RANDOM_SEED, ModelInfo, PictureFormat, Submission};
 
 /// Fields of the API that have another name on the command line.
 const RENAMED: [(&str, &str); 1] = [("num_inference_steps", "steps")];
 
-/// Parses the arguments against the models; a picture's file may have `max_bytes` bytes.
-pub(super) fn parse(arguments: &GenerateArgs, models: &[ModelInfo], max_bytes: usize) -> Result<Submission, CliError> {
-    let body = body(arguments, max_bytes)?;
+/// Parses the arguments against the models; a picture's file may have `max_bytes` bytes. `format` is that of arguments which name none.
+pub(super) fn parse(
+    arguments: &GenerateArgs,
+    format: Option<PictureFormat>,
+    models: &[ModelInfo],
+    max_bytes: usize,
+) -> Result<Submission, CliError> {
+    let mut body = body(arguments, max_bytes)?;
+    if let Some(format) = format {
+        body.entry("output_format").or_insert_with(|| format.name().into());
+    }
+    let body = Value::Object(body);
     Submission::parse(body, models, rand::random_range(0..=MAX_RANDOM_SEED)).map_err(|errors| usage(&errors))
 }
 
-fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Value, CliError> {
+fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>, CliError> {
     let text = |text: &Option<String>| text.clone().map(Value::String);
     let image = arguments.image.as_deref().map(|file| read_base64(file, max_bytes)).transpose()?;
     let fields = [
@@ -33,9 +42,11 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Value, CliError> {
         ("num_images", arguments.num_images.clone()),
         ("image", image.map(Value::String)),
         ("strength", arguments.strength.clone()),
+        ("output_format", text(&arguments.output_format)),
+        ("output_quality", arguments.output_quality.clone()),
     ];
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Ok(Value::Object(given.collect::<Map<_, _>>()))
+    Ok(given.collect())
 }
 
 fn read_base64(file: &Path, max_bytes: usize) -> Result<String, CliError> {
@@ -69,7 +80,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{app::engine_settings, config::Config, diffusion::describe_models};
+    use crate::{app::engine_settings, config::Config, diffusion::describe_models, domain::Encoding};
 
     #[derive(Parser)]
     struct Line {
@@ -81,7 +92,7 @@ mod tests {
         let settings = engine_settings(&Config::load(None).map_err(|error| error.to_string())?);
         let models = describe_models(&settings.models).map_err(|error| error.to_string())?;
         let line = Line::try_parse_from([&["generate"], line].concat()).map_err(|error| error.to_string())?;
-        parse(&line.arguments, &models, 1 << 20).map_err(|error| error.to_string())
+        parse(&line.arguments, Some(PictureFormat::WebP), &models, 1 << 20).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -91,6 +102,14 @@ mod tests {
         assert_eq!((request.num_inference_steps, request.seed, request.num_images), (9, 3, 2));
         assert_eq!((request.scheduler.as_str(), request.guidance_scale), ("euler_karras", 1.5));
         assert_eq!((request.width, request.height, request.negative_prompt), (128, 128, None));
+    }
+
+    #[test]
+    fn a_format_that_is_named_wins_over_the_files_own() {
+        let output = |line: &[&str]| parse_line(line).unwrap().request.output;
+        assert_eq!(output(&["a cat"]), Encoding::of(PictureFormat::WebP));
+        let line = ["a cat", "--output-format", "jpeg", "--output-quality", "33"];
+        assert_eq!(output(&line), Encoding { format: PictureFormat::Jpeg, quality: 33 });
     }
 
     #[test]

@@ -14,10 +14,7 @@ use super::{
     settle::patiently,
     shared::Shared,
 };
-use crate::domain::{GenerationRequest, JobError, JobImage, Timings, encode_png, infotext, sha256_hex};
-
-/// The media type of painted pictures.
-const CONTENT_TYPE: &str = "image/png";
+use crate::domain::{GenerationRequest, JobError, JobImage, Timings, infotext, sha256_hex};
 
 /// Why pictures are not in the store.
 pub(super) enum Unfinished {
@@ -58,7 +55,7 @@ pub(super) async fn store<F: IntoRgb + Send + 'static>(
     let start = Instant::now();
     let mut images = Vec::with_capacity(made.files.len());
     for (image, file) in made.files {
-        let key = PictureKey::Output { job: claim.job(), index: image.index };
+        let key = PictureKey::Output { job: claim.job(), index: image.index, format: image.content_type };
         patiently(|| shared.doors.pictures.put(&key, file.clone())).await.map_err(Unfinished::Store)?;
         shared.outage.over();
         images.push(image);
@@ -75,14 +72,14 @@ fn make_files<F: IntoRgb>(request: &Arc<GenerationRequest>, mut frames: Vec<(u32
         let start = Instant::now();
         let rgb = guard::catch(|| frame.into_rgb())?;
         let decoded = Instant::now();
-        let file = encode_png(&rgb, Some(&infotext(request, index)));
+        let file = request.output.encode(&rgb, Some(&infotext(request, index)));
         let file = file.map_err(|error| Unfinished::Failed(JobError::new("encode_failed", error.to_string())))?;
         let image = JobImage {
             index,
             seed: request.image_seed(index),
             width: rgb.width(),
             height: rgb.height(),
-            content_type: CONTENT_TYPE.to_owned(),
+            content_type: request.output.format,
             bytes: file.len() as u64,
             sha256: sha256_hex(&file),
         };

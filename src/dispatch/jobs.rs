@@ -106,22 +106,21 @@ impl Dispatcher {
         job.images.into_iter().find(|image| image.index == index).ok_or(DispatchError::UnknownPicture(index))
     }
 
-    /// The file of a finished picture, checked against its SHA-256.
+    /// The file of a finished picture, checked against its SHA-256. `image` is what [`Self::image`] has told about it.
     ///
     /// # Errors
-    /// When there is none, its file is missing or damaged, or a store does not answer.
-    pub async fn picture(&self, owner: &Owner, id: JobId, index: u32) -> Result<(JobImage, Bytes), DispatchError> {
-        let image = self.image(owner, id, index).await?;
-        let file = self.shared.doors.pictures.get(&PictureKey::Output { job: id, index }).await?;
-        let broken = |problem| DispatchError::BrokenPicture { job: id, index, problem };
-        let Some(file) = file else {
+    /// When the file is missing or damaged, or a store does not answer.
+    pub async fn picture(&self, owner: &Owner, id: JobId, image: &JobImage) -> Result<Bytes, DispatchError> {
+        let key = PictureKey::Output { job: id, index: image.index, format: image.content_type };
+        let broken = |problem| DispatchError::BrokenPicture { job: id, index: image.index, problem };
+        let Some(file) = self.shared.doors.pictures.get(&key).await? else {
             // It may have been removed between the look at the job and the look at the file.
             self.find(owner, id).await?;
             return Err(broken("missing"));
         };
         let (bytes, sha256) = (file.clone(), image.sha256.clone());
         match tokio::task::spawn_blocking(move || sha256_hex(&bytes) == sha256).await {
-            Ok(true) => Ok((image, file)),
+            Ok(true) => Ok(file),
             Ok(false) | Err(_) => Err(broken("damaged")),
         }
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{GenerationRequest, JobError, Owner, Submission};
+use super::{GenerationRequest, JobError, Owner, PictureFormat, Submission};
 
 /// A job's name. Random (122 bits), so that knowing one tells nothing about another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -110,8 +110,8 @@ pub struct JobImage {
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// The file's media type.
-    pub content_type: String,
+    /// The file's format.
+    pub content_type: PictureFormat,
     /// The file's length in bytes.
     pub bytes: u64,
     /// The file's SHA-256 in hexadecimal.

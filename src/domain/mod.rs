@@ -19,6 +19,8 @@ pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, find_model};
 pub use origin::{IdempotencyKey, Origin, Owner};
-pub use picture::{InputPicture, PictureError, PictureFormat, PictureRef, decode_rgb, encode_png, sha256_hex};
+pub use picture::{
+    Encoding, InputPicture, PictureError, PictureFormat, PictureRef, QUALITIES, decode_rgb, encode_png, remake, sha256_hex,
+};
 pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

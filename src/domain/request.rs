@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
-    FieldError, InputPicture, ModelInfo, PictureRef, SchedulerName,
+    Encoding, FieldError, InputPicture, ModelInfo, PictureFormat, PictureRef, QUALITIES, SchedulerName,
     fields::{Fields, describe, integer, number, text},
     find_model,
 };
@@ -53,6 +53,9 @@ pub struct GenerationRequest {
     pub img2img: Option<Img2Img>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
+    /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.
+    #[serde(flatten)]
+    pub output: Encoding,
     /// How urgent it is: 0 to 9, 9 first.
     #[serde(default = "default_priority")]
     pub priority: u8,
@@ -160,6 +163,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
+    let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
         negative_prompt: negative_prompt.flatten(),
@@ -174,6 +178,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         num_images,
         img2img,
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
+        output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
         prompt: prompt?,
@@ -235,6 +240,24 @@ fn take_img2img(
         );
     }
     Some(Img2Img { image: input.reference.clone(), strength })
+}
+
+fn take_output(fields: &mut Fields, warnings: &mut Vec<String>) -> Encoding {
+    let format = fields.take("output_format", parse_format).unwrap_or_default();
+    let (worst, best) = (u64::from(*QUALITIES.start()), u64::from(*QUALITIES.end()));
+    let quality = fields.take("output_quality", integer(worst, best)).and_then(|quality| u8::try_from(quality).ok());
+    if quality.is_some() && format == PictureFormat::Png && !fields.failed("output_format") {
+        warnings.push("output_quality has no effect on PNG, which loses nothing".to_owned());
+    }
+    let default = Encoding::of(format);
+    Encoding { quality: quality.unwrap_or(default.quality), ..default }
+}
+
+fn parse_format(value: Value) -> Result<PictureFormat, String> {
+    value.as_str().and_then(PictureFormat::from_name).ok_or_else(|| {
+        let names = PictureFormat::ALL.map(PictureFormat::name);
+        format!("must be one of {}; got {}", names.join(", "), describe(&value))
+    })
 }
 
 fn parse_scheduler(value: Value) -> Result<SchedulerName, String> {

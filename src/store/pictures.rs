@@ -144,8 +144,8 @@ fn object_path(key: &PictureKey) -> Result<ObjectPath, StoreError> {
     match key {
         PictureKey::Input { sha256 } if is_sha256(sha256) => Ok(ObjectPath::from_iter([INPUTS, sha256])),
         PictureKey::Input { sha256 } => Err(unavailable(format!("{sha256:?} is not a SHA-256 in lower-case hexadecimal"))),
-        PictureKey::Output { job, index } => {
-            let (job, file) = (job.to_string(), format!("{index}.png"));
+        PictureKey::Output { job, index, format } => {
+            let (job, file) = (job.to_string(), format!("{index}.{}", format.extension()));
             Ok(ObjectPath::from_iter([OUTPUTS, &job, &file]))
         }
     }

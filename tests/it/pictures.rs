@@ -1,14 +1,17 @@
 //! Pictures that come in with requests, honest and hostile.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use easel::domain::{PictureFormat, decode_rgb, encode_png, sha256_hex};
+use easel::domain::{Encoding, PictureFormat, decode_rgb, encode_png, remake, sha256_hex};
 use image::{
     ExtendedColorType, ImageEncoder, Rgb, RgbImage,
     codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder},
 };
 use serde_json::{Value, json};
 
-use crate::requests::{only_error, parse};
+use crate::{
+    requests::{only_error, parse},
+    support::parameters_of,
+};
 
 /// Red on the left, blue on the right.
 fn picture(width: u32, height: u32) -> RgbImage {
@@ -212,4 +215,36 @@ fn a_png_that_was_written_reads_back_equal_with_its_parameters() {
     let text = &reader.info().utf8_text[0];
     assert_eq!((text.keyword.as_str(), text.get_text().unwrap().as_str()), ("parameters", "a réd house\nSteps: 4"));
     assert_eq!(file, encode_png(&picture, Some("a réd house\nSteps: 4")).unwrap());
+}
+
+#[test]
+fn prompts_of_emoji_that_no_jpeg_segment_can_hold_lose_their_end_and_nothing_else() {
+    let settings = "\nSteps: 4, Seed: 7";
+    let parameters = format!("{}\nNegative prompt: {}{settings}", "🏠".repeat(10_000), "赤".repeat(10_000));
+    assert_eq!(read_back(PictureFormat::Jpeg, &parameters), parameters);
+    let parameters = format!("{}\nNegative prompt: {}{settings}", "🏠".repeat(10_000), "🌧".repeat(10_000));
+    let kept = read_back(PictureFormat::Jpeg, &parameters);
+    let prompts = kept.strip_suffix(settings).expect("the settings are lost");
+    assert!(parameters.starts_with(prompts) && prompts.encode_utf16().count() > 32_000);
+    assert!(read_back(PictureFormat::Png, &parameters) == parameters);
+}
+
+/// What a picture's file says of the parameters that it was written with.
+fn read_back(format: PictureFormat, parameters: &str) -> String {
+    parameters_of(&Encoding::of(format).encode(&picture(64, 64), Some(parameters)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_thumbnail_of_a_very_wide_picture_has_a_row_of_pixels() {
+    let wide = encode_png(&picture(2048, 8), None).unwrap();
+    let small = decode_rgb(&remake(&wide, PictureFormat::Png, Some(16)).unwrap()).unwrap();
+    assert_eq!(small.dimensions(), (16, 1));
+    assert!(small.get_pixel(0, 0)[0] > 200 && small.get_pixel(15, 0)[2] > 200);
+}
+
+#[test]
+fn a_file_that_is_no_picture_cannot_be_written_again() {
+    for file in [&b"no picture"[..], &encode_png(&picture(64, 64), None).unwrap()[..100]] {
+        assert!(remake(file, PictureFormat::WebP, None).is_err());
+    }
 }

@@ -1,6 +1,6 @@
 //! What a request may say, and what is answered when it says something else.
 
-use easel::domain::{FieldError, MAX_SEED, ModelInfo, SchedulerName, Submission};
+use easel::domain::{Encoding, FieldError, MAX_SEED, ModelInfo, PictureFormat, SchedulerName, Submission};
 use proptest::{collection, prelude::*};
 use serde_json::{Map, Value, json};
 
@@ -51,7 +51,7 @@ fn every_bad_field_is_reported_at_once() {
     let body = json!({
         "prompt": 5, "negative_prompt": [], "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
         "guidance_scale": -1, "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
-        "image": 7, "strength": 2, "typo": 1,
+        "image": 7, "strength": 2, "output_format": "gif", "output_quality": 0, "typo": 1,
     });
     let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();
     pointers.sort();
@@ -190,8 +190,40 @@ fn strength_without_an_image_is_a_warning() {
 }
 
 #[test]
+fn pictures_are_written_as_png_unless_another_format_is_named() {
+    let output = |body: Value| parse(body).unwrap().request.output;
+    assert_eq!(output(json!({"prompt": "a"})), Encoding { format: PictureFormat::Png, quality: 90 });
+    for (name, format) in [("png", PictureFormat::Png), ("jpeg", PictureFormat::Jpeg), ("webp", PictureFormat::WebP)] {
+        assert_eq!(output(json!({"prompt": "a", "output_format": name})), Encoding { format, quality: 90 });
+    }
+    assert_eq!(output(json!({"prompt": "a", "output_format": "webp", "output_quality": 100})).quality, 100);
+}
+
+#[test]
+fn a_format_or_quality_that_does_not_exist_is_answered_with_those_that_do() {
+    for format in [json!("JPEG"), json!("jpg"), json!("image/png"), json!(null), json!(1)] {
+        assert!(only_error(json!({"prompt": "a", "output_format": format}), "/output_format").contains("png, jpeg, webp; got "));
+    }
+    for quality in [json!(0), json!(101), json!(90.5), json!("90"), json!(null)] {
+        let detail = only_error(json!({"prompt": "a", "output_format": "jpeg", "output_quality": quality}), "/output_quality");
+        assert!(detail.starts_with("must be a whole number from 1 to 100, got "), "{detail}");
+    }
+}
+
+#[test]
+fn a_quality_that_png_does_not_have_is_a_warning() {
+    let warnings = |body: Value| parse(body).unwrap().warnings;
+    assert_eq!(
+        warnings(json!({"prompt": "a", "output_quality": 50})),
+        ["output_quality has no effect on PNG, which loses nothing"]
+    );
+    assert!(warnings(json!({"prompt": "a", "output_quality": 50, "output_format": "jpeg"})).is_empty());
+}
+
+#[test]
 fn a_request_reads_back_from_its_own_json() {
-    let request = parse(json!({"prompt": "a", "guidance_scale": 1.1, "metadata": {"a": "b"}})).unwrap().request;
+    let body = json!({"prompt": "a", "guidance_scale": 1.1, "metadata": {"a": "b"}, "output_format": "webp", "output_quality": 7});
+    let request = parse(body).unwrap().request;
     let text = serde_json::to_string(&request).unwrap();
     assert_eq!(serde_json::from_str::<easel::domain::GenerationRequest>(&text).unwrap(), request);
 }
@@ -230,6 +262,8 @@ fn any_body() -> impl Strategy<Value = Value> {
         "image",
         "strength",
         "preview_every",
+        "output_format",
+        "output_quality",
         "metadata",
         "other",
     ]);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::StoreError;
-use crate::domain::JobId;
+use crate::domain::{JobId, PictureFormat};
 
 /// Keeps picture files by key. A file is there whole or not at all.
 #[async_trait]
@@ -45,12 +45,14 @@ pub enum PictureKey {
         /// In hexadecimal.
         sha256: String,
     },
-    /// A painted picture: `pictures/{job}/{index}.png`.
+    /// A painted picture: `pictures/{job}/{index}.{png|jpg|webp}`.
     Output {
         /// The job.
         job: JobId,
         /// Its place in the request.
         index: u32,
+        /// The file's format.
+        format: PictureFormat,
     },
 }
 

@@ -81,9 +81,9 @@ async fn an_unknown_job_is_unknown_everywhere() {
     assert!(matches!(studio.dispatcher.job(&Owner::anonymous(), nobody).await, Err(DispatchError::UnknownJob)));
     assert!(matches!(studio.dispatcher.cancel(&Owner::anonymous(), nobody).await, Err(DispatchError::UnknownJob)));
     assert!(matches!(studio.dispatcher.wait(&Owner::anonymous(), nobody, Duration::ZERO).await, Err(DispatchError::UnknownJob)));
-    assert!(matches!(studio.dispatcher.picture(&Owner::anonymous(), nobody, 0).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.image(&Owner::anonymous(), nobody, 0).await, Err(DispatchError::UnknownJob)));
     let known = studio.submit(prompt("a house")).await;
-    assert!(matches!(studio.dispatcher.picture(&Owner::anonymous(), known, 0).await, Err(DispatchError::UnknownPicture(0))));
+    assert!(matches!(studio.dispatcher.image(&Owner::anonymous(), known, 0).await, Err(DispatchError::UnknownPicture(0))));
 }
 
 #[tokio::test]

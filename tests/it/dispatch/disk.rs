@@ -19,7 +19,7 @@ async fn a_disk_that_fails_for_a_moment_costs_no_job() {
     let job = studio.submit(prompt("a house")).await;
     let ended = studio.end_of(job).await.job;
     assert_eq!((ended.status, ended.attempts), (JobStatus::Succeeded, 1));
-    assert!(studio.dispatcher.picture(&Owner::anonymous(), job, 0).await.is_ok());
+    assert!(studio.dispatcher.picture(&Owner::anonymous(), job, &ended.images[0]).await.is_ok());
 }
 
 #[tokio::test]

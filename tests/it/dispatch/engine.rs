@@ -2,7 +2,7 @@
 //!
 //! The prompt says what goes wrong: `panic`, `nan`, `lost`, `begin panic`, `decode panic`; anything else paints.
 
-use std::{ops::Range, sync::mpsc::Receiver};
+use std::{ops::Range, sync::mpsc::Receiver, thread};
 
 use easel::dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder};
 use image::{Rgb, RgbImage};
@@ -31,6 +31,8 @@ pub(super) struct FaultyEngine {
     pub memory: usize,
     /// Previews stay stuck on the device until the sender is gone.
     pub preview_gate: Option<Receiver<()>>,
+    /// The first picture that is finished stays stuck on the device until the sender is gone.
+    pub picture_gate: Option<Receiver<()>>,
 }
 
 pub(super) struct Counter {
@@ -69,6 +71,7 @@ impl IntoRgb for Shade {
         if let Some(gate) = self.gate {
             let _ = gate.recv();
         }
+        assert_ne!(thread::current().name(), Some("easel-device"), "the device's thread waits for pixels and writes files");
         Ok(RgbImage::from_pixel(8, 8, Rgb([self.level; 3])))
     }
 }
@@ -133,6 +136,6 @@ impl Engine for FaultyEngine {
     fn finish(&mut self, canvases: &[&Counter]) -> Result<Vec<Shade>, EngineError> {
         self.tell(Call::Finish(prompts(canvases.iter().copied())));
         assert!(canvases.iter().all(|canvas| canvas.prompt != "decode panic"));
-        Ok(canvases.iter().map(|canvas| Shade { level: canvas.step as u8, gate: None }).collect())
+        Ok(canvases.iter().map(|canvas| Shade { level: canvas.step as u8, gate: self.picture_gate.take() }).collect())
     }
 }

@@ -43,6 +43,7 @@ struct Setup {
     settings: DispatchSettings,
     memory: usize,
     preview_gate: Option<mpsc::Receiver<()>>,
+    picture_gate: Option<mpsc::Receiver<()>>,
     load_error: Option<EngineError>,
     disk: Disk,
 }
@@ -66,7 +67,7 @@ impl Default for Setup {
                 sweep_period: PATIENCE,
             },
         };
-        Self { settings, memory: usize::MAX, preview_gate: None, load_error: None, disk: Disk::default() }
+        Self { settings, memory: usize::MAX, preview_gate: None, picture_gate: None, load_error: None, disk: Disk::default() }
     }
 }
 
@@ -103,10 +104,10 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, preview_gate, load_error, disk: _ } = setup;
+        let Setup { settings, memory, preview_gate, picture_gate, load_error, disk: _ } = setup;
         let (dispatcher, workers) = Dispatcher::start(doors, vec![model()], settings, move || {
             let _ = load.recv();
-            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate };
+            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate, picture_gate };
             load_error.map_or(Ok(engine), Err)
         });
         Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }

@@ -7,13 +7,13 @@ use std::{
 
 use easel::{
     dispatch::ports::{JobStore, Quotas},
-    domain::{Event, EventId, Job, JobStatus, Owner, sha256_hex},
+    domain::{Event, EventId, Job, JobStatus, Owner, PictureFormat, sha256_hex},
     store::SqliteStore,
 };
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::{Setup, Studio, many_steps, prompt, submission};
+use super::{Setup, Studio, engine::Call, many_steps, prompt, submission};
 use crate::support::terms;
 
 #[tokio::test]
@@ -47,13 +47,27 @@ async fn a_job_that_is_seen_to_have_succeeded_has_its_pictures() {
     let job = studio.submit(json!({"prompt": "a house", "num_inference_steps": 4, "num_images": 2})).await;
     let ended = studio.end_of(job).await.job;
     for image in &ended.images {
-        let (stored, file) = studio.dispatcher.picture(&Owner::anonymous(), job, image.index).await.unwrap();
-        assert_eq!((stored.sha256.as_str(), stored.bytes), (sha256_hex(&file).as_str(), file.len() as u64));
+        let file = studio.dispatcher.picture(&Owner::anonymous(), job, image).await.unwrap();
+        assert_eq!((image.sha256.as_str(), image.bytes), (sha256_hex(&file).as_str(), file.len() as u64));
     }
     let timings = ended.timings;
     assert!(timings.denoise_ms > 0.0 && timings.store_ms > 0.0 && timings.total_ms >= timings.denoise_ms + timings.store_ms);
     assert_eq!(studio.metrics.jobs_total.with_label_values(&["succeeded"]).get(), 1);
     assert_eq!(studio.metrics.stage_seconds.with_label_values(&["store"]).get_sample_count(), 1);
+}
+
+#[tokio::test]
+async fn the_device_paints_on_while_a_finished_picture_becomes_a_file() {
+    let (stuck, picture_gate) = mpsc::channel();
+    let mut studio = Studio::open(Setup { picture_gate: Some(picture_gate), ..Setup::default() }).await;
+    let first = studio.submit(json!({"prompt": "first", "output_format": "webp"})).await;
+    while studio.next_call().await != Call::Finish(vec!["first".to_owned()]) {}
+    let second = studio.submit(prompt("second")).await;
+    assert_eq!(studio.end_of(second).await.job.status, JobStatus::Succeeded);
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), first).await.unwrap().job.status, JobStatus::Running);
+    drop(stuck);
+    let ended = studio.end_of(first).await.job;
+    assert_eq!((ended.status, ended.images[0].content_type), (JobStatus::Succeeded, PictureFormat::WebP));
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ fn bad_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"num_images": 17}), "/num_images", "must be a whole number from 1 to 16, got 17"),
         (json!({"preview_every": 151}), "/preview_every", "must be a whole number from 0 to 150, got 151"),
         (json!({"strength": 1.5}), "/strength", "must be a number from 0 to 1, got 1.5"),
+        (json!({"output_format": "gif"}), "/output_format", "must be one of png, jpeg, webp; got \"gif\""),
+        (json!({"output_quality": 101}), "/output_quality", "must be a whole number from 1 to 100, got 101"),
         (json!({"metadata": "note"}), "/metadata", "must be an object of at most 16 strings"),
         (json!({"metadata": {"a": 1}}), "/metadata", "must be an object of at most 16 strings"),
         (json!({"steps": 20}), "/steps", "unknown field; the fields are model, prompt"),

@@ -36,10 +36,15 @@ async fn the_terminal_paints_the_same_bytes_as_the_server() {
     let several = folder.path().join("several.png");
     let image = run(easel(folder.path()).args(small).args(["-n", "2", "--image"]).arg(house).arg("-o").arg(&several));
     assert!(image.status.success(), "{}", said(&image));
+    let webp = folder.path().join("house.webp");
+    let lossy = run(easel(folder.path()).args(small).args(["--output-quality", "60"]).arg("-o").arg(&webp));
+    assert!(lossy.status.success(), "{}", said(&lossy));
     assert!(!folder.path().join("easel.db").exists(), "painting in the terminal needs no store");
     let app = spawn_app().await;
     let job = app.paint(&request(json!({}))).await;
     assert!(fs::read(&file).unwrap() == app.picture(&job, 0).await);
+    let job = app.paint(&request(json!({"output_format": "webp", "output_quality": 60}))).await;
+    assert!(fs::read(&webp).unwrap() == app.picture(&job, 0).await);
     let job = app.paint(&request(json!({"num_images": 2, "image": house_url()}))).await;
     for index in 0..2 {
         assert!(fs::read(folder.path().join(format!("several-{index}.png"))).unwrap() == app.picture(&job, index).await);
@@ -58,7 +63,9 @@ fn a_wrong_command_line_ends_with_2_and_says_what_is_wrong() {
         (vec!["generate", "a", "--steps", "0"], "--steps: must be a whole number from 1 to 150, got 0"),
         (vec!["generate", "a", "--steps", "many"], "many"),
         (vec!["generate", "a", "--scheduler", "magic"], "--scheduler: must be one of ddim"),
-        (vec!["generate", "a", "-o", "a.jpg"], "--output a.jpg: must end in .png"),
+        (vec!["generate", "a", "-o", "a.gif"], "--output a.gif: must end in .png, .jpg, .jpeg or .webp"),
+        (vec!["generate", "a", "-o", "a.jpg", "--output-format", "webp"], "--output ends in .jpg, but --output-format is webp"),
+        (vec!["generate", "a", "--output-quality", "0"], "--output-quality: must be a whole number from 1 to 100, got 0"),
         (vec!["generate", "a", "--image", "no-such-file.png"], "--image no-such-file.png"),
         (vec!["serve", "--config", "no-such-file.toml"], "no configuration file no-such-file.toml"),
     ] {

@@ -15,7 +15,7 @@ use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
     dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Quotas, Settlement},
-    domain::{Job, JobId, JobImage, Submission, Timings},
+    domain::{Job, JobId, JobImage, PictureFormat, Submission, Timings},
     store::SqliteStore,
 };
 use serde_json::{Value, json};
@@ -113,7 +113,7 @@ fn success() -> Settlement {
         seed: 7,
         width: 128,
         height: 128,
-        content_type: "image/png".to_owned(),
+        content_type: PictureFormat::Png,
         bytes: 12_345,
         sha256: "ab".repeat(32),
     };

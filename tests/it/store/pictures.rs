@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use bytes::Bytes;
 use easel::{
     dispatch::ports::{PictureKey, PictureStore, StoreError},
-    domain::{JobId, sha256_hex},
+    domain::{JobId, PictureFormat, sha256_hex},
     store::ObjectPictures,
 };
 use futures::future::join_all;
@@ -18,7 +18,7 @@ async fn pictures() -> (ObjectPictures, TempDir) {
 }
 
 fn output(job: JobId) -> PictureKey {
-    PictureKey::Output { job, index: 0 }
+    PictureKey::Output { job, index: 0, format: PictureFormat::Png }
 }
 
 #[tokio::test]

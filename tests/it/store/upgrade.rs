@@ -2,7 +2,7 @@
 
 use easel::{
     dispatch::ports::JobStore,
-    domain::{JobStatus, Owner},
+    domain::{Encoding, JobStatus, Owner},
     store::SqliteStore,
 };
 use sqlx::{
@@ -38,6 +38,7 @@ async fn the_jobs_of_the_first_version_are_painted_by_this_one() {
     let (claimed, _) = store.claim_next(MINUTE).await;
     assert_eq!((claimed.id.to_string().as_str(), claimed.status), (ids[0], JobStatus::Running));
     assert_eq!((claimed.owner, claimed.request.priority, claimed.retry_of), (Owner::anonymous(), 5, None));
+    assert_eq!(claimed.request.output, Encoding::default(), "the first version wrote PNG only");
     assert_eq!(store.queue().await.unwrap(), [ids[1].parse().unwrap(), new]);
     assert!(store.has_input("ab").await.unwrap(), "the picture that it starts from would be swept");
 }

@@ -16,7 +16,7 @@ pub(crate) use events::{Events, SseEvent};
 pub(crate) use model_info::model_info;
 pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
 pub(crate) use process::{Process, easel, run};
-pub(crate) use requests::{house_png, house_url, request, sha256s};
+pub(crate) use requests::{house_png, house_url, parameters_of, request, sha256s};
 pub(crate) use terms::terms;
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.
