@@ -1,12 +1,16 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch serve test load kill
+.PHONY: help libtorch libtorch-cuda serve test lint load kill
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 libtorch: ## Fetch libtorch into .libtorch, once (a LIBTORCH that is set is used instead)
+	@bash .cargo/check_tools.sh
 	@bash .cargo/libtorch.sh
+
+libtorch-cuda: ## Fetch what a GPU needs, too, once; the same binary then uses it
+	@bash .cargo/libtorch.sh cuda
 
 serve: libtorch ## Build with optimizations and serve the demo model on http://127.0.0.1:8080 (ARGS="--config my.toml")
 	cargo build --release --locked

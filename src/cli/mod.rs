@@ -1,7 +1,8 @@
-//! The terminal: `easel serve | generate | migrate | models`.
+//! The terminal: `easel serve | generate | health | migrate | models`.
 
 mod error;
 mod generate;
+mod health;
 mod migrate;
 mod models;
 mod output;
@@ -38,6 +39,8 @@ enum Command {
     /// Paint here, without a server
     #[command(visible_alias = "gen")]
     Generate(Box<generate::GenerateArgs>),
+    /// Ask the server that runs here with these settings whether it can take jobs; ends with 0 when it can
+    Health,
     /// Bring the job store's tables up to date; `serve` does this, too
     Migrate,
     /// List the models that are served
@@ -74,6 +77,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve => serve::serve(config),
         Command::Generate(arguments) => generate::generate(&config, &arguments),
+        Command::Health => health::health(&config),
         Command::Migrate => migrate::migrate(&config),
         Command::Models => models::models(&config),
     }

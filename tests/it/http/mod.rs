@@ -6,6 +6,7 @@ mod cli;
 mod durability;
 mod events;
 mod generate;
+mod health;
 mod jobs;
 mod metrics;
 mod ops;
