@@ -19,6 +19,12 @@ serve: libtorch ## Build with optimizations and serve the demo model on http://1
 test: libtorch ## Run all tests (ARGS="name" for some)
 	cargo test --locked $(ARGS)
 
+lint: libtorch ## Check format, lints, the documentation's links, and the dependencies' licences, sources and advisories
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	bash .ci/deny.sh
+
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput
 
