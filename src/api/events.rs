@@ -15,10 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Context, error::ApiError, jobs::JobPath, sse};
+use super::{Context, auth::Client, error::ApiError, jobs::JobPath, sse};
 use crate::{
-    dispatch::{Dispatcher, ports::Numbered},
-    domain::{Event, EventId, JobId},
+    dispatch::{DispatchError, Dispatcher, ports::Numbered},
+    domain::{Event, EventId, JobId, Owner},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -30,10 +30,15 @@ const STREAM_HEADERS: [(HeaderName, &str); 3] = [
 ];
 
 /// Answers the stream; 204 to a watcher who has seen the job's last event, else a browser would reconnect for ever.
-pub(super) async fn watch(State(context): State<Context>, JobPath(id): JobPath, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(super) async fn watch(
+    State(context): State<Context>,
+    client: Client,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     // Subscribe first, then read: what happens between the two is in the snapshot and comes as an event again, rather than never.
     let subscription = context.dispatcher.subscribe(id);
-    let view = context.dispatcher.job(id).await?;
+    let view = context.dispatcher.job(&client.owner, id).await?;
     let (start, end) = (EventId::start_of(view.job.attempts), EventId::end_of(view.job.attempts));
     if view.job.status.is_finished() {
         if last_event_id(&headers) >= Some(end) {
@@ -45,7 +50,8 @@ pub(super) async fn watch(State(context): State<Context>, JobPath(id): JobPath, 
     let last = subscription.last_id.map_or(start, |last| last.max(start));
     let snapshot = sse::snapshot(last, &view);
     let keep_alive = context.settings.keep_alive;
-    let watcher = Watcher { dispatcher: context.dispatcher, job: id, events: subscription.events, last, keep_alive, ended: false };
+    let (dispatcher, owner) = (context.dispatcher, client.owner);
+    let watcher = Watcher { dispatcher, owner, job: id, events: subscription.events, last, keep_alive, ended: false };
     Ok(respond(stream::iter([snapshot]).chain(watcher.into_stream())))
 }
 
@@ -61,6 +67,7 @@ fn last_event_id(headers: &HeaderMap) -> Option<EventId> {
 /// been missed, the stored job is asked.
 struct Watcher {
     dispatcher: Dispatcher,
+    owner: Owner,
     job: JobId,
     events: Receiver<Numbered>,
     last: EventId,
@@ -113,9 +120,15 @@ impl Watcher {
 
     /// The last block, if the stored job has ended.
     async fn stored_end(&mut self) -> Option<Bytes> {
-        let view = self.dispatcher.job(self.job).await;
-        let view =
-            view.inspect_err(|error| tracing::warn!(job.id = %self.job, error = %error, "cannot read a watched job")).ok()?;
+        let view = match self.dispatcher.job(&self.owner, self.job).await {
+            Ok(view) => view,
+            Err(error) => {
+                // A job that has been removed has no end to tell.
+                self.ended = matches!(error, DispatchError::Gone | DispatchError::UnknownJob);
+                tracing::warn!(job.id = %self.job, error = %error, "cannot read a watched job");
+                return None;
+            }
+        };
         self.ended = view.job.status.is_finished();
         self.ended.then(|| sse::end(&view))
     }

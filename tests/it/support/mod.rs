@@ -8,6 +8,7 @@ mod model_info;
 mod models;
 mod process;
 mod requests;
+mod terms;
 
 pub(crate) use app::{TestApp, json_of, spawn_app};
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
@@ -16,6 +17,7 @@ pub(crate) use model_info::model_info;
 pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
 pub(crate) use process::{Process, easel, run};
 pub(crate) use requests::{house_png, house_url, request, sha256s};
+pub(crate) use terms::terms;
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
