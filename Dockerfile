@@ -13,7 +13,7 @@ RUN bash .cargo/libtorch.sh
 # The dependencies are compiled against empty sources, so that a change in src/ does not compile them again.
 FROM libtorch AS build
 ENV CARGO_PROFILE_RELEASE_DEBUG=none
-COPY .cargo .cargo
+COPY .cargo/build.rs .cargo/config.toml .cargo/
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src tests/it tests/load \
     && touch src/lib.rs tests/it/main.rs tests/load/main.rs \
@@ -29,7 +29,6 @@ RUN find src -name '*.rs' -exec touch {} + && cargo build --release --locked
 # The libraries that go into the image: what Easel links against, and with DEVICE=cuda what libtorch needs for a GPU.
 FROM libtorch AS libraries
 ARG DEVICE=cpu
-COPY .cargo .cargo
 RUN case "$DEVICE" in \
         cpu) ;; \
         cuda) bash .cargo/libtorch.sh cuda ;; \
