@@ -1,12 +1,16 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch serve test load kill
+.PHONY: help libtorch libtorch-cuda serve test lint load kill
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 libtorch: ## Fetch libtorch into .libtorch, once (a LIBTORCH that is set is used instead)
+	@bash .cargo/check_tools.sh
 	@bash .cargo/libtorch.sh
+
+libtorch-cuda: ## Fetch what a GPU needs, too, once; the same binary then uses it
+	@bash .cargo/libtorch.sh cuda
 
 serve: libtorch ## Build with optimizations and serve the demo model on http://127.0.0.1:8080 (ARGS="--config my.toml")
 	cargo build --release --locked
@@ -14,6 +18,12 @@ serve: libtorch ## Build with optimizations and serve the demo model on http://1
 
 test: libtorch ## Run all tests (ARGS="name" for some)
 	cargo test --locked $(ARGS)
+
+lint: libtorch ## Check format, lints, the documentation's links, and the dependencies' licences, sources and advisories
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	bash .ci/deny.sh
 
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput

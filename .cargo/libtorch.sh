@@ -1,27 +1,35 @@
 #!/usr/bin/env bash
-# Fetches libtorch into .libtorch, once: pinned wheels from PyPI, checked by SHA-256, of which only what Easel links against is kept.
-# A LIBTORCH that is set in the environment is used instead, and nothing is fetched. Run by `make libtorch`.
+# Fetches libtorch into .libtorch, once: pinned wheels from PyPI, checked by SHA-256, of which only what Easel needs is kept.
+# `libtorch.sh cuda` fetches what a GPU needs, too; the same binary uses it where there is a GPU.
+# A LIBTORCH that is set in the environment is used instead, and nothing is fetched. Run by `make libtorch` and `make libtorch-cuda`.
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(dirname "$here")"
-requirements="$here/libtorch-requirements.txt"
 target="$root/.libtorch"
-rust_needed="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml")"
+device="${1:-cpu}"
+requirements=("$here/libtorch-requirements.txt")
+size="540 MB"
 
 fail() {
     printf 'libtorch: %s\n' "$@" >&2
     exit 1
 }
 
-check_build_tools() {
-    command -v cargo >/dev/null && command -v rustc >/dev/null || fail "cargo is not on the PATH; Rust comes from https://rustup.rs"
-    local rust
-    rust="$(rustc --version | awk '{print $2}')"
-    [ "$(printf '%s\n' "$rust_needed" "${rust%%-*}" | sort -V | head -n 1)" = "$rust_needed" ] ||
-        fail "Easel needs Rust $rust_needed or newer, this is $rust; \`rustup update stable\` brings it"
-    command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null ||
-        fail "there is no C++ compiler (${CXX:-c++}); on Debian and Ubuntu: apt install g++"
+add_cuda() {
+    # What was once fetched for a GPU stays.
+    [ "$device" = cuda ] || [ -e "$target/lib/libtorch_cuda.so" ] || return 0
+    device=cuda
+    requirements+=("$here/libtorch-cuda-requirements.txt")
+    size="2.3 GB"
+}
+
+use_given() {
+    [ -e "$LIBTORCH/lib/libtorch.so" ] && [ -d "$LIBTORCH/include" ] ||
+        fail "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch.so or no include/; unset it to fetch the pinned one"
+    [ "$device" = cpu ] || [ -e "$LIBTORCH/lib/libtorch_cuda.so" ] ||
+        fail "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch_cuda.so; unset it to fetch the pinned one"
+    echo "libtorch: using LIBTORCH=$LIBTORCH"
 }
 
 check_machine() {
@@ -44,36 +52,35 @@ find_pip() {
     fi
 }
 
-# The wheel is chosen by its pinned hash, so the Python that runs pip does not matter.
+# The wheels are chosen by their pinned hashes, so the Python that runs pip does not matter.
 download() {
     local platforms=(--platform manylinux2014_x86_64) glibc
-    for glibc in {17..28}; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
+    for glibc in {12..28}; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
     mkdir "$work/wheels"
-    echo "libtorch: fetching $(sed -n "s,^\(torch==[^ ]*\).*,\1,p" "$requirements") from PyPI (about 540 MB, once)"
+    echo "libtorch: fetching $(sed -n "s,^\(torch==[^ ]*\).*,\1,p" "${requirements[0]}") for $device from PyPI (about $size, once)"
     PIP_REQUIRE_VIRTUALENV=0 "${pip[@]}" download --require-hashes --no-deps --only-binary=:all: --python-version 3.11 \
         --implementation cp --abi cp311 --abi none "${platforms[@]}" --disable-pip-version-check \
-        --dest "$work/wheels" --requirement "$requirements" ||
-        fail "pip could not fetch the wheels (see above); run \`make libtorch\` again, or set LIBTORCH to a PyTorch 2.11"
+        --dest "$work/wheels" "${requirements[@]/#/--requirement=}" ||
+        fail "pip could not fetch the wheels (see above); run it again, or set LIBTORCH to a PyTorch 2.11"
 }
 
 # Whole or not at all: everything is made in a folder beside the target, which then takes its place.
 install() {
     echo "libtorch: unpacking"
-    python3 "$here/libtorch_unpack.py" "$work/wheels" "$work/libtorch"
-    cp "$requirements" "$work/libtorch/stamp"
+    python3 "$here/libtorch_unpack.py" "$work/wheels" "$work/libtorch" "$device"
+    cat "${requirements[@]}" >"$work/libtorch/stamp"
     rm -rf "$target"
     mv -T "$work/libtorch" "$target"
     echo "libtorch: ready in $target"
 }
 
-check_build_tools
+case "$device" in cpu | cuda) ;; *) fail "the device must be cpu or cuda, not $device" ;; esac
 if [ -n "${LIBTORCH:-}" ]; then
-    [ -e "$LIBTORCH/lib/libtorch.so" ] && [ -d "$LIBTORCH/include" ] ||
-        fail "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch.so or no include/; unset it to fetch the pinned one"
-    echo "libtorch: using LIBTORCH=$LIBTORCH"
+    use_given
     exit 0
 fi
-cmp -s "$requirements" "$target/stamp" && exit 0
+add_cuda
+cat "${requirements[@]}" | cmp -s - "$target/stamp" && exit 0
 check_machine
 work="$(mktemp -d "$root/.libtorch.XXXXXX")"
 trap 'rm -rf "$work"' EXIT

@@ -1,21 +1,50 @@
-"""Unpacks from the wheels in a folder what Easel links against: `libtorch_unpack.py WHEELS DESTINATION`."""
+"""Unpacks from the wheels in a folder what Easel needs: `libtorch_unpack.py WHEELS DESTINATION cpu|cuda`."""
 
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
-LIBRARIES = ["libtorch_cpu.so", "libc10.so", "libgomp.so.1", "libcudart.so.13", "libcupti.so.13"]
+CPU = ["libtorch_cpu.so", "libc10.so", "libgomp.so.1", "libcudart.so.13", "libcupti.so.13"]
+# libtorch_cuda.so, what it links against, and what these open while they run: the parts of cuDNN and the run-time compiler. Not here: what
+# only training, linear algebra solvers and profilers open.
+CUDA = [
+    "libtorch_cuda.so",
+    "libc10_cuda.so",
+    "libcaffe2_nvrtc.so",
+    "libtorch_nvshmem.so",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcudnn.so.9",
+    "libcudnn_adv.so.9",
+    "libcudnn_cnn.so.9",
+    "libcudnn_engines_precompiled.so.9",
+    "libcudnn_engines_runtime_compiled.so.9",
+    "libcudnn_graph.so.9",
+    "libcudnn_heuristic.so.9",
+    "libcudnn_ops.so.9",
+    "libcufft.so.12",
+    "libcufile.so.0",
+    "libcurand.so.10",
+    "libcusparse.so.12",
+    "libcusparseLt.so.0",
+    "libnccl.so.2",
+    "libnvJitLink.so.13",
+    "libnvrtc-builtins.so.13.0",
+    "libnvrtc.so.13",
+    "libnvshmem_host.so.3",
+]
 INCLUDE = "torch/include/"
 
 
 def main():
     wheels, destination = Path(sys.argv[1]), Path(sys.argv[2])
-    missing = set(LIBRARIES)
+    libraries = CPU + CUDA if sys.argv[3] == "cuda" else CPU
+    missing = set(libraries)
     for wheel in sorted(wheels.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.infolist():
-                place = place_of(entry.filename)
+                place = place_of(entry.filename, libraries)
                 if place is not None and not entry.is_dir():
                     unpack(archive, entry, destination / place)
                     missing.discard(Path(place).name)
@@ -25,10 +54,10 @@ def main():
     (destination / "lib" / "libtorch.so").symlink_to("libtorch_cpu.so")
 
 
-def place_of(name):
+def place_of(name, libraries):
     """Where a file of a wheel belongs; None when it is not needed."""
     parts = name.split("/")
-    if parts[-1] in LIBRARIES and parts[-2:-1] == ["lib"]:
+    if parts[-1] in libraries and parts[-2:-1] == ["lib"]:
         return f"lib/{parts[-1]}"
     if name.startswith(INCLUDE) and ".." not in parts:
         return f"include/{name[len(INCLUDE):]}"

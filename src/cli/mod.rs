@@ -1,7 +1,8 @@
-//! The terminal: `easel serve | generate | key | migrate | models`.
+//! The terminal: `easel serve | generate | health | key | migrate | models`.
 
 mod error;
 mod generate;
+mod health;
 mod key;
 mod migrate;
 mod models;
@@ -39,6 +40,8 @@ enum Command {
     /// Paint here, without a server
     #[command(visible_alias = "gen")]
     Generate(Box<generate::GenerateArgs>),
+    /// Ask the server that runs here with these settings whether it can take jobs; ends with 0 when it can
+    Health,
     /// Make a key for a client, and what the settings say about it
     Key(key::KeyArgs),
     /// Bring the job store's tables up to date; `serve` does this, too
@@ -75,6 +78,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve => serve::serve(config()?),
         Command::Generate(arguments) => generate::generate(&warned()?, &arguments),
+        Command::Health => health::health(&warned()?),
         // Keys are made before there are settings, so wrong ones are no hindrance.
         Command::Key(arguments) => key::key(&arguments),
         Command::Migrate => migrate::migrate(&warned()?),

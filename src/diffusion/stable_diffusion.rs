@@ -1,6 +1,6 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, path::Path, sync::Arc};
 
 use image::RgbImage;
 use tch::{Kind, Tensor};
@@ -47,6 +47,12 @@ pub struct EngineSettings {
 pub struct StableDiffusion {
     models: Vec<Model>,
     placement: Placement,
+}
+
+impl fmt::Debug for StableDiffusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StableDiffusion").field("placement", &self.placement).finish_non_exhaustive()
+    }
 }
 
 struct Model {

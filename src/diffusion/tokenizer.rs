@@ -23,6 +23,7 @@ const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|
 const END_OF_WORD: &str = "</w>";
 
 /// Turns a prompt into token ids.
+#[derive(Debug)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
     length: usize,

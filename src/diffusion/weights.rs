@@ -140,9 +140,9 @@ impl<'a, T: std::fmt::Display> Div<T> for &Scope<'a> {
 }
 
 impl<'a, T: std::fmt::Display> Div<T> for Scope<'a> {
-    type Output = Scope<'a>;
+    type Output = Self;
 
-    fn div(self, name: T) -> Scope<'a> {
+    fn div(self, name: T) -> Self {
         &self / name
     }
 }

@@ -1,5 +1,5 @@
 //! The integration tests: one binary, so that it links once.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod dispatch;
 mod golden;

@@ -1,7 +1,7 @@
 //! Load and kill runs against a real server on loopback, bounded in count and time: `make load` and `make kill`.
 //!
 //! They measure, so they are no tests: `cargo bench --bench load -- throughput | kill`.
-#![allow(clippy::unwrap_used, reason = "a run may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod kill;
 mod server;

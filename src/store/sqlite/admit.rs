@@ -15,10 +15,10 @@ impl SqliteStore {
     /// The look at the key, the look at the queue and the insertion are one transaction: two requests at once with one key bring one job.
     pub(super) async fn admit(&self, job: &Job, terms: &Terms) -> Result<Admitted, StoreError> {
         let mut transaction = self.begin().await?;
-        if let Some(idempotency) = &terms.idempotency {
-            if let Some(before) = before(&mut transaction, &job.owner, idempotency).await? {
-                return Ok(before);
-            }
+        if let Some(idempotency) = &terms.idempotency
+            && let Some(before) = before(&mut transaction, &job.owner, idempotency).await?
+        {
+            return Ok(before);
         }
         check_room(&mut transaction, &job.owner, terms).await?;
         self.store(&mut transaction, job, terms.ageing).await?;

@@ -8,6 +8,7 @@ mod durability;
 mod events;
 mod formats;
 mod generate;
+mod health;
 mod idempotency;
 mod jobs;
 mod key;
