@@ -46,6 +46,12 @@ pub struct ServerConfig {
     pub max_wait_seconds: u64,
     pub keep_alive_seconds: u64,
     pub drain_seconds: u64,
+    pub header_timeout_seconds: u64,
+    pub body_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+    pub write_timeout_seconds: u64,
+    pub max_connections: usize,
+    pub max_event_streams: usize,
 }
 
 /// `[store]`
@@ -199,10 +205,7 @@ impl Config {
     /// What is out of range here would hang, panic or be refused later, far from the line that says it.
     fn check(&self) -> Result<(), ConfigError> {
         let Self { server, device, dispatch, models, .. } = self;
-        check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
-        check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
-        check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
-        check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+        check_server(server)?;
         check_range("device.threads", device.threads, 0..=1024)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
         check_range("dispatch.max_attempts", dispatch.max_attempts, 1..=1000)?;
@@ -212,6 +215,19 @@ impl Config {
         check_range("dispatch.max_step_pixels", dispatch.max_step_pixels, 4096..=1_000_000_000)?;
         check_models(models)
     }
+}
+
+fn check_server(server: &ServerConfig) -> Result<(), ConfigError> {
+    check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
+    check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
+    check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
+    check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+    check_range("server.header_timeout_seconds", server.header_timeout_seconds, 1..=3600)?;
+    check_range("server.body_timeout_seconds", server.body_timeout_seconds, 1..=3600)?;
+    check_range("server.idle_timeout_seconds", server.idle_timeout_seconds, 1..=86_400)?;
+    check_range("server.write_timeout_seconds", server.write_timeout_seconds, 1..=3600)?;
+    check_range("server.max_connections", server.max_connections, 1..=1_000_000)?;
+    check_range("server.max_event_streams", server.max_event_streams, 1..=1_000_000)
 }
 
 fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
@@ -259,6 +275,12 @@ mod tests {
             ("server", "max_wait_seconds", "3601", "0 to 3600"),
             ("server", "keep_alive_seconds", "0", "1 to 3600"),
             ("server", "drain_seconds", "86401", "0 to 86400"),
+            ("server", "header_timeout_seconds", "0", "1 to 3600"),
+            ("server", "body_timeout_seconds", "0", "1 to 3600"),
+            ("server", "idle_timeout_seconds", "0", "1 to 86400"),
+            ("server", "write_timeout_seconds", "3601", "1 to 3600"),
+            ("server", "max_connections", "0", "1 to 1000000"),
+            ("server", "max_event_streams", "0", "1 to 1000000"),
             ("device", "threads", "1025", "0 to 1024"),
             ("dispatch", "lease_seconds", "0", "1 to 3600"),
             ("dispatch", "max_attempts", "0", "1 to 1000"),

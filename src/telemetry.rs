@@ -36,6 +36,10 @@ pub struct Metrics {
     pub jobs_accepted_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
+    /// Open TCP connections of clients.
+    pub connections: IntGauge,
+    /// Open event streams.
+    pub event_streams: IntGauge,
     /// HTTP responses by method, route pattern and status.
     pub http_requests_total: IntCounterVec,
     /// Seconds to the response's head, by method and route pattern.
@@ -59,6 +63,8 @@ impl Metrics {
             jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
             jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
+            connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
+            event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,
             http_requests_total: counters("easel_http_requests_total", "HTTP responses", &["method", "route", "status"])?,
             http_request_seconds: histograms("easel_http_request_seconds", "Seconds to the response's head", &["method", "route"])?,
             registry,
@@ -78,6 +84,8 @@ impl Metrics {
         registry.register(Box::new(self.jobs_total.clone()))?;
         registry.register(Box::new(self.jobs_accepted_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
+        registry.register(Box::new(self.connections.clone()))?;
+        registry.register(Box::new(self.event_streams.clone()))?;
         registry.register(Box::new(self.http_requests_total.clone()))?;
         registry.register(Box::new(self.http_request_seconds.clone()))
     }

@@ -37,6 +37,8 @@ pub(super) enum ApiError {
     UnsupportedMediaType(String),
     #[error("{}", summary(.0))]
     InvalidFields(Vec<FieldError>),
+    #[error("this client has {most} event streams open, and may have no more")]
+    TooManyStreams { most: usize },
     #[error("too many large bodies arrive at the moment")]
     UploadsBusy,
     #[error(transparent)]
@@ -97,6 +99,9 @@ impl ApiError {
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
+            }
+            Self::TooManyStreams { .. } => {
+                Row::new(S::TOO_MANY_REQUESTS, "too_many_streams", "Too many event streams").retry_after(SOON)
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
@@ -180,6 +185,7 @@ mod tests {
             ApiError::BodyTooLarge { max: 1 },
             ApiError::UnsupportedMediaType("none".to_owned()),
             ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::TooManyStreams { most: 1 },
             ApiError::UploadsBusy,
             ApiError::Dispatch(DispatchError::UnknownJob),
             ApiError::Dispatch(DispatchError::UnknownPicture(1)),

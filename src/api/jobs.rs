@@ -86,8 +86,7 @@ pub(super) async fn image(
         }
     }
     let (image, bytes) = context.dispatcher.picture(id, index).await?;
-    let no_sniffing = HeaderValue::from_static("nosniff");
-    let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?), (header::X_CONTENT_TYPE_OPTIONS, no_sniffing)];
+    let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?)];
     Ok((caching(&image)?, content, bytes).into_response())
 }
 

@@ -6,20 +6,23 @@ mod body;
 mod error;
 mod events;
 mod generate;
+mod headers;
 mod jobs;
 mod json;
 mod middleware;
 mod models;
 mod ops;
 mod prefer;
+mod serve;
 mod sse;
+mod streams;
 mod view;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_response},
     routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
@@ -27,6 +30,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{dispatch::Dispatcher, telemetry::Metrics};
 use body::Intake;
 use error::ApiError;
+use streams::Streams;
+
+pub use serve::{ServeSettings, serve};
 
 /// What the routes stand on.
 #[derive(Debug, Clone)]
@@ -44,6 +50,10 @@ pub struct ApiState {
 pub struct ApiSettings {
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// The longest that a request body may take to arrive.
+    pub body_timeout: Duration,
+    /// The most event streams that one client may have open.
+    pub max_event_streams: usize,
     /// The longest that `Prefer: wait=N` waits.
     pub max_wait: Duration,
     /// The time between two comments on a quiet event stream.
@@ -57,13 +67,15 @@ struct Context {
     metrics: Metrics,
     settings: ApiSettings,
     intake: Arc<Intake>,
+    streams: Arc<Streams>,
 }
 
 /// Every route of the server.
 pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
-    let intake = Arc::new(Intake::new(settings.max_body_bytes));
-    let context = Context { dispatcher, metrics, settings, intake };
+    let intake = Arc::new(Intake::new(settings.max_body_bytes, settings.body_timeout));
+    let streams = Streams::new(settings.max_event_streams, metrics.event_streams.clone());
+    let context = Context { dispatcher, metrics, settings, intake, streams };
     Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/jobs/{id}", get(jobs::show))
@@ -80,5 +92,6 @@ pub fn router(state: ApiState) -> Router {
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn_with_state(context.metrics.clone(), middleware::observe))
+        .layer(map_response(headers::protect))
         .with_state(context)
 }

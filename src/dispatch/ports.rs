@@ -2,7 +2,11 @@
 //!
 //! The rooms behind the doors (`diffusion`, `store`) implement these traits and know nothing of each other.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -376,6 +380,8 @@ pub struct Numbered {
     pub id: EventId,
     /// What happened.
     pub event: Event,
+    /// What the first reader has made of it to send it on, so that hundreds of others need not do the same work again.
+    pub rendered: Arc<OnceLock<Bytes>>,
 }
 
 /// A watcher's end of the bus.
