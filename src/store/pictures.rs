@@ -7,11 +7,12 @@ use bytes::Bytes;
 use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
 use url::Url;
 
-use super::{make_folder, unavailable};
+use super::{Proof, make_folder, unavailable};
 use crate::dispatch::ports::{PictureKey, PictureStore, StoreError};
 
 /// Lies in the folder from the first start on. When it is gone, this is not our folder any more: its disk was unmounted, say.
 const MARKER: &str = ".easel";
+const MARKER_TEXT: &[u8] = b"Pictures of Easel\n";
 
 /// Picture files in a folder.
 ///
@@ -21,6 +22,7 @@ const MARKER: &str = ".easel";
 pub struct ObjectPictures {
     objects: Box<dyn ObjectStore>,
     place: String,
+    written: Proof,
 }
 
 impl ObjectPictures {
@@ -35,13 +37,22 @@ impl ObjectPictures {
         let objects = LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| unavailable(format!("the picture folder {place} cannot be opened: {error}")))?
             .with_fsync(true);
-        let pictures = Self { objects: Box::new(objects), place };
-        pictures
-            .objects
-            .put(&ObjectPath::from(MARKER), Bytes::from_static(b"Pictures of Easel\n").into())
-            .await
-            .map_err(|error| pictures.failed("cannot be written", &error))?;
+        let pictures = Self { objects: Box::new(objects), place, written: Proof::default() };
+        pictures.write(&ObjectPath::from(MARKER), Bytes::from_static(MARKER_TEXT)).await?;
         Ok(pictures)
+    }
+
+    async fn write(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
+        match self.objects.put(path, bytes.into()).await {
+            Ok(_) => {
+                self.written.renew();
+                Ok(())
+            }
+            Err(error) => {
+                self.written.void();
+                Err(self.failed("cannot be written", &error))
+            }
+        }
     }
 
     fn failed(&self, what: &str, error: &ObjectError) -> StoreError {
@@ -52,9 +63,7 @@ impl ObjectPictures {
 #[async_trait]
 impl PictureStore for ObjectPictures {
     async fn put(&self, key: &PictureKey, bytes: Bytes) -> Result<(), StoreError> {
-        let path = object_path(key)?;
-        self.objects.put(&path, bytes.into()).await.map_err(|error| self.failed("cannot be written", &error))?;
-        Ok(())
+        self.write(&object_path(key)?, bytes).await
     }
 
     async fn get(&self, key: &PictureKey) -> Result<Option<Bytes>, StoreError> {
@@ -67,7 +76,8 @@ impl PictureStore for ObjectPictures {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let marker = ObjectPath::from(MARKER);
-        self.objects.head(&marker).await.map(drop).map_err(|error| self.failed("does not answer", &error))
+        self.objects.head(&marker).await.map_err(|error| self.failed("does not answer", &error))?;
+        if self.written.is_fresh() { Ok(()) } else { self.write(&marker, Bytes::from_static(MARKER_TEXT)).await }
     }
 }
 

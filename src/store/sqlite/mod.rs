@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-use super::unavailable;
+use super::{Proof, unavailable};
 use crate::{
     dispatch::ports::{Cancellation, ClaimOutcome, JobCounts, JobStore, Lease, Recovery, Renewal, Settlement, StoreError},
     domain::{Job, JobId},
@@ -26,6 +26,7 @@ pub use open::{SchemaVersion, migrate};
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    written: Proof,
     _lock: open::Lock,
 }
 
@@ -42,7 +43,7 @@ impl SqliteStore {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let (database, _) = open::database(url).await?;
         let readers = database.readers().await?;
-        let store = Self { writer: database.writer, readers, _lock: database.lock };
+        let store = Self { writer: database.writer, readers, written: Proof::default(), _lock: database.lock };
         store.void_leases().await?;
         Ok(store)
     }
@@ -69,6 +70,13 @@ impl SqliteStore {
         // A transaction that begins as a reader and then writes can fail half-way, when another has written in between.
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)
     }
+
+    /// Writes a header field that nothing uses to the value that it has: the smallest write that there is.
+    async fn probe(&self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA user_version = 0").execute(&self.writer).await.map_err(unavailable)?;
+        self.written.renew();
+        Ok(())
+    }
 }
 
 async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
@@ -90,6 +98,7 @@ impl JobStore for SqliteStore {
         .bind(i64::try_from(capacity).unwrap_or(i64::MAX))
         .execute(&self.writer)
         .await
+        .inspect_err(|_| self.written.void())
         .map_err(unavailable)?;
         if stored.rows_affected() == 0 { Err(StoreError::QueueFull { capacity }) } else { Ok(()) }
     }
@@ -153,6 +162,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM jobs LIMIT 1").fetch_optional(&self.readers).await.map(drop).map_err(unavailable)
+        sqlx::query("SELECT 1 FROM jobs LIMIT 1").fetch_optional(&self.readers).await.map_err(unavailable)?;
+        if self.written.is_fresh() { Ok(()) } else { self.probe().await }
     }
 }

@@ -3,9 +3,11 @@
 mod bad_input;
 mod batching;
 mod cli;
+mod disk;
 mod durability;
 mod events;
 mod generate;
 mod jobs;
 mod metrics;
 mod ops;
+mod slow;

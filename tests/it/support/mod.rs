@@ -2,19 +2,23 @@
 //! held, and readers of event streams.
 
 mod app;
+mod disk;
 mod engine;
 mod events;
 mod model_info;
 mod models;
 mod process;
+mod raw;
 mod requests;
 
 pub(crate) use app::{TestApp, json_of, spawn_app};
+pub(crate) use disk::Disk;
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
 pub(crate) use model_info::model_info;
 pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
 pub(crate) use process::{Process, easel, run};
+pub(crate) use raw::{Raw, head};
 pub(crate) use requests::{house_png, house_url, request, sha256s};
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.

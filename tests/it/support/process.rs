@@ -13,7 +13,7 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 
-use super::{PATIENCE, sha256s};
+use super::{Disk, PATIENCE, sha256s};
 
 /// The `easel` command with the settings of the tests, its data in `folder`.
 pub(crate) fn easel(folder: &Path) -> Command {
@@ -57,7 +57,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `easel serve` and waits until it listens.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = easel(folder);
+        Self::spawn(easel(folder), folder, settings)
+    }
+
+    /// As [`Self::start`], with the data on a disk of the test's own.
+    pub(crate) fn on(disk: &Disk, settings: &[(&str, &str)]) -> Self {
+        Self::spawn(disk.easel(), disk.folder(), settings)
+    }
+
+    fn spawn(mut command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut process =
             command.arg("serve").envs(settings.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Mutex<String>>::default();
