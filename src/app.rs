@@ -10,11 +10,11 @@ use tracing::{info, warn};
 
 use crate::{
     api::{ApiSettings, ApiState, ServeSettings, router, serve},
-    config::{BatchInvariant, Config, DispatchConfig, Dtype, ServerConfig},
+    config::{BatchInvariant, Config, DispatchConfig, Dtype, RetentionConfig, ServerConfig},
     diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, LocalEvents, StepLimits, Workers,
-        ports::{Engine, EngineError, StoreError},
+        DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
+        ports::{Engine, EngineError, Quotas, StoreError},
     },
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
@@ -165,6 +165,19 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         max_canvases: config.dispatch.max_canvases,
         step: step_limits(&config.dispatch),
         drain: Duration::from_secs(config.server.drain_seconds),
+        ageing: Duration::from_secs(config.dispatch.ageing_seconds),
+        quotas: Quotas::default(),
+        retention: retention_settings(&config.retention),
+    }
+}
+
+fn retention_settings(retention: &RetentionConfig) -> RetentionSettings {
+    RetentionSettings {
+        results: Some(Duration::from_secs(retention.result_seconds)).filter(|results| !results.is_zero()),
+        tombstones: Duration::from_secs(retention.removed_seconds),
+        idempotency_keys: Duration::from_secs(retention.idempotency_seconds),
+        period: Duration::from_secs(retention.check_seconds),
+        sweep_period: Duration::from_secs(retention.sweep_seconds),
     }
 }
 

@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use crate::domain::{GUIDANCE_SCALES, SIDES};
 
+/// In seconds: longer than anything is worth waiting for.
+const TEN_YEARS: u64 = 10 * 365 * 86_400;
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// Every setting. What each means, its unit and its default stand in `config/default.toml`.
@@ -30,6 +32,8 @@ pub struct Config {
     pub device: DeviceConfig,
     /// `[dispatch]`
     pub dispatch: DispatchConfig,
+    /// `[retention]`
+    pub retention: RetentionConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[[models]]`
@@ -133,6 +137,19 @@ pub struct DispatchConfig {
     pub max_canvases: usize,
     pub max_step_rows: usize,
     pub max_step_pixels: usize,
+    pub ageing_seconds: u64,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub struct RetentionConfig {
+    pub result_seconds: u64,
+    pub removed_seconds: u64,
+    pub idempotency_seconds: u64,
+    pub check_seconds: u64,
+    pub sweep_seconds: u64,
 }
 
 /// `[log]`
@@ -204,7 +221,7 @@ impl Config {
 
     /// What is out of range here would hang, panic or be refused later, far from the line that says it.
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { server, device, dispatch, models, .. } = self;
+        let Self { server, device, dispatch, retention, models, .. } = self;
         check_server(server)?;
         check_range("device.threads", device.threads, 0..=1024)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
@@ -213,6 +230,12 @@ impl Config {
         check_range("dispatch.max_canvases", dispatch.max_canvases, 1..=1024)?;
         check_range("dispatch.max_step_rows", dispatch.max_step_rows, 2..=2048)?;
         check_range("dispatch.max_step_pixels", dispatch.max_step_pixels, 4096..=1_000_000_000)?;
+        check_range("dispatch.ageing_seconds", dispatch.ageing_seconds, 1..=86_400)?;
+        check_range("retention.result_seconds", retention.result_seconds, 0..=TEN_YEARS)?;
+        check_range("retention.removed_seconds", retention.removed_seconds, 0..=TEN_YEARS)?;
+        check_range("retention.idempotency_seconds", retention.idempotency_seconds, 60..=TEN_YEARS)?;
+        check_range("retention.check_seconds", retention.check_seconds, 1..=86_400)?;
+        check_range("retention.sweep_seconds", retention.sweep_seconds, 1..=TEN_YEARS)?;
         check_models(models)
     }
 }
@@ -288,6 +311,12 @@ mod tests {
             ("dispatch", "max_canvases", "0", "1 to 1024"),
             ("dispatch", "max_step_rows", "1", "2 to 2048"),
             ("dispatch", "max_step_pixels", "0", "4096 to 1000000000"),
+            ("dispatch", "ageing_seconds", "0", "1 to 86400"),
+            ("retention", "result_seconds", "315360001", "0 to 315360000"),
+            ("retention", "removed_seconds", "315360001", "0 to 315360000"),
+            ("retention", "idempotency_seconds", "59", "60 to 315360000"),
+            ("retention", "check_seconds", "0", "1 to 86400"),
+            ("retention", "sweep_seconds", "0", "1 to 315360000"),
         ] {
             let problem = load(&format!("[{section}]\n{key} = {bad}\n")).unwrap_err();
             assert_eq!(problem, format!("{section}.{key}: must be from {range}, got {bad}"));

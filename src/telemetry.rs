@@ -20,6 +20,8 @@ pub struct Metrics {
     registry: Registry,
     /// Jobs that wait.
     pub queue_depth: IntGauge,
+    /// 1 while the queue is paused.
+    pub queue_paused: IntGauge,
     /// Seconds from a job's POST to its claim.
     pub queue_wait_seconds: Histogram,
     /// Canvases on the device.
@@ -34,6 +36,10 @@ pub struct Metrics {
     pub jobs_total: IntCounterVec,
     /// Jobs that were accepted.
     pub jobs_accepted_total: IntCounter,
+    /// Jobs that were removed because they were too old.
+    pub jobs_expired_total: IntCounter,
+    /// Files that no job owned and that were removed.
+    pub pictures_swept_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
     /// Open TCP connections of clients.
@@ -55,6 +61,7 @@ impl Metrics {
         let registry = Registry::new();
         let metrics = Self {
             queue_depth: IntGauge::new("easel_queue_depth", "Jobs that wait")?,
+            queue_paused: IntGauge::new("easel_queue_paused", "1 while the queue is paused")?,
             queue_wait_seconds: histogram("easel_queue_wait_seconds", "Seconds from a job's POST to its claim", &SECONDS)?,
             device_canvases: IntGauge::new("easel_device_canvases", "Canvases on the device")?,
             step_canvases: histogram("easel_step_canvases", "Canvases that shared a UNet call", &CANVASES)?,
@@ -62,6 +69,8 @@ impl Metrics {
             stage_seconds: histograms("easel_stage_seconds", "Seconds of a job by stage", &["stage"])?,
             jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
             jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,
+            jobs_expired_total: IntCounter::new("easel_jobs_expired_total", "Jobs removed because they were too old")?,
+            pictures_swept_total: IntCounter::new("easel_pictures_swept_total", "Files removed because no job owned them")?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
             connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
             event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,
@@ -76,6 +85,7 @@ impl Metrics {
     fn register(&self) -> Result<(), prometheus::Error> {
         let registry = &self.registry;
         registry.register(Box::new(self.queue_depth.clone()))?;
+        registry.register(Box::new(self.queue_paused.clone()))?;
         registry.register(Box::new(self.queue_wait_seconds.clone()))?;
         registry.register(Box::new(self.device_canvases.clone()))?;
         registry.register(Box::new(self.step_canvases.clone()))?;
@@ -83,6 +93,8 @@ impl Metrics {
         registry.register(Box::new(self.stage_seconds.clone()))?;
         registry.register(Box::new(self.jobs_total.clone()))?;
         registry.register(Box::new(self.jobs_accepted_total.clone()))?;
+        registry.register(Box::new(self.jobs_expired_total.clone()))?;
+        registry.register(Box::new(self.pictures_swept_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
         registry.register(Box::new(self.connections.clone()))?;
         registry.register(Box::new(self.event_streams.clone()))?;

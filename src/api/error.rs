@@ -9,6 +9,7 @@ use axum::{
 };
 use serde::Serialize;
 
+use super::query::ParameterError;
 use crate::{
     dispatch::{DispatchError, ports::StoreError},
     domain::FieldError,
@@ -37,6 +38,8 @@ pub(super) enum ApiError {
     UnsupportedMediaType(String),
     #[error("{}", summary(.0))]
     InvalidFields(Vec<FieldError>),
+    #[error("{}", parameters_summary(.0))]
+    InvalidParameters(Vec<ParameterError>),
     #[error("this client has {most} event streams open, and may have no more")]
     TooManyStreams { most: usize },
     #[error("too many large bodies arrive at the moment")]
@@ -53,6 +56,13 @@ fn summary(errors: &[FieldError]) -> String {
     match errors {
         [error] => format!("{}: {}", if error.pointer.is_empty() { "the body" } else { &error.pointer }, error.detail),
         _ => format!("{} fields are wrong; see errors", errors.len()),
+    }
+}
+
+fn parameters_summary(errors: &[ParameterError]) -> String {
+    match errors {
+        [error] => format!("{}: {}", error.parameter, error.detail),
+        _ => format!("{} parameters are wrong; see errors", errors.len()),
     }
 }
 
@@ -86,6 +96,8 @@ impl ApiError {
             Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
             Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
             Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
+            Self::Dispatch(D::Gone) => Row::new(S::GONE, "gone", "The job has been removed"),
+            Self::Dispatch(D::NotRetryable(_)) => Row::new(S::CONFLICT, "not_retryable", "The job cannot be retried"),
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
             Self::Dispatch(D::AlreadyFinished(_)) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
@@ -94,8 +106,16 @@ impl ApiError {
                 Row::new(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
             }
             Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
+            Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
+            Self::Dispatch(D::IdempotencyKeyReused) => {
+                Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
+            }
             Self::Dispatch(D::QueueFull { retry_after }) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
+            }
+            Self::Dispatch(D::OwnerQueueFull { retry_after, .. }) => {
+                let seconds = retry_after.as_secs().max(1);
+                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait").retry_after(seconds)
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
@@ -127,7 +147,11 @@ impl ApiError {
     /// Renders the problem document of the request `request_id`.
     pub(super) fn problem(&self, request_id: &str) -> Response {
         let Row { status, code, title, .. } = self.row();
-        let errors: &[FieldError] = if let Self::InvalidFields(errors) = self { errors } else { &[] };
+        let errors = match self {
+            Self::InvalidFields(errors) => Errors::Fields(errors),
+            Self::InvalidParameters(errors) => Errors::Parameters(errors),
+            _ => Errors::None,
+        };
         let detail = self.detail();
         let kind = format!("urn:easel:problem:{code}");
         let problem = Problem { kind, title, status: status.as_u16(), code, detail, errors, request_id };
@@ -146,9 +170,24 @@ struct Problem<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<String>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Errors::is_none")]
+    errors: Errors<'a>,
     request_id: &'a str,
+}
+
+/// What was wrong, one by one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Errors<'a> {
+    None,
+    Fields(&'a [FieldError]),
+    Parameters(&'a [ParameterError]),
+}
+
+impl Errors<'_> {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
 }
 
 impl IntoResponse for ApiError {
@@ -185,8 +224,12 @@ mod tests {
             ApiError::BodyTooLarge { max: 1 },
             ApiError::UnsupportedMediaType("none".to_owned()),
             ApiError::InvalidFields(vec![FieldError::at("width", "is required")]),
+            ApiError::InvalidParameters(vec![ParameterError::new("limit", "must be a number")]),
             ApiError::TooManyStreams { most: 1 },
             ApiError::UploadsBusy,
+            ApiError::Dispatch(DispatchError::Gone),
+            ApiError::Dispatch(DispatchError::IdempotencyKeyReused),
+            ApiError::Dispatch(DispatchError::OwnerQueueFull { capacity: 1, retry_after: std::time::Duration::ZERO }),
             ApiError::Dispatch(DispatchError::UnknownJob),
             ApiError::Dispatch(DispatchError::UnknownPicture(1)),
             ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),

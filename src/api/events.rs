@@ -15,15 +15,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Context, error::ApiError, jobs::JobPath, sse, streams::OpenStream};
+use super::{Context, auth::Client, error::ApiError, jobs::JobPath, sse, streams::OpenStream};
 use crate::{
-    dispatch::{Dispatcher, ports::Numbered},
-    domain::{Event, EventId, JobId},
+    dispatch::{DispatchError, Dispatcher, ports::Numbered},
+    domain::{Event, EventId, JobId, Owner},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// The client of every stream, as long as clients have no names.
-const ANYBODY: &str = "anonymous";
 /// A piece of a stream that has become so large is sent before more is added to it.
 const ENOUGH_BYTES: usize = 16 << 10;
 const STREAM_HEADERS: [(HeaderName, &str); 3] = [
@@ -34,11 +32,16 @@ const STREAM_HEADERS: [(HeaderName, &str); 3] = [
 ];
 
 /// Answers the stream; 204 to a watcher who has seen the job's last event, else a browser would reconnect for ever.
-pub(super) async fn watch(State(context): State<Context>, JobPath(id): JobPath, headers: HeaderMap) -> Result<Response, ApiError> {
-    let stream = context.streams.open(ANYBODY.into())?;
+pub(super) async fn watch(
+    State(context): State<Context>,
+    client: Client,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let stream = context.streams.open(client.owner.as_str().into())?;
     // Subscribe first, then read: what happens between the two is in the snapshot and comes as an event again, rather than never.
     let subscription = context.dispatcher.subscribe(id);
-    let view = context.dispatcher.job(id).await?;
+    let view = context.dispatcher.job(&client.owner, id).await?;
     let (start, end) = (EventId::start_of(view.job.attempts), EventId::end_of(view.job.attempts));
     if view.job.status.is_finished() {
         if last_event_id(&headers) >= Some(end) {
@@ -51,6 +54,7 @@ pub(super) async fn watch(State(context): State<Context>, JobPath(id): JobPath, 
     let snapshot = sse::snapshot(last, &view);
     let watcher = Watcher {
         dispatcher: context.dispatcher,
+        owner: client.owner,
         job: id,
         events: subscription.events,
         last,
@@ -74,6 +78,7 @@ fn last_event_id(headers: &HeaderMap) -> Option<EventId> {
 /// been missed, the stored job is asked.
 struct Watcher {
     dispatcher: Dispatcher,
+    owner: Owner,
     job: JobId,
     events: Receiver<Numbered>,
     last: EventId,
@@ -148,9 +153,15 @@ impl Watcher {
 
     /// The last block, if the stored job has ended.
     async fn stored_end(&mut self) -> Option<Bytes> {
-        let view = self.dispatcher.job(self.job).await;
-        let view =
-            view.inspect_err(|error| tracing::warn!(job.id = %self.job, error = %error, "cannot read a watched job")).ok()?;
+        let view = match self.dispatcher.job(&self.owner, self.job).await {
+            Ok(view) => view,
+            Err(error) => {
+                // A job that has been removed has no end to tell.
+                self.ended = matches!(error, DispatchError::Gone | DispatchError::UnknownJob);
+                tracing::warn!(job.id = %self.job, error = %error, "cannot read a watched job");
+                return None;
+            }
+        };
         self.ended = view.job.status.is_finished();
         self.ended.then(|| sse::end(&view))
     }

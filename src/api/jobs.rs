@@ -1,17 +1,25 @@
 //! `/v1/jobs/{id}`: a job, its end, its pictures.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{FromRequestParts, Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
-use super::{Context, error::ApiError, view::JobJson};
+use super::{
+    Context,
+    auth::Client,
+    error::ApiError,
+    generate::answer,
+    idempotency,
+    middleware::RequestId,
+    view::{JobJson, job_url},
+};
 use crate::{
     dispatch::DispatchError,
-    domain::{JobId, JobImage},
+    domain::{JobId, JobImage, Origin},
 };
 
 /// A picture never changes under its address.
@@ -60,32 +68,53 @@ fn parse_index(text: &str) -> Result<u32, ApiError> {
 }
 
 /// `GET /v1/jobs/{id}`
-pub(super) async fn show(State(context): State<Context>, JobPath(id): JobPath) -> Result<Response, ApiError> {
-    let view = context.dispatcher.job(id).await?;
+pub(super) async fn show(State(context): State<Context>, client: Client, JobPath(id): JobPath) -> Result<Response, ApiError> {
+    let view = context.dispatcher.job(&client.owner, id).await?;
     Ok(Json(JobJson::from(&view)).into_response())
 }
 
 /// `POST /v1/jobs/{id}/cancel`: 200 when the job has ended by it, 202 when it ends at its next step boundary.
-pub(super) async fn cancel(State(context): State<Context>, JobPath(id): JobPath) -> Result<Response, ApiError> {
-    let view = context.dispatcher.cancel(id).await?;
+pub(super) async fn cancel(State(context): State<Context>, client: Client, JobPath(id): JobPath) -> Result<Response, ApiError> {
+    let view = context.dispatcher.cancel(&client.owner, id).await?;
     let status = if view.job.status.is_finished() { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(JobJson::from(&view))).into_response())
+}
+
+/// `DELETE /v1/jobs/{id}`: the job is gone at once; one that runs is stopped.
+pub(super) async fn remove(State(context): State<Context>, client: Client, JobPath(id): JobPath) -> Result<StatusCode, ApiError> {
+    context.dispatcher.remove(&client.owner, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/jobs/{id}/retry`: a new job with the request of one that failed or was cancelled.
+pub(super) async fn retry(
+    State(context): State<Context>,
+    Extension(request_id): Extension<RequestId>,
+    client: Client,
+    JobPath(id): JobPath,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let idempotency = idempotency::key(&headers)?.map(|key| idempotency::of_address(key, &format!("{}/retry", job_url(id))));
+    let origin = Origin { owner: client.owner, request_id: request_id.as_str().to_owned(), idempotency };
+    let accepted = context.dispatcher.retry(id, &origin).await?;
+    Ok(answer(&context, &origin, &headers, accepted).await)
 }
 
 /// `GET /v1/jobs/{id}/images/{index}`
 pub(super) async fn image(
     State(context): State<Context>,
+    client: Client,
     ImagePath(id, index): ImagePath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     // The job's row has the ETag, so that a client that has the picture costs no file.
     if headers.contains_key(header::IF_NONE_MATCH) {
-        let image = context.dispatcher.image(id, index).await?;
+        let image = context.dispatcher.image(&client.owner, id, index).await?;
         if is_cached(&headers, &etag(&image)) {
             return Ok((StatusCode::NOT_MODIFIED, caching(&image)?).into_response());
         }
     }
-    let (image, bytes) = context.dispatcher.picture(id, index).await?;
+    let (image, bytes) = context.dispatcher.picture(&client.owner, id, index).await?;
     let content = [(header::CONTENT_TYPE, header_value(&image.content_type)?)];
     Ok((caching(&image)?, content, bytes).into_response())
 }

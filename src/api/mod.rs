@@ -2,17 +2,22 @@
 //!
 //! `openapi.yaml` is the contract that this room keeps; it is served at `/openapi.yaml`.
 
+mod auth;
 mod body;
 mod error;
 mod events;
 mod generate;
 mod headers;
+mod idempotency;
 mod jobs;
 mod json;
+mod list;
 mod middleware;
 mod models;
 mod ops;
 mod prefer;
+mod query;
+mod queue;
 mod serve;
 mod sse;
 mod streams;
@@ -78,10 +83,15 @@ pub fn router(state: ApiState) -> Router {
     let context = Context { dispatcher, metrics, settings, intake, streams };
     Router::new()
         .route("/v1/generate", post(generate::generate))
-        .route("/v1/jobs/{id}", get(jobs::show))
+        .route("/v1/jobs", get(list::list))
+        .route("/v1/jobs/{id}", get(jobs::show).delete(jobs::remove))
         .route("/v1/jobs/{id}/cancel", post(jobs::cancel))
+        .route("/v1/jobs/{id}/retry", post(jobs::retry))
         .route("/v1/jobs/{id}/events", get(events::watch))
         .route("/v1/jobs/{id}/images/{index}", get(jobs::image))
+        .route("/v1/queue", get(queue::show))
+        .route("/v1/queue/pause", post(queue::pause))
+        .route("/v1/queue/resume", post(queue::resume))
         .route("/v1/models", get(models::models))
         .route("/v1/schedulers", get(models::schedulers))
         .route("/healthz", get(ops::healthz))

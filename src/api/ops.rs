@@ -30,9 +30,9 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
 
 /// `GET /metrics`: the Prometheus text format.
 pub(super) async fn metrics(State(context): State<Context>) -> Result<Response, ApiError> {
-    // Counting sets the queue's depth. The other metrics matter most while a store is away.
-    if let Err(error) = context.dispatcher.counts().await {
-        tracing::warn!(error = %error, "cannot count the jobs for the metrics");
+    // Looking at the queue sets its gauges. The other metrics matter most while a store is away.
+    if let Err(error) = context.dispatcher.queue().await {
+        tracing::warn!(error = %error, "cannot look at the queue for the metrics");
     }
     let text = context.metrics.render().map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response())

@@ -25,6 +25,7 @@ pub(super) struct JobJson<'a> {
     images: Vec<ImageJson<'a>>,
     error: Option<&'a JobError>,
     attempts: u32,
+    retry_of: Option<JobId>,
     timings: &'a Timings,
     urls: UrlsJson,
 }
@@ -61,6 +62,7 @@ impl<'a> From<&'a JobView> for JobJson<'a> {
             images: job.images.iter().map(image).collect(),
             error: job.error.as_ref(),
             attempts: job.attempts,
+            retry_of: job.retry_of,
             timings: &job.timings,
             urls: UrlsJson { itself: job_url(job.id), events: job_url(job.id) + "/events", cancel: job_url(job.id) + "/cancel" },
         }

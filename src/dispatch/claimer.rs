@@ -54,7 +54,8 @@ impl Claimer {
         let shared = self.shared.clone();
         while self.may_claim().await? {
             let was_empty = shared.running.is_empty();
-            let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty).await?;
+            let claimed =
+                shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty, &shared.settings.quotas).await?;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };
             if was_empty {
                 shared.pace.work_begins(Instant::now());

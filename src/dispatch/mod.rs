@@ -1,42 +1,36 @@
 //! The motion: admits jobs, claims them, batches their canvases, steps them, publishes what happens and settles how it ended.
 
+mod admission;
 mod batcher;
 mod claimer;
 mod device;
 mod events;
 mod finished;
 mod guard;
+mod jobs;
 mod outage;
 mod pace;
 mod painting;
 pub mod ports;
 mod previews;
+mod retention;
 mod running;
 mod settle;
 mod shared;
 mod upkeep;
 mod worker;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use tokio::{
-    sync::broadcast::error::RecvError,
-    time::{timeout, timeout_at},
-};
+use tokio::time::timeout;
 
-pub use self::{batcher::StepLimits, events::LocalEvents, worker::Workers};
+pub use self::{batcher::StepLimits, events::LocalEvents, retention::RetentionSettings, worker::Workers};
 use self::{
-    ports::{Cancellation, Engine, EngineError, EventBus, JobCounts, JobStore, PictureKey, PictureStore, StoreError, Subscription},
-    running::Phase,
+    ports::{Engine, EngineError, EventBus, JobCounts, JobStore, PictureStore, Quotas, StoreError},
     shared::Shared,
 };
 use crate::{
-    domain::{Event, InputPicture, Job, JobId, JobImage, JobStatus, ModelInfo, Progress, Submission, sha256_hex},
+    domain::{Job, JobId, ModelInfo, Progress},
     telemetry::Metrics,
 };
 
@@ -77,6 +71,12 @@ pub struct DispatchSettings {
     pub step: StepLimits,
     /// How long a drain waits for running canvases.
     pub drain: Duration,
+    /// The waiting time that weighs as much as one step of priority.
+    pub ageing: Duration,
+    /// What each client may have in the queue and on the device.
+    pub quotas: Quotas,
+    /// How long what is over is kept.
+    pub retention: RetentionSettings,
 }
 
 /// The dispatcher's handle; cheap to clone.
@@ -96,7 +96,27 @@ pub struct JobView {
     pub progress: Option<Progress>,
 }
 
-/// Why a job cannot be accepted, found, or cancelled.
+/// An answer to a request to paint.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    /// The job.
+    pub view: JobView,
+    /// The same request has come before, and brought this job then.
+    pub came_before: bool,
+}
+
+/// The queue as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueState {
+    /// Jobs that wait.
+    pub queued: u64,
+    /// Jobs that run.
+    pub running: u64,
+    /// Nothing is begun.
+    pub paused: bool,
+}
+
+/// Why a job cannot be accepted, found, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatchError {
     /// As many jobs wait as may.
@@ -105,12 +125,29 @@ pub enum DispatchError {
         /// When a place is likely to be free: whole seconds, at least 1.
         retry_after: Duration,
     },
+    /// As many jobs of this client wait as may.
+    #[error("{capacity} of your jobs wait, which is the most; try again in {} s", retry_after.as_secs())]
+    OwnerQueueFull {
+        /// The most that may wait.
+        capacity: u64,
+        /// When a place is likely to be free: whole seconds, at least 1.
+        retry_after: Duration,
+    },
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key came with another body before; a key names one request")]
+    IdempotencyKeyReused,
     /// The server is about to stop.
     #[error("the server is draining and accepts no new jobs")]
     Draining,
     /// No job has this id.
     #[error("there is no such job")]
     UnknownJob,
+    /// The job was deleted, or was older than the server keeps them.
+    #[error("the job has been removed")]
+    Gone,
+    /// Only jobs that failed or were cancelled are run again.
+    #[error("the job is {}; only one that has failed or was cancelled can be retried", .0.status.as_str())]
+    NotRetryable(Arc<Job>),
     /// No picture has this index.
     #[error("the job has no picture {0}")]
     UnknownPicture(u32),
@@ -162,148 +199,28 @@ impl Dispatcher {
         &self.shared.models
     }
 
-    /// Accepts a job: stores its input picture, then the job. Once this returns `Ok` the job survives a crash.
-    ///
-    /// # Errors
-    /// When the queue is full, the server is draining or a store does not answer.
-    pub async fn submit(&self, submission: Submission, request_id: &str) -> Result<JobView, DispatchError> {
-        if self.shared.draining.is_cancelled() {
-            return Err(DispatchError::Draining);
-        }
-        if let Some(input) = &submission.input {
-            self.store_input(input).await?;
-        }
-        let job = Job::queued(&submission, request_id);
-        let capacity = self.shared.settings.max_queued_jobs;
-        match self.shared.doors.jobs.insert(&job, capacity).await {
-            Err(StoreError::QueueFull { .. }) => return Err(self.queue_full()),
-            stored => stored?,
-        }
-        tracing::info!(job.id = %job.id, request.id = request_id, "accepted a job");
-        self.shared.doors.metrics.jobs_accepted_total.inc();
-        self.shared.wake.notify_one();
-        // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
-        // waits has been claimed meanwhile, so it was the first.
-        let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten().or(Some(1));
-        Ok(JobView { job: Arc::new(job), queue_position, progress: None })
-    }
-
-    /// A full queue is found out before the picture is written, so that turning clients away does not fill the disk.
-    async fn store_input(&self, input: &InputPicture) -> Result<(), DispatchError> {
-        if self.shared.doors.jobs.counts().await?.queued >= self.shared.settings.max_queued_jobs {
-            return Err(self.queue_full());
-        }
-        let key = PictureKey::Input { sha256: input.reference.sha256.clone() };
-        Ok(self.shared.doors.pictures.put(&key, Bytes::from_owner(input.bytes.clone())).await?)
-    }
-
-    fn queue_full(&self) -> DispatchError {
-        DispatchError::QueueFull { retry_after: self.shared.pace.retry_after(Instant::now()) }
-    }
-
-    /// The job as it is now.
-    ///
-    /// # Errors
-    /// When there is none, or the store does not answer.
-    pub async fn job(&self, id: JobId) -> Result<JobView, DispatchError> {
-        let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
-        self.shared.doors.events.continue_from(id, job.attempts);
-        self.view(Arc::new(job)).await
-    }
-
-    async fn view(&self, job: Arc<Job>) -> Result<JobView, DispatchError> {
-        let (mut queue_position, mut progress) = (None, None);
-        match job.status {
-            JobStatus::Queued => queue_position = self.shared.doors.jobs.queue_position(job.id).await?,
-            JobStatus::Running => progress = self.shared.doors.events.progress(job.id),
-            JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {}
-        }
-        Ok(JobView { job, queue_position, progress })
-    }
-
-    /// Cancels a queued job at once, and a running one at its next step boundary.
-    ///
-    /// # Errors
-    /// When there is none, it has ended, or the store does not answer.
-    pub async fn cancel(&self, id: JobId) -> Result<JobView, DispatchError> {
-        let job = match self.shared.doors.jobs.cancel(id).await?.ok_or(DispatchError::UnknownJob)? {
-            Cancellation::AlreadyFinished(job) => return Err(DispatchError::AlreadyFinished(Arc::new(job))),
-            Cancellation::Cancelled(job) => {
-                self.shared.move_queue();
-                self.shared.announce_end(job)
-            }
-            Cancellation::Requested(job) => {
-                self.shared.running.stop(id, Phase::Cancelled);
-                Arc::new(job)
-            }
-        };
-        tracing::info!(job.id = %id, job.status = job.status.as_str(), "asked to cancel a job");
-        self.view(job).await
-    }
-
-    /// What is stored about a finished picture; its file is not touched.
-    ///
-    /// # Errors
-    /// When there is none, or the store does not answer.
-    pub async fn image(&self, id: JobId, index: u32) -> Result<JobImage, DispatchError> {
-        let job = self.shared.doors.jobs.get(id).await?.ok_or(DispatchError::UnknownJob)?;
-        job.images.into_iter().find(|image| image.index == index).ok_or(DispatchError::UnknownPicture(index))
-    }
-
-    /// The file of a finished picture, checked against its SHA-256.
-    ///
-    /// # Errors
-    /// When there is none, its file is missing or damaged, or a store does not answer.
-    pub async fn picture(&self, id: JobId, index: u32) -> Result<(JobImage, Bytes), DispatchError> {
-        let image = self.image(id, index).await?;
-        let file = self.shared.doors.pictures.get(&PictureKey::Output { job: id, index }).await?;
-        let broken = |problem| DispatchError::BrokenPicture { job: id, index, problem };
-        let file = file.ok_or_else(|| broken("missing"))?;
-        let (bytes, sha256) = (file.clone(), image.sha256.clone());
-        match tokio::task::spawn_blocking(move || sha256_hex(&bytes) == sha256).await {
-            Ok(true) => Ok((image, file)),
-            Ok(false) | Err(_) => Err(broken("damaged")),
-        }
-    }
-
-    /// Watches a job from now on. Subscribe first, then read the job: so nothing falls between.
-    pub fn subscribe(&self, id: JobId) -> Subscription {
-        self.shared.doors.events.subscribe(id)
-    }
-
-    /// Waits until the job has ended, for at most `patience`, and answers it as it then is.
-    ///
-    /// # Errors
-    /// As for [`Self::job`].
-    pub async fn wait(&self, id: JobId, patience: Duration) -> Result<JobView, DispatchError> {
-        let mut events = self.subscribe(id).events;
-        let view = self.job(id).await?;
-        if view.job.status.is_finished() {
-            return Ok(view);
-        }
-        let deadline = tokio::time::Instant::now() + patience;
-        loop {
-            match timeout_at(deadline, events.recv()).await {
-                Ok(Ok(numbered)) => {
-                    if let Event::Finished(job) = numbered.event {
-                        return self.view(job).await;
-                    }
-                }
-                // What was missed is older than what is still to come, and the end is always the newest.
-                Ok(Err(RecvError::Lagged(_))) => {}
-                Ok(Err(RecvError::Closed)) | Err(_) => return self.job(id).await,
-            }
-        }
-    }
-
-    /// How many jobs wait and run.
+    /// How many jobs wait and run, and whether the queue is paused.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn counts(&self) -> Result<JobCounts, DispatchError> {
-        let counts = self.shared.doors.jobs.counts().await?;
-        self.shared.doors.metrics.queue_depth.set(counts.queued as i64);
-        Ok(counts)
+    pub async fn queue(&self) -> Result<QueueState, DispatchError> {
+        let jobs = &self.shared.doors.jobs;
+        let (JobCounts { queued, running }, paused) = tokio::try_join!(jobs.counts(), jobs.is_paused())?;
+        self.shared.doors.metrics.queue_depth.set(queued as i64);
+        self.shared.doors.metrics.queue_paused.set(i64::from(paused));
+        Ok(QueueState { queued, running, paused })
+    }
+
+    /// Pauses the queue, or lets it go on. While it is paused jobs are accepted and none is begun; those that run go on. A restart
+    /// changes nothing about it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn set_paused(&self, paused: bool) -> Result<QueueState, DispatchError> {
+        self.shared.doors.jobs.set_paused(paused).await?;
+        tracing::info!(queue.paused = paused, "the queue was paused or let go on");
+        self.shared.wake.notify_one();
+        self.queue().await
     }
 
     /// Whether the server can accept and paint jobs.

@@ -112,7 +112,13 @@ async fn write(shared: &Shared, claim: &Arc<Claim>, outcome: Outcome, report: Re
     let settlement = Settlement { outcome, warnings: report.warnings, timings, finished_at };
     let settled = patiently(|| shared.doors.jobs.settle(&claim.lease, settlement.clone())).await;
     match settled {
-        Ok(job) => announce(shared, claim, job),
+        Ok(job) => {
+            let is_gone = job.removal_requested;
+            announce(shared, claim, job);
+            if is_gone {
+                shared.remove_pictures(claim.job()).await;
+            }
+        }
         Err(StoreError::StaleLease { .. }) => return abandon(shared, claim).await,
         Err(error) => return run_again(shared, claim, &error),
     }

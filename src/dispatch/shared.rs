@@ -128,6 +128,13 @@ impl Shared {
         Ok(())
     }
 
+    /// Removes the pictures of a job that is gone. What cannot be removed now is found by the sweep.
+    pub(super) async fn remove_pictures(&self, id: JobId) {
+        if let Err(error) = self.doors.pictures.remove_outputs(id).await {
+            tracing::warn!(job.id = %id, %error, "could not remove the pictures of a job that is gone; the sweep will");
+        }
+    }
+
     /// The device can do nothing any more; the first reason is kept.
     pub(super) fn lose_device(&self, reason: EngineError) {
         tracing::error!(error = %reason, "the device is lost");

@@ -28,7 +28,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn every(period: Duration) -> Interval {
+/// Ticks now and then every `period`; ticks that were missed are not made up for.
+pub(super) fn every(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period.max(Duration::from_millis(1)));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

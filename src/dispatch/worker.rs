@@ -14,7 +14,7 @@ use super::{
     device::{Channels, Device},
     guard::{self, Lost, supervise},
     ports::{Engine, EngineError},
-    previews, settle,
+    previews, retention, settle,
     shared::{DeviceState, Shared},
     upkeep,
 };
@@ -35,6 +35,7 @@ pub struct Workers {
     settler: JoinHandle<()>,
     releaser: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    retention: JoinHandle<()>,
 }
 
 impl Workers {
@@ -61,6 +62,7 @@ impl Workers {
             settler: tokio::spawn(supervise(shared.clone(), "settler", settle::run(shared.clone(), ended))),
             releaser: tokio::spawn(release_when_lost(shared.clone())),
             upkeep: tokio::spawn(supervise(shared.clone(), "keeper of leases", upkeep::run(shared.clone()))),
+            retention: tokio::spawn(supervise(shared.clone(), "remover of old results", retention::run(shared.clone()))),
             shared,
         }
     }
@@ -85,8 +87,9 @@ impl Workers {
     /// # Errors
     /// Why the device was lost, if it was.
     pub async fn drain(self) -> Result<(), EngineError> {
-        let Self { shared, device, device_ended, claimer, settler, releaser, upkeep } = self;
+        let Self { shared, device, device_ended, claimer, settler, releaser, upkeep, retention } = self;
         tracing::info!("draining");
+        retention.abort();
         shared.draining.cancel();
         // Whatever takes longer than a lease would not be accepted any more.
         let patience = shared.settings.lease.max(Duration::from_secs(1));

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{GenerationRequest, JobError, Submission};
+use super::{GenerationRequest, JobError, Owner, Submission};
 
 /// A job's name. Random (122 bits), so that knowing one tells nothing about another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -145,12 +145,18 @@ pub struct Job {
     pub timings: Timings,
     /// Somebody has asked a running job to stop; it does at its next step boundary.
     pub cancel_requested: bool,
+    /// Somebody has asked a running job to vanish; it does when it has stopped.
+    pub removal_requested: bool,
     /// The id of the HTTP request that brought it, for the logs.
     pub request_id: String,
+    /// Whose it is.
+    pub owner: Owner,
+    /// The job that failed or was cancelled and that this one runs again.
+    pub retry_of: Option<JobId>,
 }
 
 impl Job {
-    /// A new job, queued now.
+    /// A new job of nobody's in particular, queued now.
     pub fn queued(submission: &Submission, request_id: &str) -> Self {
         Self {
             id: JobId::random(),
@@ -165,7 +171,10 @@ impl Job {
             attempts: 0,
             timings: Timings::default(),
             cancel_requested: false,
+            removal_requested: false,
             request_id: request_id.to_owned(),
+            owner: Owner::anonymous(),
+            retry_of: None,
         }
     }
 }

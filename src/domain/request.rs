@@ -22,6 +22,8 @@ const MAX_PROMPT_CHARS: usize = 10_000;
 const MAX_METADATA_ENTRIES: usize = 16;
 const MAX_METADATA_CHARS: usize = 1_000;
 const DEFAULT_STRENGTH: f64 = 0.8;
+const MAX_PRIORITY: u64 = 9;
+const DEFAULT_PRIORITY: u8 = 5;
 
 /// What to paint. Field names and ranges are those of the native API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct GenerationRequest {
     pub img2img: Option<Img2Img>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
+    /// How urgent it is: 0 to 9, 9 first.
+    #[serde(default = "default_priority")]
+    pub priority: u8,
     /// The client's own notes, given back unread.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -95,6 +100,11 @@ impl GenerationRequest {
     pub fn uses_guidance(&self) -> bool {
         self.guidance_scale > 1.0
     }
+}
+
+/// The priority of requests that were stored before there were priorities.
+fn default_priority() -> u8 {
+    DEFAULT_PRIORITY
 }
 
 fn strength_steps(strength: f64, num_inference_steps: u32) -> u32 {
@@ -164,6 +174,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         num_images,
         img2img,
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
+        priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
         prompt: prompt?,
     };

@@ -4,6 +4,7 @@
 
 mod pictures;
 mod sqlite;
+mod unfinished;
 
 use std::{
     fmt::Display,

@@ -1,18 +1,25 @@
 //! Picture files in an object store; today a folder of local files.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
 use url::Url;
 
-use super::{Proof, make_folder, unavailable};
-use crate::dispatch::ports::{PictureKey, PictureStore, StoreError};
+use super::{Proof, make_folder, unavailable, unfinished};
+use crate::{
+    dispatch::ports::{PictureKey, PictureStore, StoreError, StoredInput},
+    domain::JobId,
+};
 
 /// Lies in the folder from the first start on. When it is gone, this is not our folder any more: its disk was unmounted, say.
 const MARKER: &str = ".easel";
 const MARKER_TEXT: &[u8] = b"Pictures of Easel\n";
+const INPUTS: &str = "inputs";
+const OUTPUTS: &str = "pictures";
 
 /// Picture files in a folder.
 ///
@@ -21,7 +28,7 @@ const MARKER_TEXT: &[u8] = b"Pictures of Easel\n";
 #[derive(Debug)]
 pub struct ObjectPictures {
     objects: Box<dyn ObjectStore>,
-    place: String,
+    folder: PathBuf,
     written: Proof,
 }
 
@@ -37,7 +44,8 @@ impl ObjectPictures {
         let objects = LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| unavailable(format!("the picture folder {place} cannot be opened: {error}")))?
             .with_fsync(true);
-        let pictures = Self { objects: Box::new(objects), place, written: Proof::default() };
+        let objects = objects.with_automatic_cleanup(true);
+        let pictures = Self { objects: Box::new(objects), folder, written: Proof::default() };
         pictures.write(&ObjectPath::from(MARKER), Bytes::from_static(MARKER_TEXT)).await?;
         Ok(pictures)
     }
@@ -56,7 +64,15 @@ impl ObjectPictures {
     }
 
     fn failed(&self, what: &str, error: &ObjectError) -> StoreError {
-        unavailable(format!("the picture folder {} {what}: {error}", self.place))
+        unavailable(format!("the picture folder {} {what}: {error}", self.folder.display()))
+    }
+
+    /// Removes a file; one that is not there is as good as removed.
+    async fn remove(&self, path: &ObjectPath) -> Result<(), StoreError> {
+        match self.objects.delete(path).await {
+            Err(ObjectError::NotFound { .. }) => Ok(()),
+            removed => removed.map_err(|error| self.failed("cannot be cleared", &error)),
+        }
     }
 }
 
@@ -72,6 +88,43 @@ impl PictureStore for ObjectPictures {
             found => found.map_err(|error| self.failed("cannot be read", &error))?,
         };
         object.bytes().await.map(Some).map_err(|error| self.failed("cannot be read", &error))
+    }
+
+    async fn remove_outputs(&self, job: JobId) -> Result<(), StoreError> {
+        let folder = ObjectPath::from_iter([OUTPUTS, &job.to_string()]);
+        let files: Vec<_> =
+            self.objects.list(Some(&folder)).try_collect().await.map_err(|error| self.failed("cannot be read", &error))?;
+        for file in files {
+            self.remove(&file.location).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_input(&self, sha256: &str) -> Result<(), StoreError> {
+        self.remove(&object_path(&PictureKey::Input { sha256: sha256.to_owned() })?).await
+    }
+
+    async fn outputs(&self) -> Result<Vec<JobId>, StoreError> {
+        let listed = self.objects.list_with_delimiter(Some(&ObjectPath::from(OUTPUTS))).await;
+        let folders = listed.map_err(|error| self.failed("cannot be read", &error))?.common_prefixes;
+        // What is not named like a job is not ours.
+        Ok(folders.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
+    }
+
+    async fn inputs(&self) -> Result<Vec<StoredInput>, StoreError> {
+        let listed = self.objects.list(Some(&ObjectPath::from(INPUTS)));
+        let inputs = listed.try_filter_map(async |file| {
+            let sha256 = file.location.filename().filter(|name| is_sha256(name)).map(str::to_owned);
+            let written_at = Timestamp::from_millisecond(file.last_modified.timestamp_millis()).ok();
+            Ok(sha256.zip(written_at).map(|(sha256, written_at)| StoredInput { sha256, written_at }))
+        });
+        inputs.boxed().try_collect().await.map_err(|error| self.failed("cannot be read", &error))
+    }
+
+    async fn remove_unfinished(&self, age: Duration) -> Result<u64, StoreError> {
+        let folder = self.folder.clone();
+        let removed = tokio::task::spawn_blocking(move || unfinished::remove(&folder, age)).await.map_err(unavailable)?;
+        removed.map_err(|error| unavailable(format!("the picture folder {} cannot be cleared: {error}", self.folder.display())))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -99,11 +152,11 @@ fn folder(url: &str) -> Result<PathBuf, StoreError> {
 /// A key's place. Keys come from parsed requests and ids, and are checked once more because they become file names.
 fn object_path(key: &PictureKey) -> Result<ObjectPath, StoreError> {
     match key {
-        PictureKey::Input { sha256 } if is_sha256(sha256) => Ok(ObjectPath::from_iter(["inputs", sha256])),
+        PictureKey::Input { sha256 } if is_sha256(sha256) => Ok(ObjectPath::from_iter([INPUTS, sha256])),
         PictureKey::Input { sha256 } => Err(unavailable(format!("{sha256:?} is not a SHA-256 in lower-case hexadecimal"))),
         PictureKey::Output { job, index } => {
             let (job, file) = (job.to_string(), format!("{index}.png"));
-            Ok(ObjectPath::from_iter(["pictures", &job, &file]))
+            Ok(ObjectPath::from_iter([OUTPUTS, &job, &file]))
         }
     }
 }

@@ -1,22 +1,31 @@
 //! Leases: claiming a job, keeping it, and taking back what a dead worker had.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{SqliteStore, commit, rows, unavailable};
 use crate::{
-    dispatch::ports::{ClaimOutcome, Lease, Recovery, Renewal, StoreError},
+    dispatch::ports::{ClaimOutcome, Lease, Quota, Quotas, Recovery, Renewal, StoreError},
     domain::{Job, JobError, JobId, JobStatus},
 };
 
 impl SqliteStore {
     /// The head of the queue or nothing: a suspect that waits for an empty device is not overtaken, or it would wait for ever.
-    pub(super) async fn claim_next(&self, worker: &str, ttl: Duration, device_is_empty: bool) -> Result<ClaimOutcome, StoreError> {
+    pub(super) async fn claim_next(
+        &self,
+        worker: &str,
+        ttl: Duration,
+        device_is_empty: bool,
+        quotas: &Quotas,
+    ) -> Result<ClaimOutcome, StoreError> {
         loop {
             let mut transaction = self.begin().await?;
-            let Some((seq, suspect)) = head(&mut transaction).await? else { return Ok(ClaimOutcome::Empty) };
+            if is_paused(&mut transaction).await? {
+                return Ok(ClaimOutcome::Paused);
+            }
+            let Some((seq, suspect)) = head(&mut transaction, quotas).await? else { return Ok(ClaimOutcome::Empty) };
             if suspect && !device_is_empty {
                 return Ok(ClaimOutcome::WaitsForEmptyDevice);
             }
@@ -82,12 +91,27 @@ impl SqliteStore {
     }
 }
 
-/// The place of the queue's first job, and whether it is suspect.
-async fn head(connection: &mut SqliteConnection) -> Result<Option<(i64, bool)>, StoreError> {
-    sqlx::query_as("SELECT seq, suspect FROM jobs WHERE status = 'queued' ORDER BY seq LIMIT 1")
-        .fetch_optional(connection)
-        .await
-        .map_err(unavailable)
+/// Whether nothing is to be claimed at all.
+pub(super) async fn is_paused(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT paused FROM queue").fetch_one(connection).await.map_err(unavailable)
+}
+
+/// The place of the first job that its owner's quota lets run, and whether it is suspect.
+async fn head(connection: &mut SqliteConnection, quotas: &Quotas) -> Result<Option<(i64, bool)>, StoreError> {
+    let limit = |quota: &Quota| quota.max_running_jobs.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
+    let named: BTreeMap<&str, i64> = quotas.named.iter().map(|(owner, quota)| (owner.as_str(), limit(quota))).collect();
+    sqlx::query_as(
+        "SELECT seq, suspect FROM jobs
+         WHERE status = 'queued'
+           AND (SELECT count(*) FROM jobs AS run WHERE run.status = 'running' AND run.owner = jobs.owner)
+               < coalesce((SELECT value FROM json_each(?) WHERE key = jobs.owner), ?)
+         ORDER BY turn_ms, seq LIMIT 1",
+    )
+    .bind(rows::json(&named)?)
+    .bind(limit(&quotas.everyone))
+    .fetch_optional(connection)
+    .await
+    .map_err(unavailable)
 }
 
 /// Takes the lease on a queued job.

@@ -24,7 +24,10 @@ impl SqliteStore {
             }
             Outcome::Cancelled => job.status = JobStatus::Cancelled,
         }
-        job.warnings.extend(settlement.warnings);
+        // A retried job brings the warnings of its first run along.
+        let is_new = |warning: &String| !job.warnings.contains(warning);
+        let new: Vec<String> = settlement.warnings.into_iter().filter(is_new).collect();
+        job.warnings.extend(new);
         job.timings = settlement.timings;
         job.finished_at = Some(settlement.finished_at);
         rows::write_end(&mut transaction, &job).await?;

@@ -3,20 +3,28 @@
 //! There is one write connection, whose transactions begin as writers, and a few read connections. A commit is on the disk before it
 //! is answered.
 
+mod admit;
 mod claim;
+mod clock;
 mod end;
+mod list;
 mod open;
+mod remove;
 mod rows;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use jiff::Timestamp;
+use sqlx::{Sqlite, SqlitePool, Transaction, query::QueryScalar, sqlite::SqliteArguments};
 
 use super::{Proof, unavailable};
 use crate::{
-    dispatch::ports::{Cancellation, ClaimOutcome, JobCounts, JobStore, Lease, Recovery, Renewal, Settlement, StoreError},
-    domain::{Job, JobId},
+    dispatch::ports::{
+        Admitted, Cancellation, ClaimOutcome, JobCounts, JobPage, JobQuery, JobStore, Lease, Quotas, Recovery, Removal, Renewal,
+        Settlement, StoreError, Terms,
+    },
+    domain::{IdempotencyKey, Job, JobId, Owner},
 };
 
 pub use open::{SchemaVersion, migrate};
@@ -26,6 +34,7 @@ pub use open::{SchemaVersion, migrate};
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
+    clock: clock::QueueClock,
     written: Proof,
     _lock: open::Lock,
 }
@@ -43,7 +52,8 @@ impl SqliteStore {
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let (database, _) = open::database(url).await?;
         let readers = database.readers().await?;
-        let store = Self { writer: database.writer, readers, written: Proof::default(), _lock: database.lock };
+        let clock = clock::QueueClock::start(&readers).await?;
+        let store = Self { writer: database.writer, readers, clock, written: Proof::default(), _lock: database.lock };
         store.void_leases().await?;
         Ok(store)
     }
@@ -83,24 +93,22 @@ async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreEr
     transaction.commit().await.map_err(unavailable)
 }
 
+async fn exists(query: QueryScalar<'_, Sqlite, bool, SqliteArguments>, readers: &SqlitePool) -> Result<bool, StoreError> {
+    query.fetch_one(readers).await.map_err(unavailable)
+}
+
 #[async_trait]
 impl JobStore for SqliteStore {
-    async fn insert(&self, job: &Job, capacity: u64) -> Result<(), StoreError> {
-        let stored = sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id) SELECT ?, ?, ?, ?, ?
-             WHERE (SELECT count(*) FROM jobs WHERE status = 'queued') < ?",
-        )
-        .bind(job.id.to_string())
-        .bind(rows::time(job.created_at))
-        .bind(rows::json(&job.request)?)
-        .bind(rows::json(&job.warnings)?)
-        .bind(&job.request_id)
-        .bind(i64::try_from(capacity).unwrap_or(i64::MAX))
-        .execute(&self.writer)
-        .await
-        .inspect_err(|_| self.written.void())
-        .map_err(unavailable)?;
-        if stored.rows_affected() == 0 { Err(StoreError::QueueFull { capacity }) } else { Ok(()) }
+    async fn insert(&self, job: &Job, terms: &Terms) -> Result<Admitted, StoreError> {
+        self.admit(job, terms).await.inspect_err(|error| {
+            if matches!(error, StoreError::Unavailable(_)) {
+                self.written.void();
+            }
+        })
+    }
+
+    async fn known(&self, owner: &Owner, idempotency: &IdempotencyKey) -> Result<Option<Admitted>, StoreError> {
+        self.known_request(owner, idempotency).await
     }
 
     async fn get(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -108,17 +116,30 @@ impl JobStore for SqliteStore {
         row.map_err(unavailable)?.as_ref().map(rows::job).transpose()
     }
 
+    async fn check_room(&self, owner: &Owner, terms: &Terms) -> Result<(), StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(unavailable)?;
+        admit::check_room(&mut connection, owner, terms).await
+    }
+
+    async fn removed(&self, id: JobId) -> Result<Option<Owner>, StoreError> {
+        self.removed_owner(id).await
+    }
+
+    async fn list(&self, query: &JobQuery) -> Result<JobPage, StoreError> {
+        self.page(query).await
+    }
+
     async fn queue(&self) -> Result<Vec<JobId>, StoreError> {
-        let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM jobs WHERE status = 'queued' ORDER BY seq")
+        let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM jobs WHERE status = 'queued' ORDER BY turn_ms, seq")
             .fetch_all(&self.readers)
             .await
             .map_err(unavailable)?;
-        ids.iter().map(|id| id.parse().map_err(|error| unavailable(format!("the job id {id:?} cannot be read: {error}")))).collect()
+        ids.iter().map(|id| rows::id(id)).collect()
     }
 
     async fn queue_position(&self, id: JobId) -> Result<Option<u64>, StoreError> {
         sqlx::query_scalar(
-            "SELECT (SELECT count(*) FROM jobs AS ahead WHERE ahead.status = 'queued' AND ahead.seq <= jobs.seq)
+            "SELECT (SELECT count(*) FROM jobs AS ahead WHERE ahead.status = 'queued' AND (ahead.turn_ms, ahead.seq) <= (jobs.turn_ms, jobs.seq))
              FROM jobs WHERE id = ? AND status = 'queued'",
         )
         .bind(id.to_string())
@@ -137,8 +158,8 @@ impl JobStore for SqliteStore {
         Ok(JobCounts { queued, running })
     }
 
-    async fn claim(&self, worker: &str, ttl: Duration, device_is_empty: bool) -> Result<ClaimOutcome, StoreError> {
-        self.claim_next(worker, ttl, device_is_empty).await
+    async fn claim(&self, worker: &str, ttl: Duration, device_is_empty: bool, quotas: &Quotas) -> Result<ClaimOutcome, StoreError> {
+        self.claim_next(worker, ttl, device_is_empty, quotas).await
     }
 
     async fn renew(&self, leases: &[Lease], ttl: Duration) -> Result<Renewal, StoreError> {
@@ -155,6 +176,35 @@ impl JobStore for SqliteStore {
 
     async fn cancel(&self, id: JobId) -> Result<Option<Cancellation>, StoreError> {
         self.cancel_any(id).await
+    }
+
+    async fn remove(&self, id: JobId) -> Result<Option<Removal>, StoreError> {
+        self.remove_any(id).await
+    }
+
+    async fn expire(&self, ended_before: Timestamp, limit: u32) -> Result<Vec<JobId>, StoreError> {
+        self.expire_jobs(ended_before, limit).await
+    }
+
+    async fn forget(&self, removed_before: Timestamp, keys_before: Timestamp) -> Result<(), StoreError> {
+        self.forget_old(removed_before, keys_before).await
+    }
+
+    async fn has_job(&self, id: JobId) -> Result<bool, StoreError> {
+        exists(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?)").bind(id.to_string()), &self.readers).await
+    }
+
+    async fn has_input(&self, sha256: &str) -> Result<bool, StoreError> {
+        exists(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE input_sha256 = ?)").bind(sha256), &self.readers).await
+    }
+
+    async fn set_paused(&self, paused: bool) -> Result<(), StoreError> {
+        sqlx::query("UPDATE queue SET paused = ?").bind(paused).execute(&self.writer).await.map(drop).map_err(unavailable)
+    }
+
+    async fn is_paused(&self) -> Result<bool, StoreError> {
+        let mut connection = self.readers.acquire().await.map_err(unavailable)?;
+        claim::is_paused(&mut connection).await
     }
 
     async fn recover(&self, max_attempts: u32) -> Result<Recovery, StoreError> {

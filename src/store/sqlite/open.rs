@@ -17,7 +17,10 @@ use super::super::{make_folder, or_here, unavailable};
 use crate::dispatch::ports::StoreError;
 
 /// Version, name and statements, oldest first. A migration that was ever released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "jobs", include_str!("../../../migrations/sqlite/0001_jobs.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "jobs", include_str!("../../../migrations/sqlite/0001_jobs.sql")),
+    (2, "service", include_str!("../../../migrations/sqlite/0002_service.sql")),
+];
 /// Where sqlx remembers what it has applied.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 const READ_CONNECTIONS: u32 = 4;

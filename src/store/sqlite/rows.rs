@@ -1,15 +1,15 @@
 //! Jobs to columns and back.
 
-use std::{fmt::Display, str::FromStr};
+use std::{convert::Infallible, fmt::Display, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
-use super::unavailable;
+use super::{remove::bury, unavailable};
 use crate::{
     dispatch::ports::StoreError,
-    domain::{Job, JobError, JobId, JobStatus, Timings},
+    domain::{Job, JobError, JobId, JobStatus, Owner, Timings},
 };
 
 /// A time as the database keeps it: exact, and of one length so that texts sort as times do.
@@ -36,8 +36,16 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
         attempts: row.try_get("attempts").map_err(unavailable)?,
         timings: optional(row, "timings", from_json)?.unwrap_or_default(),
         cancel_requested: row.try_get("cancel_requested").map_err(unavailable)?,
+        removal_requested: row.try_get("removal_requested").map_err(unavailable)?,
         request_id: row.try_get("request_id").map_err(unavailable)?,
+        owner: required(row, "owner", |name| Ok::<_, Infallible>(Owner::named(name)))?,
+        retry_of: optional(row, "retry_of", str::parse)?,
     })
+}
+
+/// Reads an id by itself.
+pub(super) fn id(text: &str) -> Result<JobId, StoreError> {
+    text.parse().map_err(|problem| unavailable(format!("the job id {text:?} cannot be read: {problem}")))
 }
 
 fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
@@ -71,8 +79,11 @@ pub(super) fn end_now(job: &mut Job, status: JobStatus) {
     job.timings = Timings { total_ms, ..Timings::default() };
 }
 
-/// Writes how a job ended. The caller has made sure, in the same transaction, that it has the right to.
+/// Writes how a job ended; one that was to vanish does. The caller has made sure, in the same transaction, that it has the right to.
 pub(super) async fn write_end(connection: &mut SqliteConnection, job: &Job) -> Result<(), StoreError> {
+    if job.removal_requested {
+        return bury(connection, job.id).await;
+    }
     sqlx::query(
         "UPDATE jobs SET status = ?, finished_at = ?, warnings = ?, images = ?, error = ?, timings = ?,
                          worker_id = NULL, lease_expires_at = NULL, alone = 0

@@ -1,5 +1,9 @@
 //! What may come in, and in what state it is found.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Origin;
+use easel::domain::Owner;
 use std::{fs, time::Duration};
 
 use easel::{
@@ -17,7 +21,7 @@ async fn a_full_queue_says_when_to_come_back_and_stores_nothing() {
     studio.submit(prompt("a")).await;
     studio.submit(prompt("b")).await;
     for body in [prompt("c"), with_picture()] {
-        let refused = studio.dispatcher.submit(submission(body), "request").await;
+        let refused = studio.dispatcher.submit(submission(body), &Origin::default()).await;
         let Err(DispatchError::QueueFull { retry_after }) = refused else { panic!("{refused:?}") };
         assert!((1..=3600).contains(&retry_after.as_secs()) && retry_after.subsec_nanos() == 0);
     }
@@ -28,10 +32,10 @@ async fn a_full_queue_says_when_to_come_back_and_stores_nothing() {
 async fn waiting_jobs_know_their_place() {
     let studio = Studio::closed(Setup::default()).await;
     let first = studio.submit(prompt("a")).await;
-    let second = studio.dispatcher.submit(submission(prompt("b")), "request").await.unwrap();
-    assert_eq!(second.queue_position, Some(2));
-    studio.dispatcher.cancel(first).await.unwrap();
-    assert_eq!(studio.dispatcher.job(second.job.id).await.unwrap().queue_position, Some(1));
+    let second = studio.dispatcher.submit(submission(prompt("b")), &Origin::default()).await.unwrap();
+    assert_eq!(second.view.queue_position, Some(2));
+    studio.dispatcher.cancel(&Owner::anonymous(), first).await.unwrap();
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), second.view.job.id).await.unwrap().queue_position, Some(1));
 }
 
 #[tokio::test]
@@ -68,7 +72,7 @@ async fn the_server_is_ready_when_the_engine_is_loaded() {
 async fn waiting_ends_with_patience() {
     let studio = Studio::closed(Setup::default()).await;
     let job = studio.submit(prompt("a house")).await;
-    let view = studio.dispatcher.wait(job, Duration::ZERO).await.unwrap();
+    let view = studio.dispatcher.wait(&Owner::anonymous(), job, Duration::ZERO).await.unwrap();
     assert_eq!(view.job.status, JobStatus::Queued);
 }
 
@@ -76,12 +80,12 @@ async fn waiting_ends_with_patience() {
 async fn an_unknown_job_is_unknown_everywhere() {
     let studio = Studio::closed(Setup::default()).await;
     let nobody = JobId::random();
-    assert!(matches!(studio.dispatcher.job(nobody).await, Err(DispatchError::UnknownJob)));
-    assert!(matches!(studio.dispatcher.cancel(nobody).await, Err(DispatchError::UnknownJob)));
-    assert!(matches!(studio.dispatcher.wait(nobody, Duration::ZERO).await, Err(DispatchError::UnknownJob)));
-    assert!(matches!(studio.dispatcher.picture(nobody, 0).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.job(&Owner::anonymous(), nobody).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.cancel(&Owner::anonymous(), nobody).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.wait(&Owner::anonymous(), nobody, Duration::ZERO).await, Err(DispatchError::UnknownJob)));
+    assert!(matches!(studio.dispatcher.picture(&Owner::anonymous(), nobody, 0).await, Err(DispatchError::UnknownJob)));
     let known = studio.submit(prompt("a house")).await;
-    assert!(matches!(studio.dispatcher.picture(known, 0).await, Err(DispatchError::UnknownPicture(0))));
+    assert!(matches!(studio.dispatcher.picture(&Owner::anonymous(), known, 0).await, Err(DispatchError::UnknownPicture(0))));
 }
 
 #[tokio::test]
@@ -90,8 +94,8 @@ async fn jobs_whose_worker_died_are_found_and_run() {
     let url = format!("sqlite://{}/easel.db", folder.path().display());
     let store = std::sync::Arc::new(easel::store::SqliteStore::open(&url).await.unwrap());
     let orphan = easel::domain::Job::queued(&submission(prompt("orphan")), "request");
-    store.insert(&orphan, 10).await.unwrap();
-    store.claim("a dead server", Duration::ZERO, true).await.unwrap();
+    store.insert(&orphan, &terms(10)).await.unwrap();
+    store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
     let mut studio = Studio::with_store(Setup::default(), store, folder).await;
     studio.load();
     studio.open_gate();

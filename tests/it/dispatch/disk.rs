@@ -1,5 +1,6 @@
 //! A picture store that does not work blames no job, unless it is the job's own file that cannot be read.
 
+use easel::domain::Owner;
 use std::time::Duration;
 
 use easel::{dispatch::ports::JobStore, domain::JobStatus};
@@ -16,7 +17,7 @@ async fn a_disk_that_fails_for_a_moment_costs_no_job() {
     let job = studio.submit(prompt("a house")).await;
     let ended = studio.end_of(job).await.job;
     assert_eq!((ended.status, ended.attempts), (JobStatus::Succeeded, 1));
-    assert!(studio.dispatcher.picture(job, 0).await.is_ok());
+    assert!(studio.dispatcher.picture(&Owner::anonymous(), job, 0).await.is_ok());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Cancelling, draining, losing a lease.
 
+use easel::domain::Origin;
+use easel::domain::Owner;
 use std::time::Duration;
 
 use easel::{
@@ -21,7 +23,7 @@ async fn a_cancelled_job_stops_at_the_next_step() {
         studio.let_one_step_through();
     }
     studio.next_step().await;
-    let asked = studio.dispatcher.cancel(job).await.unwrap().job;
+    let asked = studio.dispatcher.cancel(&Owner::anonymous(), job).await.unwrap().job;
     assert_eq!((asked.status, asked.cancel_requested), (JobStatus::Running, true));
     studio.let_one_step_through();
     assert_eq!(studio.end_of(job).await.job.status, JobStatus::Cancelled);
@@ -33,7 +35,7 @@ async fn a_job_that_is_cancelled_in_its_last_step_is_not_decoded() {
     let mut studio = Studio::gated(Setup::default()).await;
     let job = studio.submit(serde_json::json!({"prompt": "a house", "num_inference_steps": 1})).await;
     studio.next_step().await;
-    studio.dispatcher.cancel(job).await.unwrap();
+    studio.dispatcher.cancel(&Owner::anonymous(), job).await.unwrap();
     studio.open_gate();
     assert_eq!(studio.end_of(job).await.job.status, JobStatus::Cancelled);
     assert!(studio.close().await.is_empty());
@@ -44,9 +46,9 @@ async fn a_job_that_is_cancelled_while_it_waits_never_begins() {
     let mut studio = Studio::closed(Setup::default()).await;
     let cancelled = studio.submit(prompt("never")).await;
     let mut events = studio.dispatcher.subscribe(cancelled).events;
-    assert_eq!(studio.dispatcher.cancel(cancelled).await.unwrap().job.status, JobStatus::Cancelled);
+    assert_eq!(studio.dispatcher.cancel(&Owner::anonymous(), cancelled).await.unwrap().job.status, JobStatus::Cancelled);
     assert!(matches!(events.recv().await.unwrap().event, easel::domain::Event::Finished(_)));
-    assert!(matches!(studio.dispatcher.cancel(cancelled).await, Err(DispatchError::AlreadyFinished(_))));
+    assert!(matches!(studio.dispatcher.cancel(&Owner::anonymous(), cancelled).await, Err(DispatchError::AlreadyFinished(_))));
     let painted = studio.submit(prompt("a house")).await;
     studio.load();
     studio.open_gate();
@@ -61,16 +63,16 @@ async fn a_job_that_is_cancelled_between_its_claim_and_the_device_never_begins()
     studio.next_step().await;
     // The device stands at the gate: the second job can be claimed, but not taken.
     let second = studio.submit_in_company(prompt("never")).await;
-    studio.dispatcher.cancel(second).await.unwrap();
+    studio.dispatcher.cancel(&Owner::anonymous(), second).await.unwrap();
     studio.let_one_step_through();
     let dispatcher = studio.dispatcher.clone();
-    let end = tokio::spawn(async move { dispatcher.wait(second, super::PATIENCE).await });
+    let end = tokio::spawn(async move { dispatcher.wait(&Owner::anonymous(), second, super::PATIENCE).await });
     while !end.is_finished() {
         assert_eq!(studio.next_step().await, ["a house"]);
         studio.let_one_step_through();
     }
     assert_eq!(end.await.unwrap().unwrap().job.status, JobStatus::Cancelled);
-    assert_eq!(studio.dispatcher.job(first).await.unwrap().job.status, JobStatus::Running);
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), first).await.unwrap().job.status, JobStatus::Running);
     assert!(studio.close().await.iter().all(|call| !matches!(call, Call::Begin(prompt, _) if prompt == "never")));
 }
 
@@ -100,7 +102,7 @@ async fn a_drain_lets_running_jobs_finish_and_takes_no_more() {
     studio.next_step().await;
     let drain = tokio::spawn(studio.workers.drain());
     until(async || studio.dispatcher.readiness().await.draining).await;
-    let refused = studio.dispatcher.submit(submission(prompt("late")), "request").await;
+    let refused = studio.dispatcher.submit(submission(prompt("late")), &Origin::default()).await;
     assert!(matches!(refused, Err(DispatchError::Draining)));
     studio.gate = None;
     drain.await.unwrap().unwrap();
@@ -139,7 +141,7 @@ async fn a_cancelled_job_that_a_drain_gives_back_is_counted_once() {
     let mut studio = Studio::gated(setup).await;
     let job = studio.submit(many_steps("a house")).await;
     studio.next_step().await;
-    studio.dispatcher.cancel(job).await.unwrap();
+    studio.dispatcher.cancel(&Owner::anonymous(), job).await.unwrap();
     let drain = tokio::spawn(studio.workers.drain());
     // The device stands in the middle of a step: it is the drain that ends the job.
     until(async || studio.store.get(job).await.unwrap().unwrap().status == JobStatus::Cancelled).await;

@@ -1,5 +1,7 @@
 //! What goes wrong on the device fails the job at fault, and no other.
 
+use easel::dispatch::ports::Quotas;
+use easel::domain::Origin;
 use easel::{
     dispatch::{
         DispatchError,
@@ -98,7 +100,7 @@ async fn a_lost_device_blames_nobody_and_gives_its_jobs_back() {
         assert_eq!((job.status, job.error), (JobStatus::Queued, None));
     }
     // Nobody is suspect either: the first is claimed as if nothing had happened, beside others.
-    let claim = studio.store.claim("next", std::time::Duration::from_secs(15), false).await.unwrap();
+    let claim = studio.store.claim("next", std::time::Duration::from_secs(15), false, &Quotas::default()).await.unwrap();
     assert!(matches!(claim, easel::dispatch::ports::ClaimOutcome::Claimed { alone: false, .. }));
 }
 
@@ -111,7 +113,10 @@ async fn an_engine_that_cannot_be_loaded_ends_the_workers_with_its_error() {
     assert_eq!(studio.workers.failed().await, error);
     assert_eq!(studio.workers.drain().await, Err(error));
     assert_eq!(studio.store.get(job).await.unwrap().unwrap().status, JobStatus::Queued);
-    assert!(matches!(studio.dispatcher.submit(super::submission(prompt("late")), "r").await, Err(DispatchError::Draining)));
+    assert!(matches!(
+        studio.dispatcher.submit(super::submission(prompt("late")), &Origin::default()).await,
+        Err(DispatchError::Draining)
+    ));
 }
 
 #[tokio::test]

@@ -1,11 +1,15 @@
 //! A disk that does not answer for a while.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use easel::{
-    dispatch::ports::{PictureKey, PictureStore, StoreError},
+    dispatch::ports::{PictureKey, PictureStore, StoreError, StoredInput},
+    domain::JobId,
     store::ObjectPictures,
 };
 
@@ -54,6 +58,26 @@ impl PictureStore for FlakyPictures {
         }
         fail(&self.disk.failing_reads)?;
         self.folder.get(key).await
+    }
+
+    async fn remove_outputs(&self, job: JobId) -> Result<(), StoreError> {
+        self.folder.remove_outputs(job).await
+    }
+
+    async fn remove_input(&self, sha256: &str) -> Result<(), StoreError> {
+        self.folder.remove_input(sha256).await
+    }
+
+    async fn outputs(&self) -> Result<Vec<JobId>, StoreError> {
+        self.folder.outputs().await
+    }
+
+    async fn inputs(&self) -> Result<Vec<StoredInput>, StoreError> {
+        self.folder.inputs().await
+    }
+
+    async fn remove_unfinished(&self, age: Duration) -> Result<u64, StoreError> {
+        self.folder.remove_unfinished(age).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -9,6 +9,8 @@ mod flaky;
 mod sharing;
 mod watching;
 
+use easel::domain::Origin;
+use easel::domain::Owner;
 use std::{
     future::Future,
     io::Cursor,
@@ -19,8 +21,8 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use easel::{
     dispatch::{
-        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, StepLimits, Workers,
-        ports::{EngineError, JobStore},
+        DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, RetentionSettings, StepLimits, Workers,
+        ports::{EngineError, JobStore, Quotas},
     },
     domain::{JobId, ModelInfo, Submission},
     store::{ObjectPictures, SqliteStore},
@@ -56,6 +58,15 @@ impl Default for Setup {
             max_canvases: 8,
             step: StepLimits { rows: 32, pixels: usize::MAX },
             drain: PATIENCE,
+            ageing: Duration::from_secs(60),
+            quotas: Quotas::default(),
+            retention: RetentionSettings {
+                results: None,
+                tombstones: PATIENCE,
+                idempotency_keys: PATIENCE,
+                period: PATIENCE,
+                sweep_period: PATIENCE,
+            },
         };
         Self { settings, memory: usize::MAX, preview_gate: None, load_error: None, disk: Disk::default() }
     }
@@ -130,12 +141,12 @@ impl Studio {
     }
 
     async fn submit(&self, body: Value) -> JobId {
-        self.dispatcher.submit(submission(body), "request").await.unwrap().job.id
+        self.dispatcher.submit(submission(body), &Origin::default()).await.unwrap().view.job.id
     }
 
     /// The job when it has ended.
     async fn end_of(&self, id: JobId) -> JobView {
-        let view = self.dispatcher.wait(id, PATIENCE).await.unwrap();
+        let view = self.dispatcher.wait(&Owner::anonymous(), id, PATIENCE).await.unwrap();
         assert!(view.job.status.is_finished(), "still {:?}", view.job.status);
         view
     }

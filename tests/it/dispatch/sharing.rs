@@ -1,5 +1,8 @@
 //! Who shares the device with whom.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Owner;
 use std::{sync::Arc, time::Duration};
 
 use easel::{
@@ -25,7 +28,7 @@ async fn a_job_joins_at_the_next_step_and_leaves_when_its_own_steps_are_done() {
     assert_eq!(studio.next_call().await, Call::Finish(vec!["short".to_owned()]));
     assert_eq!(studio.next_step().await, ["long"]);
     assert_eq!(studio.end_of(short).await.job.status, JobStatus::Succeeded);
-    assert_eq!(studio.dispatcher.job(long).await.unwrap().job.status, JobStatus::Running);
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), long).await.unwrap().job.status, JobStatus::Running);
     studio.open_gate();
     assert_eq!(studio.end_of(long).await.job.status, JobStatus::Succeeded);
 }
@@ -72,7 +75,7 @@ async fn no_more_is_claimed_than_the_device_has_room_for() {
     }
     studio.load();
     studio.gather(2).await;
-    let counts = studio.dispatcher.counts().await.unwrap();
+    let counts = studio.dispatcher.queue().await.unwrap();
     assert_eq!((counts.queued, counts.running), (1, 2));
 }
 
@@ -81,8 +84,8 @@ async fn a_suspect_has_the_device_for_itself() {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&format!("sqlite://{}/easel.db", folder.path().display())).await.unwrap());
     let suspect = Job::queued(&submission(prompt("suspect")), "request");
-    store.insert(&suspect, 10).await.unwrap();
-    let claimed = store.claim("a dead server", Duration::ZERO, true).await.unwrap();
+    store.insert(&suspect, &terms(10)).await.unwrap();
+    let claimed = store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
     assert!(matches!(claimed, ClaimOutcome::Claimed { .. }));
     store.recover(5).await.unwrap();
     let mut studio = Studio::with_store(Setup::default(), store, folder).await;

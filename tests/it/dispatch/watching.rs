@@ -1,5 +1,8 @@
 //! What watchers see, and that the device never waits for them.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
+use easel::domain::Owner;
 use std::{
     sync::{Arc, mpsc},
     time::Duration,
@@ -46,7 +49,7 @@ async fn a_job_that_is_seen_to_have_succeeded_has_its_pictures() {
     let job = studio.submit(json!({"prompt": "a house", "num_inference_steps": 4, "num_images": 2})).await;
     let ended = studio.end_of(job).await.job;
     for image in &ended.images {
-        let (stored, file) = studio.dispatcher.picture(job, image.index).await.unwrap();
+        let (stored, file) = studio.dispatcher.picture(&Owner::anonymous(), job, image.index).await.unwrap();
         assert_eq!((stored.sha256.as_str(), stored.bytes), (sha256_hex(&file).as_str(), file.len() as u64));
     }
     let timings = ended.timings;
@@ -113,7 +116,7 @@ async fn nobody_watching_means_no_previews() {
     let (stuck, preview_gate) = mpsc::channel();
     let studio = Studio::open(Setup { preview_gate: Some(preview_gate), ..Setup::default() }).await;
     let job = studio.submit(many_steps("a house")).await;
-    super::until(async || studio.dispatcher.job(job).await.unwrap().job.status.is_finished()).await;
+    super::until(async || studio.dispatcher.job(&Owner::anonymous(), job).await.unwrap().job.status.is_finished()).await;
     assert_eq!(studio.metrics.previews_dropped_total.get(), 0);
     // The gate was never taken by a preview: its receiver still lies in the engine.
     assert!(stuck.send(()).is_ok());
@@ -125,7 +128,7 @@ async fn those_who_wait_are_told_when_a_job_ahead_of_them_is_cancelled() {
     let ahead = studio.submit(prompt("ahead")).await;
     let job = studio.submit(prompt("a house")).await;
     let mut events = studio.dispatcher.subscribe(job).events;
-    studio.dispatcher.cancel(ahead).await.unwrap();
+    studio.dispatcher.cancel(&Owner::anonymous(), ahead).await.unwrap();
     let told = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
     assert!(matches!(told.event, Event::Queued { queue_position: 1 }), "{told:?}");
 }
@@ -136,14 +139,14 @@ async fn what_is_told_of_a_job_that_ran_before_this_server_began_is_numbered_abo
     let store = SqliteStore::open(&format!("sqlite://{}/easel.db", folder.path().display())).await.unwrap();
     let [ahead, job] = ["ahead", "a house"].map(|text| Job::queued(&submission(prompt(text)), "request"));
     for job in [&ahead, &job] {
-        store.insert(job, 10).await.unwrap();
-        store.claim("a dead server", Duration::ZERO, true).await.unwrap();
+        store.insert(job, &terms(10)).await.unwrap();
+        store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
     }
     store.recover(5).await.unwrap();
     let studio = Studio::with_store(Setup::default(), Arc::new(store), folder).await;
     let mut events = studio.dispatcher.subscribe(job.id).events;
-    assert_eq!(studio.dispatcher.job(job.id).await.unwrap().job.attempts, 1);
-    studio.dispatcher.cancel(ahead.id).await.unwrap();
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), job.id).await.unwrap().job.attempts, 1);
+    studio.dispatcher.cancel(&Owner::anonymous(), ahead.id).await.unwrap();
     let told = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
     assert!(told.id > EventId::start_of(1), "{told:?}");
 }

@@ -1,5 +1,7 @@
 //! What survives when a process dies. The process is a real one: this test binary, started once more and killed.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
@@ -55,7 +57,7 @@ async fn every_job_that_was_accepted_survives_a_kill() {
     // The kill may fall between a commit and the line that tells of it, so that there is one more at the end.
     assert!(ids.len() >= 20 && queue.len() <= ids.len() + 1);
     assert_eq!(queue[..ids.len()], ids);
-    assert_eq!(store.claim("worker", MINUTE, false).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
 }
 
 /// Not a test by itself: what [`every_job_that_was_accepted_survives_a_kill`] starts and kills.
@@ -66,9 +68,9 @@ async fn a_process_that_accepts_jobs_until_it_is_killed() {
     let store = SqliteStore::open(&url).await.unwrap();
     for number in 0..CAPACITY {
         let job = job(&format!("house {number}"));
-        store.insert(&job, CAPACITY).await.unwrap();
+        store.insert(&job, &terms(CAPACITY)).await.unwrap();
         if number == 0 {
-            store.claim("worker", MINUTE, true).await.unwrap();
+            store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap();
         }
         // The test runner writes before the first line without ending its own.
         println!("\n{}", job.id);

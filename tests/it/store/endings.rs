@@ -1,5 +1,7 @@
 //! How jobs end.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use easel::{
     dispatch::ports::{Cancellation, ClaimOutcome, JobStore, Outcome},
     domain::{JobError, JobStatus},
@@ -12,7 +14,7 @@ async fn a_settled_job_shows_its_pictures_its_time_and_all_its_warnings() {
     let store = TestStore::new().await;
     let mut posted = job("a red house");
     posted.warnings = vec!["strength has no effect".to_owned()];
-    store.insert(&posted, CAPACITY).await.unwrap();
+    store.insert(&posted, &terms(CAPACITY)).await.unwrap();
     let (claimed, _) = store.claim_next(MINUTE).await;
     let settled = store.settle(&lease(&claimed), success()).await.unwrap();
 
@@ -44,7 +46,7 @@ async fn a_queued_job_is_cancelled_at_once() {
     assert_eq!(cancelled.status, JobStatus::Cancelled);
     assert!(cancelled.finished_at.is_some());
     assert_eq!(store.job(id).await, cancelled);
-    assert_eq!(store.claim("worker", MINUTE, true).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }
 
 #[tokio::test]
@@ -87,5 +89,5 @@ async fn a_job_that_shall_stop_does_not_run_again() {
     assert_eq!(ended, [store.job(lost).await]);
     assert_eq!(ended[0].status, JobStatus::Cancelled);
     assert!(ended[0].finished_at.is_some());
-    assert_eq!(store.claim("worker", MINUTE, true).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }

@@ -1,5 +1,6 @@
 //! Leases that are kept, lost and taken back.
 
+use easel::dispatch::ports::Quotas;
 use easel::{
     dispatch::ports::{ClaimOutcome, JobStore, Lease, Renewal, StoreError},
     domain::JobStatus,
@@ -81,10 +82,12 @@ async fn a_suspect_runs_alone_and_nobody_overtakes_it() {
     store.recover(5).await.unwrap();
 
     assert_eq!(store.queue().await.unwrap(), [suspect, innocent]);
-    assert_eq!(store.claim("worker", MINUTE, false).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
     let (job, alone) = store.claim_next(MINUTE).await;
     assert_eq!((job.id, alone), (suspect, true));
-    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false).await.unwrap() else { panic!() };
+    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap() else {
+        panic!()
+    };
     assert_eq!((job.id, alone), (innocent, false));
 }
 
@@ -115,7 +118,9 @@ async fn a_released_job_keeps_its_place_and_its_good_name() {
     store.release(&lease(&job)).await.unwrap();
     assert_eq!(store.queue().await.unwrap(), [first, second]);
     assert_eq!(store.job(first).await.started_at, None);
-    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false).await.unwrap() else { panic!() };
+    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap() else {
+        panic!()
+    };
     assert_eq!((job.id, job.attempts, alone), (first, 2, false));
 }
 
@@ -127,7 +132,7 @@ async fn a_released_suspect_stays_suspect_without_a_strike() {
     store.recover(1).await.unwrap();
     let (job, _) = store.claim_next(MINUTE).await;
     store.release(&lease(&job)).await.unwrap();
-    assert_eq!(store.claim("worker", MINUTE, false).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
     assert_eq!(store.recover(1).await.unwrap().ended, []);
     assert_eq!(store.job(id).await.status, JobStatus::Queued);
 }

@@ -8,6 +8,7 @@ mod pictures;
 mod queue;
 mod unreadable;
 
+use easel::dispatch::ports::Quotas;
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
@@ -18,7 +19,7 @@ use easel::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::model_info;
+use crate::support::{model_info, terms};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A lease that has run out as soon as it is taken: its holder might as well be dead.
@@ -53,13 +54,13 @@ impl TestStore {
 
     async fn add(&self, prompt: &str) -> JobId {
         let job = job(prompt);
-        self.insert(&job, CAPACITY).await.unwrap();
+        self.insert(&job, &terms(CAPACITY)).await.unwrap();
         job.id
     }
 
     /// Claims the next job for a device that is empty.
     async fn claim_next(&self, ttl: Duration) -> (Job, bool) {
-        match self.claim("worker", ttl, true).await.unwrap() {
+        match self.claim("worker", ttl, true, &Quotas::default()).await.unwrap() {
             ClaimOutcome::Claimed { job, alone } => (job, alone),
             other => panic!("nothing was claimed: {other:?}"),
         }

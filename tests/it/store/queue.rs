@@ -1,5 +1,7 @@
 //! Jobs that wait.
 
+use crate::support::terms;
+use easel::dispatch::ports::Quotas;
 use std::collections::HashSet;
 
 use easel::{
@@ -22,7 +24,7 @@ async fn a_job_comes_back_as_it_was_stored() {
     }));
     stored.created_at = "2026-01-02T03:04:05.000000001Z".parse().unwrap();
     stored.warnings = vec!["a remark".to_owned()];
-    store.insert(&stored, CAPACITY).await.unwrap();
+    store.insert(&stored, &terms(CAPACITY)).await.unwrap();
     assert!(stored.request.img2img.is_some());
     assert_eq!(store.get(stored.id).await.unwrap(), Some(stored));
 }
@@ -33,7 +35,7 @@ async fn a_job_that_nobody_stored_is_none() {
     assert_eq!(store.get(JobId::random()).await.unwrap(), None);
     assert_eq!(store.queue_position(JobId::random()).await.unwrap(), None);
     assert_eq!(store.cancel(JobId::random()).await.unwrap(), None);
-    assert_eq!(store.claim("worker", MINUTE, true).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }
 
 #[tokio::test]
@@ -43,7 +45,7 @@ async fn jobs_are_claimed_in_the_order_of_their_posts_whatever_the_clock_says() 
     for year in [2026, 2024, 2025] {
         let mut job = job("a red house");
         job.created_at = format!("{year}-01-01T00:00:00Z").parse().unwrap();
-        store.insert(&job, CAPACITY).await.unwrap();
+        store.insert(&job, &terms(CAPACITY)).await.unwrap();
         ids.push(job.id);
     }
     assert_eq!(store.queue().await.unwrap(), ids);
@@ -83,7 +85,8 @@ async fn counts_tell_who_waits_and_who_runs() {
 async fn fifty_posts_at_once_never_overfill_the_queue() {
     let store = TestStore::new().await;
     let jobs: Vec<_> = (0..50).map(|number| job(&format!("house {number}"))).collect();
-    let answers = join_all(jobs.iter().map(|job| store.insert(job, 20))).await;
+    let few = terms(20);
+    let answers = join_all(jobs.iter().map(|job| store.insert(job, &few))).await;
     let full = answers.iter().filter(|answer| matches!(answer, Err(StoreError::QueueFull { capacity: 20 }))).count();
     assert_eq!((full, answers.iter().filter(|answer| answer.is_ok()).count()), (30, 20));
     let accepted: HashSet<JobId> = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()).map(|(job, _)| job.id).collect();
@@ -93,10 +96,10 @@ async fn fifty_posts_at_once_never_overfill_the_queue() {
 #[tokio::test]
 async fn running_jobs_take_no_place_in_the_queue() {
     let store = TestStore::new().await;
-    store.insert(&job("one"), 1).await.unwrap();
-    assert!(matches!(store.insert(&job("two"), 1).await, Err(StoreError::QueueFull { capacity: 1 })));
+    store.insert(&job("one"), &terms(1)).await.unwrap();
+    assert!(matches!(store.insert(&job("two"), &terms(1)).await, Err(StoreError::QueueFull { capacity: 1 })));
     store.claim_next(MINUTE).await;
-    store.insert(&job("two"), 1).await.unwrap();
+    store.insert(&job("two"), &terms(1)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +108,8 @@ async fn no_two_claims_get_the_same_job() {
     for number in 0..20 {
         store.add(&format!("house {number}")).await;
     }
-    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, true))).await;
+    let quotas = Quotas::default();
+    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, true, &quotas))).await;
     let mut claimed = HashSet::new();
     for claim in claims {
         match claim.unwrap() {

@@ -10,6 +10,7 @@ mod models;
 mod process;
 mod raw;
 mod requests;
+mod terms;
 
 pub(crate) use app::{TestApp, json_of, spawn_app};
 pub(crate) use disk::Disk;
@@ -20,6 +21,7 @@ pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_schedul
 pub(crate) use process::{Process, easel, run};
 pub(crate) use raw::{Raw, head};
 pub(crate) use requests::{house_png, house_url, request, sha256s};
+pub(crate) use terms::terms;
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

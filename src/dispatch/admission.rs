@@ -1,0 +1,108 @@
+//! Admission: from a request to a job that survives a crash.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use super::{
+    Accepted, DispatchError, Dispatcher, JobView,
+    ports::{Admitted, PictureKey, StoreError, Terms},
+};
+use crate::domain::{InputPicture, Job, JobId, JobStatus, Origin, Submission};
+
+impl Dispatcher {
+    /// Accepts a job: stores its input picture, then the job. Once this returns `Ok` the job survives a crash.
+    ///
+    /// # Errors
+    /// When the queue is full, the idempotency key belongs to another request, the server is draining or a store does not answer.
+    pub async fn submit(&self, submission: Submission, origin: &Origin) -> Result<Accepted, DispatchError> {
+        if let Some(before) = self.came_before(origin).await? {
+            return Ok(before);
+        }
+        self.check_draining()?;
+        if let Some(input) = &submission.input {
+            self.store_input(input, origin).await?;
+        }
+        let job = Job { owner: origin.owner.clone(), ..Job::queued(&submission, &origin.request_id) };
+        self.admit(job, origin).await
+    }
+
+    /// Runs a job that failed or was cancelled again: as a new job with the same request, its seed included. The old one stays.
+    ///
+    /// # Errors
+    /// As for [`Self::submit`], and when there is no such job or it has neither failed nor been cancelled.
+    pub async fn retry(&self, id: JobId, origin: &Origin) -> Result<Accepted, DispatchError> {
+        if let Some(before) = self.came_before(origin).await? {
+            return Ok(before);
+        }
+        let old = self.find(&origin.owner, id).await?;
+        if !matches!(old.status, JobStatus::Failed | JobStatus::Cancelled) {
+            return Err(DispatchError::NotRetryable(Arc::new(old)));
+        }
+        self.check_draining()?;
+        let submission = Submission { request: old.request, input: None, warnings: old.warnings };
+        let again = Job::queued(&submission, &origin.request_id);
+        self.admit(Job { owner: origin.owner.clone(), retry_of: Some(id), ..again }, origin).await
+    }
+
+    fn check_draining(&self) -> Result<(), DispatchError> {
+        if self.shared.draining.is_cancelled() { Err(DispatchError::Draining) } else { Ok(()) }
+    }
+
+    async fn admit(&self, job: Job, origin: &Origin) -> Result<Accepted, DispatchError> {
+        let admitted = self.shared.doors.jobs.insert(&job, &self.terms(origin)).await.map_err(|error| self.refusal(error))?;
+        if admitted != Admitted::New {
+            return self.answer_again(admitted).await;
+        }
+        tracing::info!(job.id = %job.id, request.id = origin.request_id, client = %origin.owner, "accepted a job");
+        self.shared.doors.metrics.jobs_accepted_total.inc();
+        // Others may have moved back: a job of a higher priority goes before them.
+        self.shared.move_queue();
+        // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
+        // waits has been claimed meanwhile, so it was the first.
+        let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten().or(Some(1));
+        Ok(Accepted { view: JobView { job: Arc::new(job), queue_position, progress: None }, came_before: false })
+    }
+
+    /// What the same request was answered, if it has come before: also while the queue is full or the server drains.
+    async fn came_before(&self, origin: &Origin) -> Result<Option<Accepted>, DispatchError> {
+        let Some(idempotency) = &origin.idempotency else { return Ok(None) };
+        let Some(admitted) = self.shared.doors.jobs.known(&origin.owner, idempotency).await? else { return Ok(None) };
+        self.answer_again(admitted).await.map(Some)
+    }
+
+    async fn answer_again(&self, admitted: Admitted) -> Result<Accepted, DispatchError> {
+        match admitted {
+            Admitted::Before(job) => Ok(Accepted { view: self.view(Arc::new(job)).await?, came_before: true }),
+            Admitted::OtherRequest => Err(DispatchError::IdempotencyKeyReused),
+            Admitted::New | Admitted::BeforeAndRemoved => Err(DispatchError::Gone),
+        }
+    }
+
+    fn terms(&self, origin: &Origin) -> Terms {
+        let settings = &self.shared.settings;
+        Terms {
+            capacity: settings.max_queued_jobs,
+            owner_capacity: settings.quotas.of(&origin.owner).max_queued_jobs,
+            ageing: settings.ageing,
+            idempotency: origin.idempotency.clone(),
+        }
+    }
+
+    /// A full queue is found out before the picture is written, so that turning clients away does not fill the disk.
+    async fn store_input(&self, input: &InputPicture, origin: &Origin) -> Result<(), DispatchError> {
+        let room = self.shared.doors.jobs.check_room(&origin.owner, &self.terms(origin)).await;
+        room.map_err(|error| self.refusal(error))?;
+        let key = PictureKey::Input { sha256: input.reference.sha256.clone() };
+        Ok(self.shared.doors.pictures.put(&key, Bytes::from_owner(input.bytes.clone())).await?)
+    }
+
+    fn refusal(&self, error: StoreError) -> DispatchError {
+        let retry_after = self.shared.pace.retry_after(Instant::now());
+        match error {
+            StoreError::QueueFull { .. } => DispatchError::QueueFull { retry_after },
+            StoreError::OwnerQueueFull { capacity } => DispatchError::OwnerQueueFull { capacity, retry_after },
+            other => DispatchError::Store(other),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The door to the engine.
+
+use std::{ops::Range, sync::Arc};
+
+use image::RgbImage;
+
+use crate::domain::{GenerationRequest, JobError};
+
+/// Paints canvases. Owned by one OS thread, so its methods may block.
+pub trait Engine: Send {
+    /// One picture in progress. Owns all that its picture depends on.
+    type Canvas: CanvasState;
+    /// Pixels still on their way from the device; resolved off the device's thread.
+    type Frame: IntoRgb + Send + 'static;
+
+    /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Begun<Self::Canvas>, EngineError>;
+
+    /// Moves canvases of one batch key forward by one step, in one UNet call; answers for each canvas.
+    ///
+    /// # Errors
+    /// The outer error means that no canvas has moved.
+    fn step(&mut self, canvases: &mut [&mut Self::Canvas]) -> Result<Vec<Result<(), EngineError>>, EngineError>;
+
+    /// A cheap small picture of what the canvas will be; `None` when its model has no latent-to-RGB factors.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn preview(&mut self, canvas: &Self::Canvas) -> Result<Option<Self::Frame>, EngineError>;
+
+    /// Decodes finished canvases to pixels, in order.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn finish(&mut self, canvases: &[&Self::Canvas]) -> Result<Vec<Self::Frame>, EngineError>;
+}
+
+/// What the dispatcher may know of a canvas.
+pub trait CanvasState {
+    /// Canvases with the same key may share a step. May change between steps.
+    fn batch_key(&self) -> BatchKey;
+    /// Rows of the UNet call that the canvas takes: 2 with guidance, 1 without.
+    fn rows(&self) -> usize;
+    /// Pixels of its picture, which is what one row weighs: time and memory of a UNet call grow with it.
+    fn pixels(&self) -> usize;
+    /// The user's steps done, and to be done.
+    fn progress(&self) -> (u32, u32);
+
+    /// Whether the last step is done.
+    fn is_done(&self) -> bool {
+        let (step, steps) = self.progress();
+        step >= steps
+    }
+}
+
+/// Pixels that may still be on the device.
+pub trait IntoRgb {
+    /// Waits for the pixels.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn into_rgb(self) -> Result<RgbImage, EngineError>;
+}
+
+/// A request with the picture that it starts from, ready to paint.
+#[derive(Debug, Clone)]
+pub struct PaintOrder {
+    /// What to paint.
+    pub request: Arc<GenerationRequest>,
+    /// The decoded picture of an img2img request, in its own size.
+    pub init_image: Option<Arc<RgbImage>>,
+}
+
+/// Canvases that have begun, and what the client should know about them.
+#[derive(Debug)]
+pub struct Begun<C> {
+    /// One for each picture.
+    pub canvases: Vec<C>,
+    /// For example the part of a prompt that was too long and was cut.
+    pub warnings: Vec<String>,
+}
+
+/// Names the canvases that may share a UNet call. Opaque: only equality means something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BatchKey(Arc<str>);
+
+impl BatchKey {
+    /// A key; equal texts are equal keys.
+    pub fn new(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+/// What can go wrong on a device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The request names a model that is not loaded.
+    #[error("no model named {0:?} is loaded")]
+    UnknownModel(String),
+    /// The latents are no longer numbers.
+    #[error("the picture's latents became NaN or infinite at step {step}")]
+    NotFinite {
+        /// The step, from 1.
+        step: u32,
+    },
+    /// The device's memory does not suffice.
+    #[error("the device is out of memory: {0}")]
+    OutOfMemory(String),
+    /// The device can do nothing any more until the process is started again.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+    /// The code panicked.
+    #[error("the engine panicked: {0}")]
+    Panicked(String),
+    /// Anything else that libtorch reports.
+    #[error("the engine failed: {0}")]
+    Failed(String),
+}
+
+impl EngineError {
+    /// The stable code of the job error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownModel(_) => "unknown_model",
+            Self::NotFinite { .. } => "not_finite",
+            Self::OutOfMemory(_) => "out_of_memory",
+            Self::DeviceLost(_) => "device_lost",
+            Self::Panicked(_) => "engine_panicked",
+            Self::Failed(_) => "engine_failed",
+        }
+    }
+}
+
+impl From<EngineError> for JobError {
+    fn from(error: EngineError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
