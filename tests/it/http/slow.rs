@@ -1,11 +1,15 @@
 //! Clients that keep the server waiting, and too many of them.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
-use tokio::time::{interval, timeout};
+use tokio::{
+    net::TcpStream,
+    time::{interval, timeout},
+};
 
-use crate::support::{PATIENCE, Raw, TestApp, head, json_of, request, spawn_app};
+use crate::support::{PATIENCE, Process, Raw, TestApp, easel_by, head, json_of, request, spawn_app};
 
 /// Asks again and again until the server says that so many connections are open, that of the question among them.
 async fn until_connections(app: &TestApp, count: f64) {
@@ -128,6 +132,24 @@ async fn beyond_the_most_connections_a_new_one_waits_until_one_ends() {
     assert_eq!(fifth.answer().await.status, 200);
     drop((open, fifth));
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_limit_of_open_files_that_is_too_low_is_said_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut low = Command::new("prlimit");
+    low.arg("--nofile=300:300");
+    let server = Process::spawn(easel_by(low, folder.path()), folder.path(), &[]);
+    let log = server.log();
+    let said = log.lines().find(|line| line.contains("does not fit into the limit of open files")).expect(&log);
+    let said: Value = serde_json::from_str(said).unwrap();
+    assert_eq!((&said["files.limit"], &said["connections"]), (&json!(300), &json!(44)));
+    // Far more than there are descriptors: those that fit in are served, and when they go, the others.
+    let crowd = join_all((0..400).map(|_| TcpStream::connect(server.url.strip_prefix("http://").unwrap()))).await;
+    assert!(crowd.iter().all(Result::is_ok));
+    drop(crowd);
+    assert_eq!(server.paint(&request(json!({}))).await.len(), 1);
+    assert!(!server.log().contains("no connection can be taken in"), "{}", server.log());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::easel;
+use super::easel_by;
 
 const SIZE: &str = "size=16m";
 /// The pictures' folder is a mount, too, since a disk that holds an open database cannot be made read-only.
@@ -52,16 +52,10 @@ impl Disk {
 
     /// The `easel` command, its data on this disk.
     pub(crate) fn easel(&self) -> Command {
-        let plain = easel(self.folder());
         let mut command = self.enter();
-        command.arg("env").arg(format!("--chdir={}", env!("CARGO_MANIFEST_DIR"))).arg(plain.get_program());
-        for (name, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        command
+        // Another namespace begins at its root.
+        command.arg("env").arg(format!("--chdir={}", env!("CARGO_MANIFEST_DIR")));
+        easel_by(command, self.folder())
     }
 
     fn enter(&self) -> Command {

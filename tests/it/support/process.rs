@@ -32,6 +32,19 @@ pub(crate) fn easel(folder: &Path) -> Command {
     command
 }
 
+/// The same, started by another command that runs what stands behind it.
+pub(crate) fn easel_by(mut starter: Command, folder: &Path) -> Command {
+    let plain = easel(folder);
+    starter.arg(plain.get_program()).current_dir(plain.get_current_dir().unwrap());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => starter.env(name, value),
+            None => starter.env_remove(name),
+        };
+    }
+    starter
+}
+
 /// Runs a command to its end, which must come.
 pub(crate) fn run(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -65,7 +78,8 @@ impl Process {
         Self::spawn(disk.easel(), disk.folder(), settings)
     }
 
-    fn spawn(mut command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
+    /// As [`Self::start`], by a command that the test has put together.
+    pub(crate) fn spawn(mut command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut process =
             command.arg("serve").envs(settings.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Mutex<String>>::default();
