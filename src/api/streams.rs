@@ -10,9 +10,9 @@ use prometheus::IntGauge;
 
 use super::error::ApiError;
 
-/// Each open stream adds this to the pause that all of them keep between two writes, so that together they are written to at most two
-/// thousand times a second: beyond that, writing to readers would take the cores from painting.
-const BREATH: Duration = Duration::from_micros(500);
+/// Each open stream adds this to the pause that all of them keep between two writes, so that together they are written to at most five
+/// hundred times a second: beyond that, writing to readers would take the cores from painting.
+const BREATH: Duration = Duration::from_millis(2);
 /// The longest pause, so that the readers still see something move.
 const LONGEST_BREATH: Duration = Duration::from_secs(1);
 
@@ -108,7 +108,7 @@ mod tests {
     fn all_streams_together_are_written_to_at_a_bounded_rate() {
         let streams = streams(usize::MAX);
         let mut held = Vec::new();
-        for (count, milliseconds) in [(2, 1), (200, 100), (2000, 1000), (3000, 1000)] {
+        for (count, milliseconds) in [(2, 4), (200, 400), (500, 1000), (3000, 1000)] {
             held.resize_with(count, || streams.open("ann".into()).unwrap());
             assert_eq!(held[0].breath(), Duration::from_millis(milliseconds), "{count} streams");
         }

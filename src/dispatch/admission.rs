@@ -56,12 +56,21 @@ impl Dispatcher {
         }
         tracing::info!(job.id = %job.id, request.id = origin.request_id, client = %origin.owner, "accepted a job");
         self.shared.doors.metrics.jobs_accepted_total.inc();
-        // Others may have moved back: a job of a higher priority goes before them.
-        self.shared.move_queue();
         // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
         // waits has been claimed meanwhile, so it was the first.
         let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten().or(Some(1));
+        self.wake_claimer(queue_position).await;
         Ok(Accepted { view: JobView { job: Arc::new(job), queue_position, progress: None }, came_before: false })
+    }
+
+    /// Work has come. Those whom it goes before by its priority have moved back; behind the last nobody has.
+    async fn wake_claimer(&self, queue_position: Option<u64>) {
+        let queued = self.shared.doors.jobs.counts().await.map_or(0, |counts| counts.queued);
+        if queue_position < Some(queued) {
+            self.shared.move_queue();
+        } else {
+            self.shared.wake.notify_one();
+        }
     }
 
     /// What the same request was answered, if it has come before: also while the queue is full or the server drains.

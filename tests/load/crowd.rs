@@ -110,10 +110,9 @@ async fn round(server: &Server, http: &reqwest::Client, jobs: usize, readers: Op
     for reader in attached {
         bytes += reader.end().await;
     }
-    if readers.is_some() {
-        let cpu = Vitals::of(server.id()).cpu_seconds - before.cpu_seconds;
-        println!("  the readers got {:.1} MiB; the server took {cpu:.1} s of CPU", bytes as f64 / f64::from(1 << 20));
-    }
+    let cpu = Vitals::of(server.id()).cpu_seconds - before.cpu_seconds;
+    let mib = bytes as f64 / f64::from(1 << 20);
+    println!("  {} readers got {mib:.1} MiB; the server took {cpu:.2} s of CPU", readers.unwrap_or_default());
     seconds.iter().sum::<f64>() / jobs as f64
 }
 

@@ -1,17 +1,15 @@
 //! What may come in, and in what state it is found.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
-use easel::domain::Origin;
-use easel::domain::Owner;
 use std::{fs, time::Duration};
 
 use easel::{
+    dispatch::ports::Quotas,
     dispatch::{DispatchError, ports::JobStore},
-    domain::{JobId, JobStatus},
+    domain::{JobId, JobStatus, Origin, Owner},
 };
 
 use super::{Setup, Studio, prompt, submission, until, with_picture};
+use crate::support::terms;
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back_and_stores_nothing() {

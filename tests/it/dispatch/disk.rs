@@ -1,9 +1,11 @@
 //! A picture store that does not work blames no job, unless it is the job's own file that cannot be read.
 
-use easel::domain::Owner;
 use std::time::Duration;
 
-use easel::{dispatch::ports::JobStore, domain::JobStatus};
+use easel::{
+    dispatch::ports::JobStore,
+    domain::{JobStatus, Owner},
+};
 
 use super::{Disk, Setup, Studio, prompt, with_picture};
 

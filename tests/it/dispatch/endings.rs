@@ -1,7 +1,5 @@
 //! Cancelling, draining, losing a lease.
 
-use easel::domain::Origin;
-use easel::domain::Owner;
 use std::time::Duration;
 
 use easel::{
@@ -9,7 +7,7 @@ use easel::{
         DispatchError,
         ports::{JobStore, Lease, Outcome, Settlement},
     },
-    domain::{JobStatus, Timings},
+    domain::{JobStatus, Origin, Owner, Timings},
 };
 
 use super::{Call, Setup, Studio, many_steps, prompt, submission, until};

@@ -1,13 +1,11 @@
 //! What goes wrong on the device fails the job at fault, and no other.
 
-use easel::dispatch::ports::Quotas;
-use easel::domain::Origin;
 use easel::{
     dispatch::{
         DispatchError,
-        ports::{EngineError, JobStore},
+        ports::{EngineError, JobStore, Quotas},
     },
-    domain::JobStatus,
+    domain::{JobStatus, Origin},
 };
 use serde_json::json;
 

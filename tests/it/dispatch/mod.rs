@@ -9,8 +9,6 @@ mod flaky;
 mod sharing;
 mod watching;
 
-use easel::domain::Origin;
-use easel::domain::Owner;
 use std::{
     future::Future,
     io::Cursor,
@@ -24,7 +22,7 @@ use easel::{
         DispatchSettings, Dispatcher, Doors, JobView, LocalEvents, RetentionSettings, StepLimits, Workers,
         ports::{EngineError, JobStore, Quotas},
     },
-    domain::{JobId, ModelInfo, Submission},
+    domain::{JobId, ModelInfo, Origin, Owner, Submission},
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
 };

@@ -1,18 +1,16 @@
 //! Who shares the device with whom.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
-use easel::domain::Owner;
 use std::{sync::Arc, time::Duration};
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore},
-    domain::{Job, JobStatus},
+    dispatch::ports::{ClaimOutcome, JobStore, Quotas},
+    domain::{Job, JobStatus, Owner},
     store::SqliteStore,
 };
 use serde_json::json;
 
 use super::{Call, Setup, Studio, many_steps, prompt, submission};
+use crate::support::terms;
 
 #[tokio::test]
 async fn a_job_joins_at_the_next_step_and_leaves_when_its_own_steps_are_done() {

@@ -1,22 +1,20 @@
 //! What watchers see, and that the device never waits for them.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
-use easel::domain::Owner;
 use std::{
     sync::{Arc, mpsc},
     time::Duration,
 };
 
 use easel::{
-    dispatch::ports::JobStore,
-    domain::{Event, EventId, Job, JobStatus, sha256_hex},
+    dispatch::ports::{JobStore, Quotas},
+    domain::{Event, EventId, Job, JobStatus, Owner, sha256_hex},
     store::SqliteStore,
 };
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Setup, Studio, many_steps, prompt, submission};
+use crate::support::terms;
 
 #[tokio::test]
 async fn a_watcher_sees_the_whole_life_in_order() {

@@ -1,19 +1,18 @@
 //! What survives when a process dies. The process is a real one: this test binary, started once more and killed.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore, StoreError},
+    dispatch::ports::{ClaimOutcome, JobStore, Quotas, StoreError},
     domain::{JobId, JobStatus},
     store::SqliteStore,
 };
 
 use super::{CAPACITY, MINUTE, TestStore, job, lease, success, url};
+use crate::support::terms;
 
 const DATABASE: &str = "EASEL_TEST_STORE_URL";
 

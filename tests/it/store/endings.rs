@@ -1,13 +1,12 @@
 //! How jobs end.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
 use easel::{
-    dispatch::ports::{Cancellation, ClaimOutcome, JobStore, Outcome},
+    dispatch::ports::{Cancellation, ClaimOutcome, JobStore, Outcome, Quotas},
     domain::{JobError, JobStatus},
 };
 
 use super::{CAPACITY, MINUTE, NO_TIME, TestStore, job, lease, settlement, success};
+use crate::support::terms;
 
 #[tokio::test]
 async fn a_settled_job_shows_its_pictures_its_time_and_all_its_warnings() {

@@ -1,8 +1,7 @@
 //! Leases that are kept, lost and taken back.
 
-use easel::dispatch::ports::Quotas;
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore, Lease, Renewal, StoreError},
+    dispatch::ports::{ClaimOutcome, JobStore, Lease, Quotas, Renewal, StoreError},
     domain::JobStatus,
 };
 

@@ -6,17 +6,20 @@ mod leases;
 mod opening;
 mod pictures;
 mod queue;
+mod removal;
+mod turns;
 mod unreadable;
+mod upgrade;
 
-use easel::dispatch::ports::Quotas;
 use std::{ops::Deref, path::PathBuf, time::Duration};
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Settlement},
+    dispatch::ports::{ClaimOutcome, JobStore, Lease, Outcome, Quotas, Settlement},
     domain::{Job, JobId, JobImage, Submission, Timings},
     store::SqliteStore,
 };
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::support::{model_info, terms};
@@ -64,6 +67,11 @@ impl TestStore {
             ClaimOutcome::Claimed { job, alone } => (job, alone),
             other => panic!("nothing was claimed: {other:?}"),
         }
+    }
+
+    /// A second connection to the database, for what no door of the store does.
+    async fn connect(&self) -> SqliteConnection {
+        SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database(&self.folder))).await.unwrap()
     }
 
     async fn job(&self, id: JobId) -> Job {

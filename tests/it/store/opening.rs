@@ -120,14 +120,15 @@ async fn a_url_that_is_not_supported_says_what_is() {
 #[tokio::test]
 async fn migrate_makes_the_tables_once_and_touches_no_job() {
     let folder = tempfile::tempdir().unwrap();
-    let jobs = |is_new| SchemaVersion { version: 1, description: "jobs".to_owned(), is_new };
-    assert_eq!(migrate(&url(&folder)).await.unwrap(), [jobs(true)]);
+    let version = |version, description: &str, is_new| SchemaVersion { version, description: description.to_owned(), is_new };
+    let all = |is_new| [version(1, "jobs", is_new), version(2, "service", is_new)];
+    assert_eq!(migrate(&url(&folder)).await.unwrap(), all(true));
     let store = TestStore { store: SqliteStore::open(&url(&folder)).await.unwrap(), folder };
     store.add("a red house").await;
     let (claimed, _) = store.claim_next(super::MINUTE).await;
     let folder = store.close().await;
 
-    assert_eq!(migrate(&url(&folder)).await.unwrap(), [jobs(false)]);
+    assert_eq!(migrate(&url(&folder)).await.unwrap(), all(false));
     let store = SqliteStore::open(&url(&folder)).await.unwrap();
     assert_eq!(store.get(claimed.id).await.unwrap(), Some(claimed));
 }

@@ -1,17 +1,16 @@
 //! Jobs that wait.
 
-use crate::support::terms;
-use easel::dispatch::ports::Quotas;
 use std::collections::HashSet;
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobCounts, JobStore, StoreError},
+    dispatch::ports::{ClaimOutcome, JobCounts, JobStore, Quotas, StoreError},
     domain::{JobId, JobStatus, encode_png},
 };
 use futures::future::join_all;
 use serde_json::json;
 
 use super::{CAPACITY, MINUTE, TestStore, job, job_of, lease, success};
+use crate::support::terms;
 
 #[tokio::test]
 async fn a_job_comes_back_as_it_was_stored() {

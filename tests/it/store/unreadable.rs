@@ -1,24 +1,22 @@
 //! Rows that this version cannot read, which must not stand in the way of the others.
 
-use easel::{dispatch::ports::JobStore, domain::JobId};
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use easel::{
+    dispatch::ports::{JobQuery, JobStore},
+    domain::{JobId, Owner},
+};
+use sqlx::Row;
 
-use super::{MINUTE, NO_TIME, TestStore, database};
-
-/// A second connection to a store's database.
-async fn connect(store: &TestStore) -> SqliteConnection {
-    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(database(&store.folder))).await.unwrap()
-}
+use super::{MINUTE, NO_TIME, TestStore};
 
 /// Makes a job's row unreadable.
 async fn spoil(store: &TestStore, id: JobId) {
     let spoilt = sqlx::query("UPDATE jobs SET request = '{}' WHERE id = ?").bind(id.to_string());
-    assert_eq!(spoilt.execute(&mut connect(store).await).await.unwrap().rows_affected(), 1);
+    assert_eq!(spoilt.execute(&mut store.connect().await).await.unwrap().rows_affected(), 1);
 }
 
 async fn assert_failed_as_unreadable(store: &TestStore, id: JobId) {
     let row = sqlx::query("SELECT status, error FROM jobs WHERE id = ?").bind(id.to_string());
-    let row = row.fetch_one(&mut connect(store).await).await.unwrap();
+    let row = row.fetch_one(&mut store.connect().await).await.unwrap();
     let (status, error): (String, String) = (row.get("status"), row.get("error"));
     assert!(status == "failed" && error.contains("\"unreadable\""), "{status}: {error}");
 }
@@ -43,4 +41,14 @@ async fn a_running_job_that_cannot_be_read_does_not_keep_others_from_being_recov
     assert_eq!((recovery.ended.len(), recovery.requeued), (0, 1));
     assert_eq!(store.queue().await.unwrap(), [good]);
     assert_failed_as_unreadable(&store, bad).await;
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_read_hides_no_other_from_the_list() {
+    let store = TestStore::new().await;
+    let (first, bad, last) = (store.add("first").await, store.add("bad").await, store.add("last").await);
+    spoil(&store, bad).await;
+    let query = JobQuery { owner: Owner::anonymous(), statuses: Vec::new(), before: None, limit: 10 };
+    let listed: Vec<JobId> = store.list(&query).await.unwrap().jobs.iter().map(|job| job.id).collect();
+    assert_eq!(listed, [last, first]);
 }
