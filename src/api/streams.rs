@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn each_client_has_as_many_as_it_may_and_a_closed_one_makes_room() {
         let streams = streams(2);
-        let (ann, bob): (Owner, Owner) = (Owner::named("ann"), "bob".into());
+        let (ann, bob) = (Owner::named("ann"), Owner::named("bob"));
         let held = [streams.open(ann.clone()).unwrap(), streams.open(ann.clone()).unwrap()];
         assert!(matches!(streams.open(ann.clone()), Err(ApiError::TooManyStreams { most: 2 })));
         let other = streams.open(bob).unwrap();
