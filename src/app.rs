@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{ApiSettings, ApiState, router},
-    config::{BatchInvariant, Config, DispatchConfig, Dtype, RetentionConfig},
+    api::{ApiSettings, ApiState, AuthSettings, KeySettings, router},
+    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig},
     diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
-        ports::{Engine, EngineError, Quotas, StoreError},
+        ports::{Engine, EngineError, Quota, Quotas, StoreError},
     },
+    domain::Owner,
     store::{ObjectPictures, SqliteStore},
     telemetry::Metrics,
 };
@@ -47,6 +48,15 @@ pub enum AppError {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// Others than this machine could connect, and nothing says who may.
+    #[error(
+        "server.bind: {address} can be reached from other machines, and no keys are set. Either listen on a loopback address \
+         (127.0.0.1:8080), or add keys ([[auth.keys]]; `easel key NAME` makes one), or let everybody in (auth.allow_anonymous = true)"
+    )]
+    Exposed {
+        /// The address of the settings.
+        address: String,
     },
     /// The engine could not be loaded, or the device was lost.
     #[error(transparent)]
@@ -82,7 +92,7 @@ impl Application {
             events: Arc::new(LocalEvents::default()),
             metrics: metrics.clone(),
         };
-        let (listener, address) = listen(&config.server.bind).await?;
+        let (listener, address) = listen(&config).await?;
         let (dispatcher, workers) = Dispatcher::start(doors, models, dispatch_settings(&config), load);
         let router = router(ApiState { dispatcher, metrics, settings: api_settings(&config) });
         Ok(Self { listener, address, router, workers })
@@ -117,10 +127,16 @@ impl Application {
     }
 }
 
-async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), AppError> {
-    let failed = |source| AppError::Bind { address: address.to_owned(), source };
+/// Listens, on a loopback address unless the settings say who may come in.
+async fn listen(config: &Config) -> Result<(TcpListener, SocketAddr), AppError> {
+    let address = &config.server.bind;
+    let failed = |source| AppError::Bind { address: address.clone(), source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    // What was bound is looked at, not what was asked for: a name may stand for any address.
+    if !bound.ip().to_canonical().is_loopback() && !config.auth.is_fit_for_networks() {
+        return Err(AppError::Exposed { address: address.clone() });
+    }
     Ok((listener, bound))
 }
 
@@ -163,7 +179,7 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         step: step_limits(&config.dispatch),
         drain: Duration::from_secs(config.server.drain_seconds),
         ageing: Duration::from_secs(config.dispatch.ageing_seconds),
-        quotas: Quotas::default(),
+        quotas: quotas(&config.auth),
         retention: retention_settings(&config.retention),
     }
 }
@@ -188,5 +204,33 @@ fn api_settings(config: &Config) -> ApiSettings {
         max_body_bytes: config.server.max_body_bytes,
         max_wait: Duration::from_secs(config.server.max_wait_seconds),
         keep_alive: Duration::from_secs(config.server.keep_alive_seconds),
+        auth: auth_settings(&config.auth),
     }
+}
+
+fn auth_settings(auth: &AuthConfig) -> AuthSettings {
+    let key = |key: &KeyConfig| KeySettings {
+        owner: Owner::named(&key.name),
+        sha256: key.sha256.clone(),
+        is_admin: key.admin,
+        requests_per_second: key.requests_per_second.unwrap_or(auth.requests_per_second),
+    };
+    AuthSettings {
+        keys: auth.keys.iter().map(key).collect(),
+        allow_anonymous: auth.allow_anonymous,
+        anonymous_requests_per_second: auth.requests_per_second,
+    }
+}
+
+fn quotas(auth: &AuthConfig) -> Quotas {
+    let limit = |jobs: u64| (jobs > 0).then_some(jobs);
+    let everyone = Quota { max_queued_jobs: limit(auth.max_queued_jobs), max_running_jobs: limit(auth.max_running_jobs) };
+    let own = |key: &KeyConfig| {
+        let quota = Quota {
+            max_queued_jobs: key.max_queued_jobs.map_or(everyone.max_queued_jobs, limit),
+            max_running_jobs: key.max_running_jobs.map_or(everyone.max_running_jobs, limit),
+        };
+        (Owner::named(&key.name), quota)
+    };
+    Quotas { everyone, named: auth.keys.iter().map(own).collect() }
 }

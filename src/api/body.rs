@@ -73,9 +73,8 @@ impl Intake {
             Ok(upload) => self.fill(upload, &mut stream).await,
             Err(error) => Err(error),
         };
-        // A client that asked with `Expect: 100-continue` waits for the answer and sends nothing.
-        if result.is_err() && !headers.contains_key(header::EXPECT) {
-            tokio::spawn(discard(stream));
+        if result.is_err() {
+            decline(headers, stream);
         }
         result
     }
@@ -127,6 +126,14 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
     if is_json { Ok(()) } else { Err(ApiError::UnsupportedMediaType(value.chars().take(100).collect())) }
+}
+
+/// Lets the client of a refused body finish, so that it reads the answer. One that asked with `Expect: 100-continue` waits for the
+/// answer and sends nothing.
+pub(super) fn decline(headers: &HeaderMap, stream: BodyDataStream) {
+    if !stream.is_end_stream() && !headers.contains_key(header::EXPECT) {
+        tokio::spawn(discard(stream));
+    }
 }
 
 async fn discard(mut stream: BodyDataStream) {

@@ -1,6 +1,6 @@
 //! The one table that turns what can go wrong into RFC 9457 problem documents.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -27,6 +27,14 @@ pub(super) enum ApiError {
     MalformedJson(String),
     #[error("the body broke off: {0}")]
     BrokenBody(String),
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    #[error("only a key whose settings say admin = true may do this")]
+    Forbidden,
+    #[error("pages of other sites may only read here, as long as they come without a key")]
+    CrossSite,
+    #[error("too many requests at once from this client; try again in {} s", whole_seconds(*wait))]
+    RateLimited { wait: Duration },
     #[error("there is nothing at this address")]
     NoSuchRoute,
     #[error("this address does not take this method; the Allow header lists those that it takes")]
@@ -55,6 +63,11 @@ pub(super) enum ApiError {
     Panicked(String),
     #[error("{0}")]
     Internal(String),
+}
+
+/// What `Retry-After` can say: whole seconds, not too early, and never "at once".
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 fn summary(errors: &[FieldError]) -> String {
@@ -102,6 +115,9 @@ impl ApiError {
         match self {
             Self::MalformedJson(_) => Row::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
             Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
+            Self::Unauthorized(_) => Row::new(S::UNAUTHORIZED, "unauthorized", "A key is needed"),
+            Self::Forbidden => Row::new(S::FORBIDDEN, "forbidden", "Only for admins"),
+            Self::CrossSite => Row::new(S::FORBIDDEN, "cross_site", "Not from another site"),
             Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
             Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
             Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
@@ -132,6 +148,9 @@ impl ApiError {
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
+            }
+            Self::RateLimited { wait } => {
+                Row::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(whole_seconds(*wait))
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
@@ -212,6 +231,9 @@ impl IntoResponse for ApiError {
         if let Self::RangeNotSatisfiable { length } = self {
             response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(length));
         }
+        if row.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         response.extensions_mut().insert(Arc::new(self));
         response
     }
@@ -232,6 +254,10 @@ mod tests {
         vec![
             ApiError::MalformedJson("expected value".to_owned()),
             ApiError::BrokenBody("closed".to_owned()),
+            ApiError::Unauthorized("a key is needed"),
+            ApiError::Forbidden,
+            ApiError::CrossSite,
+            ApiError::RateLimited { wait: Duration::from_millis(1) },
             ApiError::NoSuchRoute,
             ApiError::MethodNotAllowed,
             ApiError::BodyTimeout { seconds: 1 },

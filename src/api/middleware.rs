@@ -47,7 +47,8 @@ pub(super) async fn observe(State(metrics): State<Metrics>, mut request: Request
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     let method = method_label(request.method());
-    let span = tracing::info_span!("request", request.id = id.as_str(), http.method = method, http.route = route);
+    let client = tracing::field::Empty; // Found out by `auth`.
+    let span = tracing::info_span!("request", request.id = id.as_str(), http.method = method, http.route = route, client);
     request.extensions_mut().insert(id.clone());
     let started = Instant::now();
     let response = next.run(request).instrument(span.clone()).await;

@@ -18,6 +18,7 @@ mod pictures;
 mod prefer;
 mod query;
 mod queue;
+mod rate;
 mod sse;
 mod view;
 
@@ -30,7 +31,10 @@ use axum::{
 };
 use tower_http::catch_panic::CatchPanicLayer;
 
+pub use auth::{AuthSettings, KeySettings};
+
 use crate::{dispatch::Dispatcher, telemetry::Metrics};
+use auth::Doorkeeper;
 use body::Intake;
 use error::ApiError;
 use pictures::Workshop;
@@ -55,6 +59,8 @@ pub struct ApiSettings {
     pub max_wait: Duration,
     /// The time between two comments on a quiet event stream.
     pub keep_alive: Duration,
+    /// Who may come in.
+    pub auth: AuthSettings,
 }
 
 /// [`ApiState`] with what the routes share among themselves.
@@ -70,6 +76,7 @@ struct Context {
 /// Every route of the server.
 pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
+    let doorkeeper = Arc::new(Doorkeeper::new(settings.auth.clone()));
     let intake = Arc::new(Intake::new(settings.max_body_bytes));
     let workshop = Arc::<Workshop>::default();
     let context = Context { dispatcher, metrics, settings, intake, workshop };
@@ -92,6 +99,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/openapi.yaml", get(ops::openapi))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(from_fn_with_state(doorkeeper, auth::identify))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn_with_state(context.metrics.clone(), middleware::observe))
         .with_state(context)

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use serde::Serialize;
 
-use super::{Context, error::ApiError};
+use super::{Context, auth::Admin, error::ApiError};
 use crate::dispatch::QueueState;
 
 /// The queue of the server, whosever jobs they are.
@@ -25,12 +25,12 @@ pub(super) async fn show(State(context): State<Context>) -> Result<Json<QueueJso
     Ok(Json(context.dispatcher.queue().await?.into()))
 }
 
-/// `POST /v1/queue/pause`: nothing is begun any more; what runs goes on.
-pub(super) async fn pause(State(context): State<Context>) -> Result<Json<QueueJson>, ApiError> {
+/// `POST /v1/queue/pause`: nothing is begun any more; what runs goes on. For admins.
+pub(super) async fn pause(_: Admin, State(context): State<Context>) -> Result<Json<QueueJson>, ApiError> {
     Ok(Json(context.dispatcher.set_paused(true).await?.into()))
 }
 
-/// `POST /v1/queue/resume`
-pub(super) async fn resume(State(context): State<Context>) -> Result<Json<QueueJson>, ApiError> {
+/// `POST /v1/queue/resume`. For admins.
+pub(super) async fn resume(_: Admin, State(context): State<Context>) -> Result<Json<QueueJson>, ApiError> {
     Ok(Json(context.dispatcher.set_paused(false).await?.into()))
 }

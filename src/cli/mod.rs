@@ -1,7 +1,8 @@
-//! The terminal: `easel serve | generate | migrate | models`.
+//! The terminal: `easel serve | generate | key | migrate | models`.
 
 mod error;
 mod generate;
+mod key;
 mod migrate;
 mod models;
 mod output;
@@ -38,6 +39,8 @@ enum Command {
     /// Paint here, without a server
     #[command(visible_alias = "gen")]
     Generate(Box<generate::GenerateArgs>),
+    /// Make a key for a client, and what the settings say about it
+    Key(key::KeyArgs),
     /// Bring the job store's tables up to date; `serve` does this, too
     Migrate,
     /// List the models that are served
@@ -66,16 +69,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn execute(cli: Cli) -> Result<(), CliError> {
     let file = cli.config.or_else(config_variable);
-    let config = Config::load(file.as_deref()).map_err(|error| CliError::Usage(format!("settings: {error}")))?;
-    if !matches!(cli.command, Command::Serve) {
-        // What a command prints is its answer; the log adds what the user should know about it.
-        init_logging(LogStyle::Pretty, "warn").map_err(CliError::failed)?;
-    }
+    let config = || Config::load(file.as_deref()).map_err(|error| CliError::Usage(format!("settings: {error}")));
+    // What a command prints is its answer; the log adds what the user should know about it.
+    let warned = || config().and_then(|config| init_logging(LogStyle::Pretty, "warn").map(|()| config).map_err(CliError::failed));
     match cli.command {
-        Command::Serve => serve::serve(config),
-        Command::Generate(arguments) => generate::generate(&config, &arguments),
-        Command::Migrate => migrate::migrate(&config),
-        Command::Models => models::models(&config),
+        Command::Serve => serve::serve(config()?),
+        Command::Generate(arguments) => generate::generate(&warned()?, &arguments),
+        // Keys are made before there are settings, so wrong ones are no hindrance.
+        Command::Key(arguments) => key::key(&arguments),
+        Command::Migrate => migrate::migrate(&warned()?),
+        Command::Models => models::models(&warned()?),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The server through its public door: HTTP, the terminal, signals. The engine, the database and the files are the real ones.
 
+mod auth;
 mod bad_input;
 mod batching;
 mod cli;
@@ -9,6 +10,8 @@ mod formats;
 mod generate;
 mod idempotency;
 mod jobs;
+mod key;
+mod limits;
 mod list;
 mod metrics;
 mod negotiation;

@@ -55,6 +55,7 @@ async fn those_who_are_overtaken_are_told_their_new_place() {
 #[tokio::test]
 async fn a_paused_queue_accepts_jobs_and_begins_none_until_it_goes_on() {
     let app = spawn_app().await;
+    app.paint(&request(json!({}))).await;
     assert_eq!(turn(&app, "pause").await, json!({"queued": 0, "running": 0, "paused": true}));
     let job = app.submit(&request(json!({}))).await;
     assert_eq!(json_of(app.get("/v1/queue").await, 200).await, json!({"queued": 1, "running": 0, "paused": true}));

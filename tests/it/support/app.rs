@@ -1,6 +1,11 @@
 //! The server in this process: the real wiring, the real engine on the demo model, a database and a folder of its own.
 
-use std::{path::Path, sync::Mutex, thread};
+use std::{
+    ops::Deref,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use easel::{
     app::{AppError, Application, engine_settings},
@@ -8,21 +13,39 @@ use easel::{
     diffusion::StableDiffusion,
     dispatch::ports::{Engine, EngineError},
 };
-use reqwest::{Client, RequestBuilder, Response};
+use reqwest::{
+    Client, RequestBuilder, Response,
+    header::{AUTHORIZATION, HeaderMap},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 use super::{Events, Gate, PATIENCE, TestEngine, engine};
 
-/// A running server. Every test ends it with [`TestApp::finish`], which fails when a job is left that has not ended.
+/// A running server, and a client without a key. Every test ends it with [`TestApp::finish`], which fails when a job is left that has
+/// not ended.
 pub(crate) struct TestApp {
-    pub(crate) url: String,
     pub(crate) folder: TempDir,
-    pub(crate) http: Client,
-    accepted: Mutex<Vec<String>>,
+    client: TestClient,
     shutdown: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<Result<(), AppError>>>,
+}
+
+/// Somebody who uses a server.
+pub(crate) struct TestClient {
+    pub(crate) url: String,
+    pub(crate) http: Client,
+    /// The jobs of all clients, each with the client that sees it.
+    accepted: Arc<Mutex<Vec<(Client, String)>>>,
+}
+
+impl Deref for TestApp {
+    type Target = TestClient;
+
+    fn deref(&self) -> &TestClient {
+        &self.client
+    }
 }
 
 /// A server with the settings of the tests.
@@ -91,7 +114,39 @@ impl TestApp {
             let _ = asked.await;
         }));
         let http = Client::builder().timeout(PATIENCE).build().unwrap();
-        Self { url, folder, http, accepted: Mutex::default(), shutdown: Some(shutdown), server: Some(server) }
+        let client = TestClient { url, http, accepted: Arc::default() };
+        Self { folder, client, shutdown: Some(shutdown), server: Some(server) }
+    }
+
+    /// Whether the server has stopped, and how.
+    pub(crate) async fn stop(mut self) -> (TempDir, Result<(), AppError>) {
+        let _ = self.shutdown.take().unwrap().send(());
+        let stopped = timeout(PATIENCE, self.server.take().unwrap()).await.expect("the server did not stop").unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        (folder, stopped)
+    }
+
+    /// Ends the server; fails when a job has not ended, or the server does not stop as it should.
+    pub(crate) async fn finish(self) {
+        let accepted = std::mem::take(&mut *self.accepted.lock().unwrap());
+        for (http, path) in accepted {
+            let answer = http.get(format!("{}{path}", self.url)).send().await.unwrap();
+            if answer.status() == 410 {
+                continue; // The test has removed it.
+            }
+            let job = json_of(answer, 200).await;
+            assert!(!job["finished_at"].is_null(), "a job was left behind: {job}");
+        }
+        self.stop().await.1.unwrap();
+    }
+}
+
+impl TestClient {
+    /// Another client of the same server, who sends this key.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {key}").parse().unwrap())]);
+        let http = Client::builder().timeout(PATIENCE).default_headers(headers).build().unwrap();
+        Self { url: self.url.clone(), http, accepted: self.accepted.clone() }
     }
 
     pub(crate) fn request(&self, method: &str, path: &str) -> RequestBuilder {
@@ -106,7 +161,8 @@ impl TestApp {
     pub(crate) async fn send(&self, post: RequestBuilder) -> Response {
         let answer = post.send().await.unwrap();
         if let Some(location) = answer.headers().get("location") {
-            self.accepted.lock().unwrap().push(location.to_str().unwrap().to_owned());
+            let accepted = (self.http.clone(), location.to_str().unwrap().to_owned());
+            self.accepted.lock().unwrap().push(accepted);
         }
         answer
     }
@@ -169,24 +225,6 @@ impl TestApp {
         let text = self.get("/metrics").await.text().await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
         value.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
-    }
-
-    /// Whether the server has stopped, and how.
-    pub(crate) async fn stop(mut self) -> (TempDir, Result<(), AppError>) {
-        let _ = self.shutdown.take().unwrap().send(());
-        let stopped = timeout(PATIENCE, self.server.take().unwrap()).await.expect("the server did not stop").unwrap();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        (folder, stopped)
-    }
-
-    /// Ends the server; fails when a job has not ended, or the server does not stop as it should.
-    pub(crate) async fn finish(self) {
-        let accepted = std::mem::take(&mut *self.accepted.lock().unwrap());
-        for path in accepted {
-            let job = json_of(self.get(&path).await, 200).await;
-            assert!(!job["finished_at"].is_null(), "a job was left behind: {job}");
-        }
-        self.stop().await.1.unwrap();
     }
 }
 

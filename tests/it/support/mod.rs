@@ -10,7 +10,7 @@ mod process;
 mod requests;
 mod terms;
 
-pub(crate) use app::{TestApp, json_of, spawn_app};
+pub(crate) use app::{TestApp, TestClient, json_of, spawn_app};
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
 pub(crate) use model_info::model_info;

@@ -1,5 +1,7 @@
 //! The settings: `config/default.toml`, then the user's file, then `EASEL__SECTION__KEY` variables.
 
+mod auth;
+
 use std::{
     fmt::Display,
     ops::RangeInclusive,
@@ -12,11 +14,13 @@ use figment::{
 };
 use serde::Deserialize;
 
+pub use auth::{AuthConfig, KeyConfig, key_name};
+
 use crate::domain::{GUIDANCE_SCALES, SIDES};
 
 /// In seconds: longer than anything is worth waiting for.
 const TEN_YEARS: u64 = 10 * 365 * 86_400;
-const DEFAULTS: &str = include_str!("../config/default.toml");
+const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// Every setting. What each means, its unit and its default stand in `config/default.toml`.
 #[derive(Debug, Clone, Deserialize)]
@@ -24,6 +28,8 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
+    /// `[auth]`
+    pub auth: AuthConfig,
     /// `[store]`
     pub store: StoreConfig,
     /// `[pictures]`
@@ -215,11 +221,12 @@ impl Config {
 
     /// What is out of range here would hang, panic or be refused later, far from the line that says it.
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { server, device, dispatch, retention, models, .. } = self;
+        let Self { server, auth, device, dispatch, retention, models, .. } = self;
         check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
         check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
         check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
         check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+        auth.check()?;
         check_range("device.threads", device.threads, 0..=1024)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
         check_range("dispatch.max_attempts", dispatch.max_attempts, 1..=1000)?;
@@ -237,8 +244,12 @@ impl Config {
     }
 }
 
+/// The error about a value that is of the right kind, and still no good.
+fn wrong(key: String, problem: String) -> Result<(), ConfigError> {
+    Err(ConfigError::Range { key, problem })
+}
+
 fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
-    let wrong = |key: String, problem: String| Err(ConfigError::Range { key, problem });
     if models.is_empty() {
         return wrong("models".to_owned(), "at least one model is needed".to_owned());
     }
@@ -260,15 +271,14 @@ fn check_range<T: PartialOrd + Display>(key: &str, value: T, allowed: RangeInclu
     if allowed.contains(&value) {
         return Ok(());
     }
-    let problem = format!("must be from {} to {}, got {value}", allowed.start(), allowed.end());
-    Err(ConfigError::Range { key: key.to_owned(), problem })
+    wrong(key.to_owned(), format!("must be from {} to {}, got {value}", allowed.start(), allowed.end()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn load(text: &str) -> Result<Config, String> {
+    pub(super) fn load(text: &str) -> Result<Config, String> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("easel.toml");
         std::fs::write(&file, text).unwrap();
