@@ -13,13 +13,22 @@ use serde_json::Value;
 pub(crate) struct Leftovers {
     files: usize,
     jobs: usize,
+    /// Pictures to start from whose jobs are removed: they wait for the sweep, which leaves each of them an hour.
+    waiting: usize,
     /// Files that belong to no job that the server knows.
     pub(crate) unowned: Vec<PathBuf>,
 }
 
 impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} jobs, {} of them owned by none", self.files, self.jobs, self.unowned.len())
+        write!(
+            f,
+            "{} of {} jobs, {} waiting for the sweep, {} owned by none",
+            self.files,
+            self.jobs,
+            self.waiting,
+            self.unowned.len()
+        )
     }
 }
 
@@ -28,17 +37,21 @@ pub(crate) async fn find(url: &str, folder: &Path) -> Leftovers {
     let (jobs, inputs) = jobs(url).await;
     let (mut files, root) = (Vec::new(), folder.join("pictures"));
     list(&root, &mut files);
-    let is_owned = |file: &&PathBuf| {
+    let mut waiting = 0;
+    let mut is_owned = |file: &&PathBuf| {
         let inside: Vec<_> = file.strip_prefix(&root).unwrap().iter().map(|part| part.to_str().unwrap()).collect();
         match inside[..] {
             [".easel"] => true,
-            ["inputs", sha256] => inputs.contains(sha256),
+            ["inputs", sha256] => {
+                waiting += usize::from(!inputs.contains(sha256));
+                true
+            }
             ["pictures", job, picture] => jobs.contains(job) && !picture.contains('#'),
             _ => false,
         }
     };
     let unowned = files.iter().filter(|file| !is_owned(file)).cloned().collect();
-    Leftovers { files: files.len(), jobs: jobs.len(), unowned }
+    Leftovers { files: files.len(), jobs: jobs.len(), waiting, unowned }
 }
 
 /// The ids of all jobs, and the SHA-256 of the pictures that they start from.

@@ -68,12 +68,13 @@ pub(crate) async fn run(url: String, client: usize, deadline: Instant, tally: st
     }
 }
 
-/// Each kind of job and way once, so that what is made only once is there before anything is measured.
+/// Each kind of job and way once, side by side, so that what is made only once (a connection to the database, say) is there before
+/// anything is measured.
 pub(crate) async fn one_of_each(url: &str) {
     let tally = Tally::default();
     let visitor = Visitor { http: Client::new(), url, tally: &tally };
-    for index in 0..20 {
-        visitor.visit(index).await.unwrap();
+    for visit in futures::future::join_all((0..20).map(|index| visitor.visit(index))).await {
+        visit.unwrap();
     }
 }
 

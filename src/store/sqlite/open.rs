@@ -28,7 +28,7 @@ const READ_CONNECTIONS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a statement waits for its turn. Together with [`BUSY_TIMEOUT`] it bounds what a request waits while somebody else keeps
 /// the database locked, however many wait.
-const TURN_TIMEOUT: Duration = Duration::from_secs(5);
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One migration of the database's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,8 @@ async fn connect(path: &Path, connections: u32, options: SqliteConnectOptions) -
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(TURN_TIMEOUT)
+        // Waiting for the one writer is no news.
+        .acquire_slow_threshold(TURN_TIMEOUT)
         // A file does not hang up, so connections are neither tested nor replaced.
         .test_before_acquire(false)
         .idle_timeout(None)
