@@ -18,7 +18,12 @@ use crate::{
 
 /// More than the queue and the device take together, so that the queue is always full.
 const CLIENTS: usize = 64;
-const SETTINGS: [(&str, &str); 2] = [("EASEL__DISPATCH__MAX_QUEUED_JOBS", "32"), ("EASEL__RETENTION__CHECK_SECONDS", "10")];
+/// Results are kept for less than the run takes, so that they are removed under load.
+const SETTINGS: [(&str, &str); 3] = [
+    ("EASEL__DISPATCH__MAX_QUEUED_JOBS", "32"),
+    ("EASEL__RETENTION__CHECK_SECONDS", "10"),
+    ("EASEL__RETENTION__RESULT_SECONDS", "240"),
+];
 const SAMPLE: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(300);
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::work::request;
 
 const SIZES: [(u32, u32); 4] = [(128, 128), (64, 64), (192, 128), (128, 256)];
+const FORMATS: [(&str, u32); 4] = [("png", 90), ("jpeg", 80), ("webp", 75), ("webp", 100)];
 const POLL: Duration = Duration::from_millis(500);
 
 /// What the clients have seen.
@@ -133,10 +134,18 @@ impl Visitor<'_> {
         for image in job["images"].as_array().ok_or("no pictures")? {
             let picture = expect(self.send(Method::GET, image["url"].as_str().unwrap_or_default()).await?, &[200]).await?;
             let bytes = picture.bytes().await?.len();
+            self.look_at_thumbnail(image).await?;
             if image["bytes"].as_u64() != Some(bytes as u64) {
                 return Err(format!("a picture of {bytes} bytes: {image}").into());
             }
         }
+        Ok(())
+    }
+
+    /// Made on demand, unless too many others are: then it is only an ornament.
+    async fn look_at_thumbnail(&self, image: &Value) -> Result<(), Surprise> {
+        let path = format!("{}?width=48", image["url"].as_str().unwrap_or_default());
+        expect(self.send(Method::GET, &path).await?, &[200, 503]).await?.bytes().await?;
         Ok(())
     }
 
@@ -160,5 +169,8 @@ fn body(index: usize) -> Value {
         let (width, height) = SIZES[index / 7 % SIZES.len()];
         (body["width"], body["height"]) = (json!(width), json!(height));
     }
+    let (format, quality) = FORMATS[index % FORMATS.len()];
+    (body["output_format"], body["output_quality"]) = (json!(format), json!(quality));
+    body["priority"] = json!(index % 10);
     body
 }
