@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test lint load kill
+.PHONY: help libtorch libtorch-cuda serve test lint load kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ lint: libtorch ## Check format, lints, the documentation's links, and the depend
 
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput
+
+crowd: libtorch ## Measure what 200 event readers and 5,000 resting connections cost (some minutes)
+	cargo bench --locked --bench load -- crowd
+
+MINUTES ?= 30
+soak: libtorch ## Keep the queue full for MINUTES=30 and watch memory, descriptors and files
+	cargo bench --locked --bench load -- soak $(MINUTES)
 
 kill: libtorch ## Kill a loaded server ten times and compare every picture (some minutes)
 	cargo bench --locked --bench load -- kill

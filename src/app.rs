@@ -3,13 +3,14 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use prometheus::IntGauge;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    api::{ApiSettings, ApiState, AuthSettings, KeySettings, router},
-    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig},
+    api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
+    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig, ServerConfig},
     diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
@@ -29,6 +30,8 @@ pub struct Application {
     listener: TcpListener,
     address: SocketAddr,
     router: Router,
+    serving: ServeSettings,
+    connections: IntGauge,
     workers: Workers,
 }
 
@@ -94,8 +97,9 @@ impl Application {
         };
         let (listener, address) = listen(&config).await?;
         let (dispatcher, workers) = Dispatcher::start(doors, models, dispatch_settings(&config), load);
+        let (serving, connections) = (serve_settings(&config.server), metrics.connections.clone());
         let router = router(ApiState { dispatcher, metrics, settings: api_settings(&config) });
-        Ok(Self { listener, address, router, workers })
+        Ok(Self { listener, address, router, serving, connections, workers })
     }
 
     /// The port that it listens on; for settings that leave the choice to the system.
@@ -109,11 +113,10 @@ impl Application {
     /// # Errors
     /// When the device was lost, or the models could not be loaded.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { listener, address, router, workers } = self;
+        let Self { listener, address, router, serving, connections, workers } = self;
         info!(server.address = %address, "listening");
         let hang_up = CancellationToken::new();
-        let server = axum::serve(listener, router).with_graceful_shutdown(hang_up.clone().cancelled_owned());
-        let server = tokio::spawn(server.into_future());
+        let server = tokio::spawn(serve(listener, router, serving, connections, hang_up.clone()));
         tokio::select! {
             () = shutdown => {}
             error = workers.failed() => warn!(%error, "the device can paint no more"),
@@ -202,6 +205,8 @@ pub fn step_limits(dispatch: &DispatchConfig) -> StepLimits {
 fn api_settings(config: &Config) -> ApiSettings {
     ApiSettings {
         max_body_bytes: config.server.max_body_bytes,
+        body_timeout: Duration::from_secs(config.server.body_timeout_seconds),
+        max_event_streams: config.server.max_event_streams,
         max_wait: Duration::from_secs(config.server.max_wait_seconds),
         keep_alive: Duration::from_secs(config.server.keep_alive_seconds),
         auth: auth_settings(&config.auth),
@@ -233,4 +238,13 @@ fn quotas(auth: &AuthConfig) -> Quotas {
         (Owner::named(&key.name), quota)
     };
     Quotas { everyone, named: auth.keys.iter().map(own).collect() }
+}
+
+fn serve_settings(server: &ServerConfig) -> ServeSettings {
+    ServeSettings {
+        max_connections: server.max_connections,
+        header_timeout: Duration::from_secs(server.header_timeout_seconds),
+        idle_timeout: Duration::from_secs(server.idle_timeout_seconds),
+        write_timeout: Duration::from_secs(server.write_timeout_seconds),
+    }
 }

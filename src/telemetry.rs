@@ -42,6 +42,10 @@ pub struct Metrics {
     pub pictures_swept_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
+    /// Open TCP connections of clients.
+    pub connections: IntGauge,
+    /// Open event streams.
+    pub event_streams: IntGauge,
     /// HTTP responses by method, route pattern and status.
     pub http_requests_total: IntCounterVec,
     /// Seconds to the response's head, by method and route pattern.
@@ -68,6 +72,8 @@ impl Metrics {
             jobs_expired_total: IntCounter::new("easel_jobs_expired_total", "Jobs removed because they were too old")?,
             pictures_swept_total: IntCounter::new("easel_pictures_swept_total", "Files removed because no job owned them")?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
+            connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
+            event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,
             http_requests_total: counters("easel_http_requests_total", "HTTP responses", &["method", "route", "status"])?,
             http_request_seconds: histograms("easel_http_request_seconds", "Seconds to the response's head", &["method", "route"])?,
             registry,
@@ -90,6 +96,8 @@ impl Metrics {
         registry.register(Box::new(self.jobs_expired_total.clone()))?;
         registry.register(Box::new(self.pictures_swept_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
+        registry.register(Box::new(self.connections.clone()))?;
+        registry.register(Box::new(self.event_streams.clone()))?;
         registry.register(Box::new(self.http_requests_total.clone()))?;
         registry.register(Box::new(self.http_request_seconds.clone()))
     }

@@ -21,8 +21,6 @@ const LARGE_BODIES: usize = 8;
 /// How many bodies are parsed at a time. A picture takes up to 256 MiB while it is decoded.
 const PARSERS: usize = 2;
 const KIB: usize = 1024;
-/// The longest that a body may take to arrive.
-const ARRIVAL: Duration = Duration::from_secs(120);
 /// The longest that a large body waits for others to go.
 const RESERVATION: Duration = Duration::from_secs(20);
 /// How much of a refused body is still read, and for how long, so that a client that sends before it reads gets the answer.
@@ -33,6 +31,8 @@ const DISCARDING: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Intake {
     max_body_bytes: usize,
+    /// The longest that a body may take to arrive.
+    arrival: Duration,
     /// In KiB, so that the count stays small.
     memory: Arc<Semaphore>,
     parsers: Arc<Semaphore>,
@@ -53,10 +53,11 @@ impl Upload {
 }
 
 impl Intake {
-    /// A gate for bodies of at most `max_body_bytes`.
-    pub(super) fn new(max_body_bytes: usize) -> Self {
+    /// A gate for bodies of at most `max_body_bytes` that arrive within `arrival`.
+    pub(super) fn new(max_body_bytes: usize, arrival: Duration) -> Self {
         let memory = (max_body_bytes.div_ceil(KIB) * LARGE_BODIES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { max_body_bytes, memory: Arc::new(Semaphore::new(memory)), parsers: Arc::new(Semaphore::new(PARSERS)) }
+        let (memory, parsers) = (Arc::new(Semaphore::new(memory)), Arc::new(Semaphore::new(PARSERS)));
+        Self { max_body_bytes, arrival, memory, parsers }
     }
 
     /// The right to parse a body.
@@ -73,8 +74,10 @@ impl Intake {
             Ok(upload) => self.fill(upload, &mut stream).await,
             Err(error) => Err(error),
         };
-        if result.is_err() {
-            decline(headers, stream);
+        match &result {
+            // One that has taken too long already is not waited for any more.
+            Ok(_) | Err(ApiError::BodyTimeout { .. }) => {}
+            Err(_) => decline(headers, stream),
         }
         result
     }
@@ -113,7 +116,7 @@ impl Intake {
             }
             Ok(())
         };
-        timeout(ARRIVAL, filling).await.map_err(|_| ApiError::BodyTimeout { seconds: ARRIVAL.as_secs() })??;
+        timeout(self.arrival, filling).await.map_err(|_| ApiError::BodyTimeout { seconds: self.arrival.as_secs() })??;
         Ok(upload)
     }
 }

@@ -53,6 +53,8 @@ pub(super) enum ApiError {
     NotAcceptable,
     #[error("the file has {length} bytes, and none of those that the Range header asks for")]
     RangeNotSatisfiable { length: u64 },
+    #[error("this client has {most} event streams open, and may have no more")]
+    TooManyStreams { most: usize },
     #[error("too many large bodies arrive at the moment")]
     UploadsBusy,
     #[error("too many pictures are being made smaller or written in other formats at the moment")]
@@ -151,6 +153,9 @@ impl ApiError {
             }
             Self::RateLimited { wait } => {
                 Row::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(whole_seconds(*wait))
+            }
+            Self::TooManyStreams { .. } => {
+                Row::new(S::TOO_MANY_REQUESTS, "too_many_streams", "Too many event streams").retry_after(SOON)
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
@@ -267,6 +272,7 @@ mod tests {
             ApiError::NotAcceptable,
             ApiError::RangeNotSatisfiable { length: 1 },
             ApiError::InvalidParameters(vec![ParameterError::new("limit", "must be a number")]),
+            ApiError::TooManyStreams { most: 1 },
             ApiError::UploadsBusy,
             ApiError::PicturesBusy,
             ApiError::Dispatch(DispatchError::Gone),

@@ -12,16 +12,18 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
-use super::{Context, auth::Client, error::ApiError, jobs::JobPath, sse};
+use super::{Context, auth::Client, error::ApiError, jobs::JobPath, sse, streams::OpenStream};
 use crate::{
     dispatch::{DispatchError, Dispatcher, ports::Numbered},
     domain::{Event, EventId, JobId, Owner},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// A piece of a stream that has become so large is sent before more is added to it.
+const ENOUGH_BYTES: usize = 16 << 10;
 const STREAM_HEADERS: [(HeaderName, &str); 3] = [
     (header::CONTENT_TYPE, "text/event-stream"),
     (header::CACHE_CONTROL, "no-cache"),
@@ -36,6 +38,7 @@ pub(super) async fn watch(
     JobPath(id): JobPath,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    let stream = context.streams.open(client.owner.clone())?;
     // Subscribe first, then read: what happens between the two is in the snapshot and comes as an event again, rather than never.
     let subscription = context.dispatcher.subscribe(id);
     let view = context.dispatcher.job(&client.owner, id).await?;
@@ -49,9 +52,17 @@ pub(super) async fn watch(
     }
     let last = subscription.last_id.map_or(start, |last| last.max(start));
     let snapshot = sse::snapshot(last, &view);
-    let keep_alive = context.settings.keep_alive;
-    let (dispatcher, owner) = (context.dispatcher, client.owner);
-    let watcher = Watcher { dispatcher, owner, job: id, events: subscription.events, last, keep_alive, ended: false };
+    let watcher = Watcher {
+        dispatcher: context.dispatcher,
+        owner: client.owner,
+        job: id,
+        events: subscription.events,
+        last,
+        keep_alive: context.settings.keep_alive,
+        stream,
+        not_before: Instant::now(),
+        ended: false,
+    };
     Ok(respond(stream::iter([snapshot]).chain(watcher.into_stream())))
 }
 
@@ -72,22 +83,44 @@ struct Watcher {
     events: Receiver<Numbered>,
     last: EventId,
     keep_alive: Duration,
+    stream: OpenStream,
+    /// When the stream may be written to again.
+    not_before: Instant,
     ended: bool,
 }
 
 impl Watcher {
     fn into_stream(self) -> impl Stream<Item = Bytes> {
         stream::unfold(self, async |mut watcher| {
-            let block = watcher.next_block().await?;
-            Some((block, watcher))
+            let blocks = watcher.next_blocks().await?;
+            Some((blocks, watcher))
         })
+    }
+
+    /// What there is to tell, in one piece: each piece costs a reader and the server a wake-up.
+    async fn next_blocks(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        sleep_until(self.not_before).await;
+        let first = self.next_block().await?;
+        self.not_before = Instant::now() + self.stream.breath();
+        let mut blocks = vec![first];
+        let mut bytes = blocks[0].len();
+        while !self.ended && bytes < ENOUGH_BYTES {
+            let Ok(numbered) = self.events.try_recv() else { break };
+            let block = self.show(&numbered);
+            bytes += block.as_ref().map_or(0, Bytes::len);
+            blocks.extend(block);
+        }
+        Some(if blocks.len() == 1 { blocks.swap_remove(0) } else { blocks.concat().into() })
     }
 
     async fn next_block(&mut self) -> Option<Bytes> {
         while !self.ended {
             match timeout(self.keep_alive, self.events.recv()).await {
                 Ok(Ok(numbered)) => {
-                    if let Some(block) = self.show(numbered) {
+                    if let Some(block) = self.show(&numbered) {
                         return Some(block);
                     }
                 }
@@ -109,7 +142,7 @@ impl Watcher {
     }
 
     /// The event's block, unless the snapshot has told it already.
-    fn show(&mut self, numbered: Numbered) -> Option<Bytes> {
+    fn show(&mut self, numbered: &Numbered) -> Option<Bytes> {
         self.ended = matches!(numbered.event, Event::Finished(_));
         if numbered.id <= self.last && !self.ended {
             return None;

@@ -7,6 +7,7 @@ mod body;
 mod error;
 mod events;
 mod generate;
+mod headers;
 mod idempotency;
 mod jobs;
 mod json;
@@ -19,14 +20,16 @@ mod prefer;
 mod query;
 mod queue;
 mod rate;
+mod serve;
 mod sse;
+mod streams;
 mod view;
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    middleware::from_fn_with_state,
+    middleware::{from_fn_with_state, map_response},
     routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
@@ -38,6 +41,9 @@ use auth::Doorkeeper;
 use body::Intake;
 use error::ApiError;
 use pictures::Workshop;
+use streams::Streams;
+
+pub use serve::{ServeSettings, serve};
 
 /// What the routes stand on.
 #[derive(Debug, Clone)]
@@ -55,6 +61,10 @@ pub struct ApiState {
 pub struct ApiSettings {
     /// The largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// The longest that a request body may take to arrive.
+    pub body_timeout: Duration,
+    /// The most event streams that one client may have open.
+    pub max_event_streams: usize,
     /// The longest that `Prefer: wait=N` waits.
     pub max_wait: Duration,
     /// The time between two comments on a quiet event stream.
@@ -71,15 +81,17 @@ struct Context {
     settings: ApiSettings,
     intake: Arc<Intake>,
     workshop: Arc<Workshop>,
+    streams: Arc<Streams>,
 }
 
 /// Every route of the server.
 pub fn router(state: ApiState) -> Router {
     let ApiState { dispatcher, metrics, settings } = state;
     let doorkeeper = Arc::new(Doorkeeper::new(settings.auth.clone()));
-    let intake = Arc::new(Intake::new(settings.max_body_bytes));
+    let intake = Arc::new(Intake::new(settings.max_body_bytes, settings.body_timeout));
     let workshop = Arc::<Workshop>::default();
-    let context = Context { dispatcher, metrics, settings, intake, workshop };
+    let streams = Streams::new(settings.max_event_streams, metrics.event_streams.clone());
+    let context = Context { dispatcher, metrics, settings, intake, workshop, streams };
     Router::new()
         .route("/v1/generate", post(generate::generate))
         .route("/v1/jobs", get(list::list))
@@ -102,5 +114,6 @@ pub fn router(state: ApiState) -> Router {
         .layer(from_fn_with_state(doorkeeper, auth::identify))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn_with_state(context.metrics.clone(), middleware::observe))
+        .layer(map_response(headers::protect))
         .with_state(context)
 }

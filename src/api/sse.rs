@@ -24,10 +24,13 @@ pub(super) fn end(view: &JobView) -> Bytes {
     block(EventId::end_of(view.job.attempts), view.job.status.as_str(), &JobJson::from(view))
 }
 
-/// What happened, in its own words.
-pub(super) fn event(numbered: Numbered) -> Bytes {
-    let id = numbered.id;
-    match numbered.event {
+/// What happened, in its own words. Written once, however many read it.
+pub(super) fn event(numbered: &Numbered) -> Bytes {
+    numbered.rendered.get_or_init(|| write(numbered.id, &numbered.event)).clone()
+}
+
+fn write(id: EventId, event: &Event) -> Bytes {
+    match event {
         Event::Queued { queue_position } => block(id, "queued", &json!({ "queue_position": queue_position })),
         Event::Started => block(id, "started", &json!({})),
         Event::Progress(progress) => {
@@ -50,7 +53,7 @@ pub(super) fn event(numbered: Numbered) -> Bytes {
             });
             block(id, "preview", &data)
         }
-        Event::Finished(job) => end(&finished(job)),
+        Event::Finished(job) => end(&finished(job.clone())),
     }
 }
 

@@ -56,6 +56,12 @@ pub struct ServerConfig {
     pub max_wait_seconds: u64,
     pub keep_alive_seconds: u64,
     pub drain_seconds: u64,
+    pub header_timeout_seconds: u64,
+    pub body_timeout_seconds: u64,
+    pub idle_timeout_seconds: u64,
+    pub write_timeout_seconds: u64,
+    pub max_connections: usize,
+    pub max_event_streams: usize,
 }
 
 /// `[store]`
@@ -222,10 +228,7 @@ impl Config {
     /// What is out of range here would hang, panic or be refused later, far from the line that says it.
     fn check(&self) -> Result<(), ConfigError> {
         let Self { server, auth, device, dispatch, retention, models, .. } = self;
-        check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
-        check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
-        check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
-        check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+        check_server(server)?;
         auth.check()?;
         check_range("device.threads", device.threads, 0..=1024)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
@@ -247,6 +250,19 @@ impl Config {
 /// The error about a value that is of the right kind, and still no good.
 fn wrong(key: String, problem: String) -> Result<(), ConfigError> {
     Err(ConfigError::Range { key, problem })
+}
+
+fn check_server(server: &ServerConfig) -> Result<(), ConfigError> {
+    check_range("server.max_body_bytes", server.max_body_bytes, 1024..=1 << 30)?;
+    check_range("server.max_wait_seconds", server.max_wait_seconds, 0..=3600)?;
+    check_range("server.keep_alive_seconds", server.keep_alive_seconds, 1..=3600)?;
+    check_range("server.drain_seconds", server.drain_seconds, 0..=86_400)?;
+    check_range("server.header_timeout_seconds", server.header_timeout_seconds, 1..=3600)?;
+    check_range("server.body_timeout_seconds", server.body_timeout_seconds, 1..=3600)?;
+    check_range("server.idle_timeout_seconds", server.idle_timeout_seconds, 1..=86_400)?;
+    check_range("server.write_timeout_seconds", server.write_timeout_seconds, 1..=3600)?;
+    check_range("server.max_connections", server.max_connections, 1..=1_000_000)?;
+    check_range("server.max_event_streams", server.max_event_streams, 1..=1_000_000)
 }
 
 fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
@@ -292,6 +308,12 @@ mod tests {
             ("server", "max_wait_seconds", "3601", "0 to 3600"),
             ("server", "keep_alive_seconds", "0", "1 to 3600"),
             ("server", "drain_seconds", "86401", "0 to 86400"),
+            ("server", "header_timeout_seconds", "0", "1 to 3600"),
+            ("server", "body_timeout_seconds", "0", "1 to 3600"),
+            ("server", "idle_timeout_seconds", "0", "1 to 86400"),
+            ("server", "write_timeout_seconds", "3601", "1 to 3600"),
+            ("server", "max_connections", "0", "1 to 1000000"),
+            ("server", "max_event_streams", "0", "1 to 1000000"),
             ("device", "threads", "1025", "0 to 1024"),
             ("dispatch", "lease_seconds", "0", "1 to 3600"),
             ("dispatch", "max_attempts", "0", "1 to 1000"),

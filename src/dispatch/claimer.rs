@@ -112,7 +112,7 @@ impl Claimer {
 
     /// Gives back a job whose input the picture store cannot read now; fails it when that has happened too often, or it would stand at
     /// the head of the queue for ever.
-    async fn give_back_unread(&mut self, claim: &Claim, error: StoreError) -> Result<(), StoreError> {
+    async fn give_back_unread(&mut self, claim: &Arc<Claim>, error: StoreError) -> Result<(), StoreError> {
         let before = self.unread.take().filter(|(job, _)| *job == claim.job()).map_or(0, |(_, times)| times);
         if before + 1 >= INPUT_TRIES {
             let problem = format!("the picture to start from cannot be read: {error}");

@@ -1,6 +1,9 @@
 //! The event bus of a server that is one process: a broadcast channel for each job that runs here or that somebody watches.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use tokio::sync::broadcast;
 
@@ -64,7 +67,7 @@ impl Channel {
     fn send(&mut self, id: EventId, event: Event) {
         self.last_id = Some(id);
         // An error only says that nobody watches.
-        let _ = self.sender.send(Numbered { id, event });
+        let _ = self.sender.send(Numbered { id, event, rendered: Arc::default() });
     }
 }
 
@@ -154,8 +157,6 @@ impl EventBus for LocalEvents {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
     use broadcast::error::{RecvError, TryRecvError};
 
     use super::*;

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -37,6 +38,8 @@ pub(super) struct Claim {
     pub(super) request_id: String,
     pub(super) created_at: Timestamp,
     pub(super) claimed_at: Timestamp,
+    /// The same by a clock that nobody sets.
+    pub(super) since: Instant,
     /// A lock and not an atomic, because `close` and `stop` read and write it in one go. Held for a few instructions.
     phase: Mutex<Phase>,
     /// Pictures that take, or will take, a place on the device. None are left once the job is being settled.
@@ -52,6 +55,7 @@ impl Claim {
             request_id: job.request_id.clone(),
             created_at: job.created_at,
             claimed_at: job.started_at.unwrap_or_else(Timestamp::now),
+            since: Instant::now(),
             phase: Mutex::new(Phase::Painting),
             canvases: AtomicUsize::new(job.request.num_images as usize),
         }

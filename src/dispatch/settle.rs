@@ -95,7 +95,7 @@ async fn end<F: IntoRgb + Send + 'static>(shared: &Shared, job: Ended<F>) {
 }
 
 /// Fails a job that never reached the device, unless it was cancelled or lost meanwhile.
-pub(super) async fn fail(shared: &Shared, claim: &Claim, error: JobError) {
+pub(super) async fn fail(shared: &Shared, claim: &Arc<Claim>, error: JobError) {
     let outcome = match claim.close() {
         Phase::Cancelled => Outcome::Cancelled,
         Phase::Lost | Phase::HandedBack => return abandon(shared, claim).await,
@@ -104,13 +104,11 @@ pub(super) async fn fail(shared: &Shared, claim: &Claim, error: JobError) {
     write(shared, claim, outcome, Report::default()).await;
 }
 
-async fn write(shared: &Shared, claim: &Claim, outcome: Outcome, report: Report) {
-    let finished_at = Timestamp::now();
-    let timings = Timings {
-        queue_ms: milliseconds_between(claim.created_at, claim.claimed_at),
-        total_ms: milliseconds_between(claim.created_at, finished_at),
-        ..report.timings
-    };
+async fn write(shared: &Shared, claim: &Arc<Claim>, outcome: Outcome, report: Report) {
+    // The clock may have been set back since: a job does not end before it began.
+    let finished_at = Timestamp::now().max(claim.claimed_at);
+    let queue_ms = milliseconds_between(claim.created_at, claim.claimed_at);
+    let timings = Timings { queue_ms, total_ms: queue_ms + claim.since.elapsed().as_secs_f64() * 1000.0, ..report.timings };
     let settlement = Settlement { outcome, warnings: report.warnings, timings, finished_at };
     let settled = patiently(|| shared.doors.jobs.settle(&claim.lease, settlement.clone())).await;
     match settled {
@@ -122,7 +120,7 @@ async fn write(shared: &Shared, claim: &Claim, outcome: Outcome, report: Report)
             }
         }
         Err(StoreError::StaleLease { .. }) => return abandon(shared, claim).await,
-        Err(error) => return leave_to_lease(shared, claim, &error),
+        Err(error) => return run_again(shared, claim, &error),
     }
     shared.forget(claim);
 }
@@ -161,9 +159,10 @@ async fn abandon(shared: &Shared, claim: &Claim) {
     }
 }
 
-fn leave_to_lease(shared: &Shared, claim: &Claim, error: &StoreError) {
+fn run_again(shared: &Shared, claim: &Arc<Claim>, error: &StoreError) {
     let request_id = &claim.request_id;
-    tracing::error!(job.id = %claim.job(), request.id = request_id, %error, "could not store the job's end; its lease will run out");
+    tracing::error!(job.id = %claim.job(), request.id = request_id, %error, "could not store the job's end; it will run again");
+    shared.release_later(claim);
     shared.forget(claim);
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     /// This process, as the store knows it.
     pub(super) worker: String,
     pub(super) running: Running,
+    /// Claims that the store could not take back when they were given back.
+    unreleased: Mutex<Vec<Arc<Claim>>>,
     pub(super) pace: Pace,
     /// Wakes the claimer: a job has come, or the device has room.
     pub(super) wake: Notify,
@@ -60,6 +62,7 @@ impl Shared {
             settings,
             worker: uuid::Uuid::new_v4().to_string(),
             running: Running::default(),
+            unreleased: Mutex::default(),
             pace: Pace::default(),
             wake: Notify::new(),
             queue_moved: AtomicBool::new(false),
@@ -145,7 +148,7 @@ impl Shared {
     }
 
     /// Gives back a job that is not on the device, and forgets it.
-    pub(super) async fn give_back(&self, claim: &Claim) {
+    pub(super) async fn give_back(&self, claim: &Arc<Claim>) {
         self.release(claim).await;
         self.forget(claim);
     }
@@ -156,8 +159,26 @@ impl Shared {
         futures::future::join_all(claims.iter().map(|claim| self.release(claim))).await;
     }
 
-    /// Gives a claimed job back to the queue. A store that does not answer leaves it to its lease.
-    async fn release(&self, claim: &Claim) {
+    /// Gives back what the store could not take when it was to be given back. Otherwise such a job would wait for its lease to run out,
+    /// for as long as the clock may have been set back meanwhile, and then be taken for one that has killed its server.
+    pub(super) async fn release_again(&self) {
+        let claims = std::mem::take(&mut *lock(&self.unreleased));
+        for (place, claim) in claims.iter().enumerate() {
+            if !self.release(claim).await {
+                // Nor would it take the others.
+                lock(&self.unreleased).extend_from_slice(&claims[place + 1..]);
+                return;
+            }
+        }
+    }
+
+    /// The store does not answer: the claim is given back when it does.
+    pub(super) fn release_later(&self, claim: &Arc<Claim>) {
+        lock(&self.unreleased).push(claim.clone());
+    }
+
+    /// Gives a claimed job back to the queue; later, if the store does not answer. Answers whether it did.
+    async fn release(&self, claim: &Arc<Claim>) -> bool {
         let (id, attempt) = (claim.job(), claim.lease.attempt);
         self.doors.events.end_attempt(id, attempt);
         let request_id = &claim.request_id;
@@ -173,10 +194,16 @@ impl Shared {
                     tracing::warn!(job.id = %id, request.id = request_id, %error, "could not tell the job's place in the queue");
                 }
             }
+            Err(StoreError::StaleLease { .. }) => {
+                tracing::info!(job.id = %id, request.id = request_id, job.attempt = attempt, "somebody else has the job by now");
+            }
             Err(error) => {
-                tracing::warn!(job.id = %id, request.id = request_id, %error, "could not give the job back; its lease will run out");
+                tracing::warn!(job.id = %id, request.id = request_id, %error, "could not give the job back; trying again later");
+                self.release_later(claim);
+                return false;
             }
         }
+        true
     }
 }
 

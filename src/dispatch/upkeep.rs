@@ -15,6 +15,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut ticks = every(shared.settings.lease / 3);
     loop {
         ticks.tick().await;
+        shared.release_again().await;
         // Own leases first, and nothing is taken back before they are renewed: a process that was held up, or whose clock has jumped,
         // must not take back its own jobs.
         let done = async {

@@ -11,6 +11,8 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use crate::dispatch::ports::StoreError;
@@ -21,6 +23,32 @@ pub use sqlite::{SchemaVersion, SqliteStore, migrate};
 /// A failure of the file system, the database or the data in it.
 fn unavailable(problem: impl Display) -> StoreError {
     StoreError::Unavailable(problem.to_string())
+}
+
+/// For how long something that could be written shows that writing works.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// When a probe was written last. A disk that is full or read-only can still be read, so only a write shows that all is well; and
+/// probes that come every second must not wear the disk.
+///
+/// The lock is held for a few instructions and never across an await.
+#[derive(Debug, Default)]
+struct Proof(Mutex<Option<Instant>>);
+
+impl Proof {
+    fn is_fresh(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|written| written.elapsed() < FRESH)
+    }
+
+    /// Something was written.
+    fn renew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Something could not be written: the next probe is due at once.
+    fn void(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// Makes a folder and its parents, and waits until they are on the disk: what is synced into a folder is lost with the power all the

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use object_store::{Error as ObjectError, ObjectStore, ObjectStoreExt, local::LocalFileSystem, path::Path as ObjectPath};
 use url::Url;
 
-use super::{make_folder, unavailable, unfinished};
+use super::{Proof, make_folder, unavailable, unfinished};
 use crate::{
     dispatch::ports::{PictureKey, PictureStore, StoreError, StoredInput},
     domain::JobId,
@@ -17,6 +17,7 @@ use crate::{
 
 /// Lies in the folder from the first start on. When it is gone, this is not our folder any more: its disk was unmounted, say.
 const MARKER: &str = ".easel";
+const MARKER_TEXT: &[u8] = b"Pictures of Easel\n";
 const INPUTS: &str = "inputs";
 const OUTPUTS: &str = "pictures";
 
@@ -28,6 +29,7 @@ const OUTPUTS: &str = "pictures";
 pub struct ObjectPictures {
     objects: Box<dyn ObjectStore>,
     folder: PathBuf,
+    written: Proof,
 }
 
 impl ObjectPictures {
@@ -43,13 +45,22 @@ impl ObjectPictures {
             .map_err(|error| unavailable(format!("the picture folder {place} cannot be opened: {error}")))?
             .with_fsync(true);
         let objects = objects.with_automatic_cleanup(true);
-        let pictures = Self { objects: Box::new(objects), folder };
-        pictures
-            .objects
-            .put(&ObjectPath::from(MARKER), Bytes::from_static(b"Pictures of Easel\n").into())
-            .await
-            .map_err(|error| pictures.failed("cannot be written", &error))?;
+        let pictures = Self { objects: Box::new(objects), folder, written: Proof::default() };
+        pictures.write(&ObjectPath::from(MARKER), Bytes::from_static(MARKER_TEXT)).await?;
         Ok(pictures)
+    }
+
+    async fn write(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
+        match self.objects.put(path, bytes.into()).await {
+            Ok(_) => {
+                self.written.renew();
+                Ok(())
+            }
+            Err(error) => {
+                self.written.void();
+                Err(self.failed("cannot be written", &error))
+            }
+        }
     }
 
     fn failed(&self, what: &str, error: &ObjectError) -> StoreError {
@@ -68,9 +79,7 @@ impl ObjectPictures {
 #[async_trait]
 impl PictureStore for ObjectPictures {
     async fn put(&self, key: &PictureKey, bytes: Bytes) -> Result<(), StoreError> {
-        let path = object_path(key)?;
-        self.objects.put(&path, bytes.into()).await.map_err(|error| self.failed("cannot be written", &error))?;
-        Ok(())
+        self.write(&object_path(key)?, bytes).await
     }
 
     async fn get(&self, key: &PictureKey) -> Result<Option<Bytes>, StoreError> {
@@ -120,7 +129,8 @@ impl PictureStore for ObjectPictures {
 
     async fn ping(&self) -> Result<(), StoreError> {
         let marker = ObjectPath::from(MARKER);
-        self.objects.head(&marker).await.map(drop).map_err(|error| self.failed("does not answer", &error))
+        self.objects.head(&marker).await.map_err(|error| self.failed("does not answer", &error))?;
+        if self.written.is_fresh() { Ok(()) } else { self.write(&marker, Bytes::from_static(MARKER_TEXT)).await }
     }
 }
 

@@ -17,11 +17,13 @@ const MAY_IMPORT: [(&str, &[&str]); 7] = [
     ("api", &["domain", "dispatch", "telemetry"]),
 ];
 /// What only one room knows; `app` puts the parts together and may name axum's server.
-const OWNED: [(&str, &[&str]); 6] = [
+const OWNED: [(&str, &[&str]); 8] = [
     ("tch", &["diffusion"]),
     ("sqlx", &["store"]),
     ("object_store", &["store"]),
     ("axum", &["api", "app"]),
+    ("hyper", &["api"]),
+    ("hyper_util", &["api"]),
     ("clap", &["cli"]),
     ("unsafe", &["sys"]),
 ];

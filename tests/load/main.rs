@@ -1,18 +1,27 @@
-//! Load and kill runs against a real server on loopback, bounded in count and time: `make load` and `make kill`.
+//! Load, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `kill`, `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- throughput | kill`.
+//! They measure, so they are no tests: `cargo bench --bench load -- throughput | kill | crowd | soak MINUTES`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
+mod crowd;
 mod kill;
+mod leftovers;
+mod readers;
 mod server;
+mod soak;
+mod soak_client;
 mod throughput;
+mod vitals;
 mod work;
 
 #[tokio::main]
 async fn main() {
-    match std::env::args().skip(1).find(|argument| !argument.starts_with("--")).as_deref() {
-        Some("throughput") => throughput::run().await,
-        Some("kill") => kill::run().await,
-        _ => eprintln!("say which run: throughput or kill"),
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["throughput"] => throughput::run().await,
+        ["kill"] => kill::run().await,
+        ["crowd"] => crowd::run().await,
+        ["soak", minutes] => soak::run(minutes.parse().expect("soak takes a whole number of minutes")).await,
+        _ => eprintln!("say which run: throughput, kill, crowd or soak MINUTES"),
     }
 }

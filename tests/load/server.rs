@@ -47,6 +47,16 @@ impl Server {
         panic!("the server was not ready within a minute");
     }
 
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
     /// `kill -9`: nothing of the server runs any more when this returns.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();

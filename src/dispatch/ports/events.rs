@@ -1,5 +1,8 @@
 //! The door to the event bus.
 
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use crate::domain::{Event, EventId, JobId, Progress};
@@ -41,6 +44,8 @@ pub struct Numbered {
     pub id: EventId,
     /// What happened.
     pub event: Event,
+    /// What the first reader has made of it to send it on, so that hundreds of others need not do the same work again.
+    pub rendered: Arc<OnceLock<Bytes>>,
 }
 
 /// A watcher's end of the bus.

@@ -117,7 +117,8 @@ async fn head(connection: &mut SqliteConnection, quotas: &Quotas) -> Result<Opti
 /// Takes the lease on a queued job.
 async fn hold(connection: &mut SqliteConnection, seq: i64, worker: &str, expiry: i64) -> Result<SqliteRow, StoreError> {
     sqlx::query(
-        "UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = ?, worker_id = ?, lease_expires_at = ?,
+        // Should the clock have been set back, a job still begins no earlier than it came.
+        "UPDATE jobs SET status = 'running', attempts = attempts + 1, started_at = max(?, created_at), worker_id = ?, lease_expires_at = ?,
                          alone = suspect
          WHERE seq = ? RETURNING *",
     )

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqlitePool, Transaction, query::QueryScalar, sqlite::SqliteArguments};
 
-use super::unavailable;
+use super::{Proof, unavailable};
 use crate::{
     dispatch::ports::{
         Admitted, Cancellation, ClaimOutcome, JobCounts, JobPage, JobQuery, JobStore, Lease, Quotas, Recovery, Removal, Renewal,
@@ -35,6 +35,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: clock::QueueClock,
+    written: Proof,
     _lock: open::Lock,
 }
 
@@ -52,7 +53,7 @@ impl SqliteStore {
         let (database, _) = open::database(url).await?;
         let readers = database.readers().await?;
         let clock = clock::QueueClock::start(&readers).await?;
-        let store = Self { writer: database.writer, readers, clock, _lock: database.lock };
+        let store = Self { writer: database.writer, readers, clock, written: Proof::default(), _lock: database.lock };
         store.void_leases().await?;
         Ok(store)
     }
@@ -79,6 +80,13 @@ impl SqliteStore {
         // A transaction that begins as a reader and then writes can fail half-way, when another has written in between.
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(unavailable)
     }
+
+    /// Writes a header field that nothing uses to the value that it has: the smallest write that there is.
+    async fn probe(&self) -> Result<(), StoreError> {
+        sqlx::query("PRAGMA user_version = 0").execute(&self.writer).await.map_err(unavailable)?;
+        self.written.renew();
+        Ok(())
+    }
 }
 
 async fn commit(transaction: Transaction<'static, Sqlite>) -> Result<(), StoreError> {
@@ -92,7 +100,11 @@ async fn exists(query: QueryScalar<'_, Sqlite, bool, SqliteArguments>, readers: 
 #[async_trait]
 impl JobStore for SqliteStore {
     async fn insert(&self, job: &Job, terms: &Terms) -> Result<Admitted, StoreError> {
-        self.admit(job, terms).await
+        self.admit(job, terms).await.inspect_err(|error| {
+            if matches!(error, StoreError::Unavailable(_)) {
+                self.written.void();
+            }
+        })
     }
 
     async fn known(&self, owner: &Owner, idempotency: &IdempotencyKey) -> Result<Option<Admitted>, StoreError> {
@@ -200,6 +212,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM jobs LIMIT 1").fetch_optional(&self.readers).await.map(drop).map_err(unavailable)
+        sqlx::query("SELECT 1 FROM jobs LIMIT 1").fetch_optional(&self.readers).await.map_err(unavailable)?;
+        if self.written.is_fresh() { Ok(()) } else { self.probe().await }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sqlx::{
-    SqlSafeStr, SqlitePool,
+    Connection, SqlSafeStr, SqlitePool,
     migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
@@ -26,6 +26,9 @@ const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 const READ_CONNECTIONS: u32 = 4;
 /// How long a statement waits for a lock of SQLite's own, such as a backup's.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement waits for its turn. Together with [`BUSY_TIMEOUT`] it bounds what a request waits while somebody else keeps
+/// the database locked, however many wait.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One migration of the database's tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,10 +146,16 @@ fn options(path: &Path) -> SqliteConnectOptions {
 async fn connect(path: &Path, connections: u32, options: SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
     SqlitePoolOptions::new()
         .max_connections(connections)
+        .acquire_timeout(TURN_TIMEOUT)
+        // Waiting for the one writer is no news.
+        .acquire_slow_threshold(TURN_TIMEOUT)
         // A file does not hang up, so connections are neither tested nor replaced.
         .test_before_acquire(false)
         .idle_timeout(None)
         .max_lifetime(None)
+        // When the disk is full, SQLite rolls a transaction back by itself, and sqlx goes on to count it as open: such a connection would
+        // begin no other.
+        .before_acquire(|connection, _| Box::pin(async { Ok(!connection.is_in_transaction()) }))
         .connect_with(options)
         .await
         .map_err(|error| unavailable(format!("the database {} cannot be opened: {error}", path.display())))

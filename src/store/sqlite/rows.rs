@@ -70,13 +70,13 @@ fn unreadable(row: &SqliteRow, column: &str, problem: impl Display) -> StoreErro
     unavailable(format!("the {column} of job {id} cannot be read: {problem}"))
 }
 
-/// Ends a job without a worker's help.
+/// Ends a job without a worker's help; should the clock have been set back, no earlier than it came or began.
 pub(super) fn end_now(job: &mut Job, status: JobStatus) {
-    let now = Timestamp::now();
+    let now = Timestamp::now().max(job.started_at.unwrap_or(job.created_at)).max(job.created_at);
     let total_ms = now.duration_since(job.created_at).as_secs_f64() * 1e3;
     job.status = status;
     job.finished_at = Some(now);
-    job.timings = Timings { total_ms: total_ms.max(0.0), ..Timings::default() };
+    job.timings = Timings { total_ms, ..Timings::default() };
 }
 
 /// Writes how a job ended; one that was to vanish does. The caller has made sure, in the same transaction, that it has the right to.
@@ -126,7 +126,7 @@ pub(super) async fn end_unreadable(
     let seq: i64 = row.try_get("seq").map_err(unavailable)?;
     tracing::error!(job.seq = seq, error = %problem, "a stored job cannot be read; it has failed");
     sqlx::query(
-        "UPDATE jobs SET status = 'failed', finished_at = ?, error = ?, worker_id = NULL, lease_expires_at = NULL, alone = 0
+        "UPDATE jobs SET status = 'failed', finished_at = max(?, created_at), error = ?, worker_id = NULL, lease_expires_at = NULL, alone = 0
          WHERE seq = ?",
     )
     .bind(time(Timestamp::now()))

@@ -77,7 +77,7 @@ async fn the_contract_is_served_as_it_is_in_the_project() {
 #[tokio::test]
 async fn an_unknown_address_is_a_problem_document() {
     let app = spawn_app().await;
-    for path in ["/", "/v1", "/v1/generate/", "/v1/jobs", "/v2/generate", "/%FF"] {
+    for path in ["/", "/v1", "/v1/generate/", "/v1/jobs/", "/v2/generate", "/%FF"] {
         let answer = app.get(path).await;
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
         let problem = json_of(answer, 404).await;
@@ -94,7 +94,7 @@ async fn a_method_that_an_address_does_not_take_is_answered_with_those_that_it_t
     for (method, path, allowed) in [
         ("GET", "/v1/generate", "POST"),
         ("PUT", "/v1/generate", "POST"),
-        ("DELETE", job, "GET,HEAD"),
+        ("PUT", job, "GET,HEAD,DELETE"),
         ("GET", &cancel, "POST"),
         ("POST", "/v1/models", "GET,HEAD"),
     ] {

@@ -2,20 +2,24 @@
 //! held, and readers of event streams.
 
 mod app;
+mod disk;
 mod engine;
 mod events;
 mod model_info;
 mod models;
 mod process;
+mod raw;
 mod requests;
 mod terms;
 
 pub(crate) use app::{TestApp, TestClient, json_of, spawn_app};
+pub(crate) use disk::Disk;
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent};
 pub(crate) use model_info::model_info;
 pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
-pub(crate) use process::{Process, easel, run};
+pub(crate) use process::{Process, easel, easel_by, run};
+pub(crate) use raw::{Raw, head};
 pub(crate) use requests::{house_png, house_url, parameters_of, request, sha256s};
 pub(crate) use terms::terms;
 

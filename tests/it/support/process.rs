@@ -13,7 +13,7 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 
-use super::{PATIENCE, sha256s};
+use super::{Disk, PATIENCE, sha256s};
 
 /// The `easel` command with the settings of the tests, its data in `folder`.
 pub(crate) fn easel(folder: &Path) -> Command {
@@ -30,6 +30,19 @@ pub(crate) fn easel(folder: &Path) -> Command {
         .env("EASEL__DEVICE__THREADS", "1")
         .env("EASEL__LOG__FORMAT", "json");
     command
+}
+
+/// The same, started by another command that runs what stands behind it.
+pub(crate) fn easel_by(mut starter: Command, folder: &Path) -> Command {
+    let plain = easel(folder);
+    starter.arg(plain.get_program()).current_dir(plain.get_current_dir().unwrap());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => starter.env(name, value),
+            None => starter.env_remove(name),
+        };
+    }
+    starter
 }
 
 /// Runs a command to its end, which must come.
@@ -57,7 +70,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `easel serve` and waits until it listens.
     pub(crate) fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = easel(folder);
+        Self::spawn(easel(folder), folder, settings)
+    }
+
+    /// As [`Self::start`], with the data on a disk of the test's own.
+    pub(crate) fn on(disk: &Disk, settings: &[(&str, &str)]) -> Self {
+        Self::spawn(disk.easel(), disk.folder(), settings)
+    }
+
+    /// As [`Self::start`], by a command that the test has put together.
+    pub(crate) fn spawn(mut command: Command, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut process =
             command.arg("serve").envs(settings.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Mutex<String>>::default();
