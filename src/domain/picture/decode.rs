@@ -14,7 +14,7 @@ const MAX_DECODE_BYTES: u64 = 2 * 4096 * 4096 * 8;
 /// Decodes a picture's file to upright RGB pixels; transparency is dropped, as PIL's `convert("RGB")` does.
 ///
 /// # Errors
-/// As for [`InputPicture::from_file`].
+/// As for [`super::InputPicture::from_file`].
 pub fn decode_rgb(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     decode(bytes).map(|(_, rgb)| rgb)
 }
