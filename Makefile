@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test lint load kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint load kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ serve: libtorch ## Build with optimizations and serve the demo model on http://1
 
 test: libtorch ## Run all tests (ARGS="name" for some)
 	cargo test --locked $(ARGS)
+
+contract: libtorch ## Hold a running server to openapi.yaml with schemathesis, and paint through a client that is made from it
+	cargo build --locked
+	[ -x .tools/contract/bin/python ] || python3 -m venv .tools/contract
+	.tools/contract/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/contract/requirements.txt
+	.tools/contract/bin/python tests/contract/run.py
 
 lint: libtorch ## Check format, lints, the documentation's links, and the dependencies' licences, sources and advisories
 	cargo fmt --check

@@ -4,6 +4,7 @@
 
 mod auth;
 mod body;
+mod docs;
 mod error;
 mod events;
 mod generate;
@@ -109,6 +110,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/readyz", get(ops::readyz))
         .route("/metrics", get(ops::metrics))
         .route("/openapi.yaml", get(ops::openapi))
+        .route("/docs", get(docs::page))
+        .route("/docs/{file}", get(docs::file))
         .fallback(async || ApiError::NoSuchRoute)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(from_fn_with_state(doorkeeper, auth::identify))

@@ -76,9 +76,16 @@ pub(super) fn text(max_chars: usize) -> impl Fn(Value) -> Result<String, String>
     }
 }
 
+/// The whole number that a value is, however it is written: to JSON and its schemas, `7.0` is `7`.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    // Beyond 2^53 a float stands for several whole numbers.
+    let is_exact = |number: &f64| number.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(is_exact).map(|number| number as u64))
+}
+
 /// Parses a whole number from `min` to `max`.
 pub(super) fn integer(min: u64, max: u64) -> impl Fn(Value) -> Result<u64, String> {
-    move |value| match value.as_u64() {
+    move |value| match whole(&value) {
         Some(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!("must be a whole number from {min} to {max}, got {}", describe(&value))),
     }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Encoding, FieldError, InputPicture, ModelInfo, PictureFormat, PictureRef, QUALITIES, SchedulerName,
-    fields::{Fields, describe, integer, number, text},
+    fields::{Fields, describe, integer, number, text, whole},
     find_model,
 };
 
@@ -210,8 +210,7 @@ fn fitted_size(model: &ModelInfo, picture: &PictureRef) -> (u32, u32) {
 
 fn parse_side(value: &Value, model: &ModelInfo) -> Result<u32, String> {
     let ModelInfo { size_multiple, min_size, max_size, .. } = model;
-    value
-        .as_u64()
+    whole(value)
         .and_then(|side| u32::try_from(side).ok())
         .filter(|side| (min_size..=max_size).contains(&side) && side % size_multiple == 0)
         .ok_or_else(|| format!("must be a multiple of {size_multiple} from {min_size} to {max_size}, got {}", describe(value)))

@@ -35,6 +35,14 @@ fn a_prompt_is_enough_and_the_rest_is_the_models_own() {
 }
 
 #[test]
+fn a_whole_number_may_be_written_as_a_float() {
+    let body = json!({"prompt": "a", "width": 64.0, "seed": 4881.0, "num_inference_steps": 2e1, "num_images": 1.0});
+    let request = parse(body).unwrap().request;
+    assert_eq!((request.width, request.seed, request.num_inference_steps, request.num_images), (64, 4881, 20, 1));
+    assert!(only_error(json!({"prompt": "a", "seed": 9_007_199_254_740_992.0}), "/seed").starts_with("must be a whole number"));
+}
+
+#[test]
 fn a_missing_prompt_is_named() {
     assert_eq!(only_error(json!({"seed": 1}), "/prompt"), "is required");
 }

@@ -66,6 +66,11 @@ impl Events {
     }
 }
 
+/// The events of a stream that has been read to its end.
+pub(crate) fn sse_events(stream: &str) -> Vec<SseEvent> {
+    stream.split("\n\n").filter(|block| !block.trim().is_empty()).map(parse).collect()
+}
+
 /// Comments are skipped, as browsers do.
 fn parse(block: &str) -> SseEvent {
     let field = |name: &str| {

@@ -15,7 +15,7 @@ mod terms;
 pub(crate) use app::{TestApp, TestClient, json_of, spawn_app};
 pub(crate) use disk::Disk;
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
-pub(crate) use events::{Events, SseEvent};
+pub(crate) use events::{Events, SseEvent, sse_events};
 pub(crate) use model_info::model_info;
 pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
 pub(crate) use process::{Process, easel, easel_by, run};

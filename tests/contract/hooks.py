@@ -1,0 +1,77 @@
+"""What openapi.yaml cannot say, told to schemathesis: the values that only this server knows, and the rule that needs arithmetic.
+
+The document is that of every server, so it says "a name from /v1/models" and "a picture in base64". Here stand the names and some
+pictures, so that a request that schemathesis takes for right is right, and everything else is tried as wrong.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import struct
+import zlib
+
+import requests
+import schemathesis
+
+MODELS = ["demo"]
+MAX_SIZE = 128
+MAX_SEED = 2**53 - 1
+CURSORS = ["AAAAAAAAAAE", "f_________8"]
+
+
+def png(width: int, height: int) -> str:
+    """A grey picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = (b"\0" + b"\x80" * width) * height
+    file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return base64.b64encode(file).decode()
+
+
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    schemas = raw_schema["components"]["schemas"]
+    fields = schemas["GenerateRequest"]["properties"]
+    fields["model"] = {"enum": MODELS}
+    fields["image"] = {"enum": [png(64, 64), f"data:image/png;base64,{png(40, 64)}"]}
+    schemas["Side"]["maximum"] = MAX_SIZE
+    for parameter in raw_schema["paths"]["/v1/jobs"]["get"]["parameters"]:
+        if parameter.get("name") == "cursor":
+            parameter["schema"] = {"enum": CURSORS}
+    # This server has keys, so none of its clients is anonymous.
+    raw_schema["security"] = [{"key": []}]
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    """JSON Schema cannot calculate: it cannot say that a strength must leave a step, and the last picture's seed be in its range."""
+    body = case.body if isinstance(case.body, dict) else {}
+
+    def number(name, default):
+        value = body.get(name, default)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
+
+    leaves_no_step = "image" in body and 0 < number("strength", 0.8) * number("num_inference_steps", 25) < 1
+    last_seed_too_large = number("seed", 0) <= MAX_SEED < number("seed", 0) + number("num_images", 1) - 1
+    return not (leaves_no_step or last_seed_too_large)
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """A key names one request, so the same example of a key cannot do for all of them."""
+    key = (case.headers or {}).get("Idempotency-Key")
+    if isinstance(key, str) and re.fullmatch(r"[!#-~]{1,200}", key):
+        request = json.dumps([case.formatted_path, case.body], default=str, sort_keys=True)
+        case.headers["Idempotency-Key"] = f"{key}-{hashlib.sha256(request.encode()).hexdigest()[:16]}"
+
+
+@schemathesis.hook
+def after_call(context, case, response):
+    """A queue that stays paused would let everything that waits for a job wait for ever."""
+    if case.operation.label == "POST /v1/queue/pause" and response.status_code == 200:
+        resume = response.request.url.replace("/pause", "/resume")
+        requests.post(resume, headers={"Authorization": response.request.headers["Authorization"]}, timeout=30)
