@@ -20,6 +20,7 @@ impl Dispatcher {
             return Ok(before);
         }
         self.check_draining()?;
+        let _inputs_stay = self.shared.inputs.read().await;
         if let Some(input) = &submission.input {
             self.store_input(input, origin).await?;
         }
@@ -35,6 +36,7 @@ impl Dispatcher {
         if let Some(before) = self.came_before(origin).await? {
             return Ok(before);
         }
+        let _inputs_stay = self.shared.inputs.read().await;
         let old = self.find(&origin.owner, id).await?;
         if !matches!(old.status, JobStatus::Failed | JobStatus::Cancelled) {
             return Err(DispatchError::NotRetryable(Arc::new(old)));

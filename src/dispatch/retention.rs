@@ -74,8 +74,7 @@ async fn sweep(shared: &Shared) -> Result<(), StoreError> {
     }
     let written_before = ago(GRACE);
     for input in pictures.inputs().await? {
-        if input.written_at < written_before && !jobs.has_input(&input.sha256).await? {
-            pictures.remove_input(&input.sha256).await?;
+        if input.written_at < written_before && remove_unowned_input(shared, &input.sha256).await? {
             swept += 1;
         }
     }
@@ -84,6 +83,16 @@ async fn sweep(shared: &Shared) -> Result<(), StoreError> {
         shared.doors.metrics.pictures_swept_total.inc_by(swept);
     }
     Ok(())
+}
+
+/// Removes an input that no job starts from, and answers whether it did. One that somebody may just be about to use stays for now.
+async fn remove_unowned_input(shared: &Shared, sha256: &str) -> Result<bool, StoreError> {
+    let Ok(_nobody_comes) = shared.inputs.try_write() else { return Ok(false) };
+    let is_unowned = !shared.doors.jobs.has_input(sha256).await?;
+    if is_unowned {
+        shared.doors.pictures.remove_input(sha256).await?;
+    }
+    Ok(is_unowned)
 }
 
 fn ago(age: Duration) -> Timestamp {

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, RwLock, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,9 @@ pub(super) struct Shared {
     queue_moved: AtomicBool,
     /// Whether the picture store works.
     pub(super) outage: Outage,
+    /// Read while a job is on its way to the store that its input is already in, written while an input is removed: an input that
+    /// nobody owned a moment ago may be wanted now.
+    pub(super) inputs: RwLock<()>,
     pub(super) device: watch::Sender<DeviceState>,
     pub(super) draining: CancellationToken,
 }
@@ -67,6 +70,7 @@ impl Shared {
             wake: Notify::new(),
             queue_moved: AtomicBool::new(false),
             outage: Outage::default(),
+            inputs: RwLock::default(),
             device: watch::Sender::new(DeviceState::Loading),
             draining: CancellationToken::new(),
         }
