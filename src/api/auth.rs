@@ -2,11 +2,11 @@
 //!
 //! Only `/v1` needs a key. What operators' tools ask (health, metrics) and the contract stay open.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderName, header, request::Parts},
+    http::{HeaderMap, HeaderName, header, request::Parts, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -79,6 +79,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
 pub(super) struct Doorkeeper {
     keys: Vec<(String, Visitor)>,
     anonymous: Option<Visitor>,
+    /// Whoever is on this machine is trusted, and nobody else.
+    trusts_machine: bool,
 }
 
 #[derive(Debug)]
@@ -99,9 +101,10 @@ impl Doorkeeper {
         let AuthSettings { keys, allow_anonymous, anonymous_requests_per_second } = settings;
         let anonymous = || Visitor::new(Owner::anonymous(), keys.is_empty(), anonymous_requests_per_second);
         let anonymous = (allow_anonymous || keys.is_empty()).then(anonymous);
+        let trusts_machine = keys.is_empty() && !allow_anonymous;
         let visitor =
             |key: KeySettings| (key.sha256.to_ascii_lowercase(), Visitor::new(key.owner, key.is_admin, key.requests_per_second));
-        Self { keys: keys.into_iter().map(visitor).collect(), anonymous }
+        Self { keys: keys.into_iter().map(visitor).collect(), anonymous, trusts_machine }
     }
 
     fn admit(&self, request: &Request) -> Result<&Client, ApiError> {
@@ -113,6 +116,9 @@ impl Doorkeeper {
         };
         if is_keyless && !request.method().is_safe() && is_cross_site(headers) {
             return Err(ApiError::CrossSite);
+        }
+        if self.trusts_machine && !names_machine(headers) {
+            return Err(ApiError::Misdirected);
         }
         visitor.rate.take().map_err(|wait| ApiError::RateLimited { wait })?;
         Ok(&visitor.client)
@@ -148,6 +154,16 @@ fn is_cross_site(headers: &HeaderMap) -> bool {
     headers.get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
 }
 
+/// Whether a request names this machine as only those who mean it do: by an address or as localhost. A page whose own name leads to this
+/// machine (DNS rebinding) is of this site for its browser, but cannot hide that name.
+fn names_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+}
+
 fn needs_client(path: &str) -> bool {
     path.strip_prefix("/v1").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -176,6 +192,17 @@ mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn this_machine_is_called_by_an_address_or_localhost() {
+        let is_here = |host: &'static str| names_machine(&HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]));
+        for here in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "[::1]:8080", "192.168.1.7"] {
+            assert!(is_here(here), "{here}");
+        }
+        for elsewhere in ["evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "", "a b"] {
+            assert!(!is_here(elsewhere), "{elsewhere}");
+        }
+    }
 
     fn doorkeeper(names: &[&str]) -> Doorkeeper {
         let key = |name: &&str| KeySettings {

@@ -31,6 +31,8 @@ pub(super) enum ApiError {
     Unauthorized(&'static str),
     #[error("only a key whose settings say admin = true may do this")]
     Forbidden,
+    #[error("without keys this server takes requests only for localhost or an address, not for another name in the Host header")]
+    Misdirected,
     #[error("pages of other sites may only read here, as long as they come without a key")]
     CrossSite,
     #[error("too many requests at once from this client; try again in {} s", whole_seconds(*wait))]
@@ -119,6 +121,7 @@ impl ApiError {
             Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
             Self::Unauthorized(_) => Row::new(S::UNAUTHORIZED, "unauthorized", "A key is needed"),
             Self::Forbidden => Row::new(S::FORBIDDEN, "forbidden", "Only for admins"),
+            Self::Misdirected => Row::new(S::MISDIRECTED_REQUEST, "misdirected", "The request names another host"),
             Self::CrossSite => Row::new(S::FORBIDDEN, "cross_site", "Not from another site"),
             Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
             Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
@@ -262,6 +265,7 @@ mod tests {
             ApiError::Unauthorized("a key is needed"),
             ApiError::Forbidden,
             ApiError::CrossSite,
+            ApiError::Misdirected,
             ApiError::RateLimited { wait: Duration::from_millis(1) },
             ApiError::NoSuchRoute,
             ApiError::MethodNotAllowed,

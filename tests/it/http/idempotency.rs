@@ -94,11 +94,7 @@ async fn a_key_survives_a_restart_and_answers_410_once_its_job_is_removed() {
     app.wait(&job).await;
     let (folder, stopped) = app.stop().await;
     stopped.unwrap();
-    let app = TestApp::with(|config| {
-        config.store.url = format!("sqlite://{}/easel.db", folder.path().display());
-        config.pictures.url = folder.path().join("pictures").display().to_string();
-    })
-    .await;
+    let app = TestApp::over(&folder).await;
     assert_eq!(json_of(post(&app, "k", &body).await, 200).await["id"], job["id"]);
     app.request("DELETE", job["urls"]["self"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(json_of(post(&app, "k", &body).await, 410).await["code"], "gone");

@@ -84,11 +84,7 @@ async fn a_pause_survives_a_restart() {
     let job = app.submit(&request(json!({}))).await;
     let (folder, stopped) = app.stop().await;
     stopped.unwrap();
-    let app = TestApp::with(|config| {
-        config.store.url = format!("sqlite://{}/easel.db", folder.path().display());
-        config.pictures.url = folder.path().join("pictures").display().to_string();
-    })
-    .await;
+    let app = TestApp::over(&folder).await;
     assert_eq!(json_of(app.get("/v1/queue").await, 200).await["paused"], true);
     turn(&app, "resume").await;
     assert_eq!(app.wait(&job).await["status"], "succeeded");

@@ -76,6 +76,15 @@ impl TestApp {
         Self::start(folder, config, move || Ok(StableDiffusion::load(&settings)?)).await
     }
 
+    /// A server over the data that another has left.
+    pub(crate) async fn over(folder: &TempDir) -> Self {
+        Self::with(|config| {
+            config.store.url = format!("sqlite://{}/easel.db", folder.path().display());
+            config.pictures.url = folder.path().join("pictures").display().to_string();
+        })
+        .await
+    }
+
     /// A server whose engine waits for the gate before each step.
     pub(crate) async fn gated(change: impl FnOnce(&mut Config)) -> (Self, Gate) {
         let folder = tempfile::tempdir().unwrap();

@@ -87,6 +87,16 @@ pub(super) async fn another_site(witness: &Witness) {
     app.finish().await;
 }
 
+/// A page whose own name leads to this machine, where there are no keys.
+pub(super) async fn another_name(witness: &Witness) {
+    let app = spawn_app().await;
+    for operation in witness.document.operations().into_iter().filter(|operation| operation.documents(421)) {
+        let path = operation.example_path(&witness.document);
+        witness.send(&app, app.request(operation.method, &path).header("host", "evil.example"), 421).await;
+    }
+    app.finish().await;
+}
+
 /// A client that asks more often than it may. Its requests lack a body, so that none of them brings a job.
 pub(super) async fn too_many_requests(witness: &Witness) {
     let key = |config: &mut Config| {

@@ -55,6 +55,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     everywhere::a_job_that_is_not_there(&witness).await;
     everywhere::no_key(&witness).await;
     everywhere::another_site(&witness).await;
+    everywhere::another_name(&witness).await;
     everywhere::too_many_requests(&witness).await;
     everywhere::a_store_that_is_away(&witness).await;
     let document = Document::load();
