@@ -65,6 +65,16 @@ async fn a_connection_that_rests_for_too_long_is_hung_up() {
 }
 
 #[tokio::test]
+async fn a_connection_that_rests_after_a_refused_body_is_hung_up_like_any_other() {
+    let app = TestApp::with(|config| config.server.idle_timeout_seconds = 1).await;
+    let mut resting = Raw::connect(&app).await;
+    assert!(resting.send("POST /v1/generate HTTP/1.1\r\nhost: easel\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello").await);
+    assert_eq!(resting.answer().await.status, 415);
+    assert_eq!(resting.byte().await, None);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_second_head_that_trickles_in_is_hung_up_like_the_first() {
     let app = TestApp::with(|config| config.server.header_timeout_seconds = 1).await;
     let mut slow = Raw::connect(&app).await;
