@@ -7,7 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -34,6 +34,8 @@ struct State {
     in_head: bool,
     /// No request has come yet.
     is_new: bool,
+    /// Whoever is to look at the deadline when nothing is in flight any more: the last holder may let go in a task of its own.
+    waiting: Option<Waker>,
 }
 
 /// A request whose bodies somebody holds.
@@ -42,18 +44,23 @@ pub(super) struct InFlight(Arc<Clock>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.with(|state| {
+        let waiting = self.0.with(|state| {
             state.in_flight -= 1;
-            if state.in_flight == 0 {
-                (state.since, state.in_head) = (Instant::now(), false);
+            if state.in_flight > 0 {
+                return None;
             }
+            (state.since, state.in_head) = (Instant::now(), false);
+            state.waiting.take()
         });
+        if let Some(alarm) = waiting {
+            alarm.wake();
+        }
     }
 }
 
 impl Clock {
     pub(super) fn new(settings: Arc<ServeSettings>) -> Arc<Self> {
-        let state = State { in_flight: 0, since: Instant::now(), in_head: true, is_new: true };
+        let state = State { in_flight: 0, since: Instant::now(), in_head: true, is_new: true, waiting: None };
         Arc::new(Self { settings, state: Mutex::new(state) })
     }
 
@@ -93,12 +100,17 @@ impl Clock {
         self.with(|state| state.is_new)
     }
 
-    /// When the connection is to be ended, if nothing happens; `None` while a request is in flight, whose own limits hold.
-    fn deadline(&self) -> Option<Instant> {
+    /// When the connection is to be ended, if nothing happens; `None` while a request is in flight, whose own limits hold: the task of
+    /// `context` is woken when none is any more.
+    fn deadline(&self, context: &Context<'_>) -> Option<Instant> {
         let ServeSettings { header_timeout, idle_timeout, .. } = *self.settings;
         self.with(|state| {
             let patience = if state.in_head { header_timeout } else { idle_timeout };
-            (state.in_flight == 0).then(|| state.since + patience)
+            if state.in_flight > 0 {
+                state.waiting = Some(context.waker().clone());
+                return None;
+            }
+            Some(state.since + patience)
         })
     }
 }
@@ -117,7 +129,7 @@ impl Alarm {
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.clock.deadline() else { return Poll::Pending };
+        let Some(deadline) = self.clock.deadline(context) else { return Poll::Pending };
         if self.sleep.deadline() != deadline {
             self.sleep.as_mut().reset(deadline);
         }
