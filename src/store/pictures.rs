@@ -1,6 +1,6 @@
 //! Picture files in an object store; today a folder of local files.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fs, io::ErrorKind, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,7 +97,14 @@ impl PictureStore for ObjectPictures {
         for file in files {
             self.remove(&file.location).await?;
         }
-        Ok(())
+        // The folder has gone with its last file, unless it never had a whole one: a crash or a full disk leaves it empty.
+        let empty = self.folder.join(OUTPUTS).join(job.to_string());
+        match tokio::task::spawn_blocking(move || fs::remove_dir(empty)).await.map_err(unavailable)? {
+            Err(error) if ![ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
+                Err(unavailable(format!("the picture folder {} cannot be cleared: {error}", self.folder.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn remove_input(&self, sha256: &str) -> Result<(), StoreError> {

@@ -113,3 +113,13 @@ async fn a_place_that_cannot_be_used_says_why() {
     }
     assert!(!Path::new("never-made").exists());
 }
+
+#[tokio::test]
+async fn an_empty_folder_that_a_crash_has_left_of_a_job_is_removed_with_its_pictures() {
+    let (pictures, folder) = pictures().await;
+    let job = JobId::random();
+    fs::create_dir_all(folder.path().join(format!("some/pictures/pictures/{job}"))).unwrap();
+    assert_eq!(pictures.outputs().await.unwrap(), [job]);
+    pictures.remove_outputs(job).await.unwrap();
+    assert!(pictures.outputs().await.unwrap().is_empty());
+}
