@@ -22,7 +22,7 @@ impl Reader {
     /// Begins to read the events of a job.
     pub(crate) async fn attach(address: &str, path: &str) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: easel\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
         let mut head = [0; 12];
         stream.read_exact(&mut head).await.unwrap();
         assert_eq!(&head, b"HTTP/1.1 200");
@@ -65,7 +65,7 @@ pub(crate) async fn resting(address: &str, count: usize) -> Vec<TcpStream> {
 
 async fn rest(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: easel\r\n\r\n").await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let (mut buffer, mut read) = ([0; 1024], 0);
     while !buffer[..read].ends_with(b"{\"status\":\"ok\"}") {
         let more = stream.read(&mut buffer[read..]).await.unwrap();

@@ -172,7 +172,7 @@ async fn a_key_must_come_once_whole_and_as_a_bearers() {
 async fn begin_a_wrong_post(app: &TestApp, content_length: usize) -> TcpStream {
     let mut socket = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
     let head = format!(
-        "POST /v1/generate HTTP/1.1\r\nhost: easel\r\nauthorization: Bearer wrong\r\ncontent-length: {content_length}\r\n\r\n"
+        "POST /v1/generate HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong\r\ncontent-length: {content_length}\r\n\r\n"
     );
     socket.write_all(head.as_bytes()).await.unwrap();
     socket

@@ -193,7 +193,7 @@ async fn a_reader_that_never_reads_holds_nobody_up_and_loses_progress_but_not_th
     let long = app.submit(&request(body)).await;
     gate.arrival().await;
     let mut deaf = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
-    let head = format!("GET {} HTTP/1.1\r\nhost: easel\r\nconnection: close\r\n\r\n", long["urls"]["events"].as_str().unwrap());
+    let head = format!("GET {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", long["urls"]["events"].as_str().unwrap());
     deaf.write_all(head.as_bytes()).await.unwrap();
     // The watcher is there, and then reads nothing more.
     deaf.read_exact(&mut [0; 12]).await.unwrap();

@@ -68,5 +68,5 @@ impl Raw {
 
 /// A request's head, whole and with no body.
 pub(crate) fn head(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nhost: easel\r\n\r\n")
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
