@@ -69,7 +69,9 @@ async fn a_connection_that_rests_after_a_refused_body_is_hung_up_like_any_other(
     let app = TestApp::with(|config| config.server.idle_timeout_seconds = 1).await;
     let mut resting = Raw::connect(&app).await;
     assert!(
-        resting.send("POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\n").await
+        resting
+            .send("POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\n")
+            .await
     );
     assert_eq!(resting.answer().await.status, 415);
     // It is read to its end elsewhere, and that end must start the clock of the connection.
@@ -92,8 +94,7 @@ async fn a_second_head_that_trickles_in_is_hung_up_like_the_first() {
 async fn a_body_that_does_not_arrive_is_answered_408() {
     let app = TestApp::with(|config| config.server.body_timeout_seconds = 1).await;
     let mut slow = Raw::connect(&app).await;
-    let post =
-        "POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"prompt\"";
+    let post = "POST /v1/generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"prompt\"";
     assert!(slow.send(post).await);
     let answer = slow.answer().await;
     let problem: Value = serde_json::from_str(&answer.body).unwrap();
