@@ -89,9 +89,11 @@ impl Application {
     ) -> Result<Self, AppError> {
         let models = describe_models(&model_folders(&config))?;
         let metrics = Metrics::new()?;
+        let jobs = SqliteStore::open(&config.store.url).await?;
+        let pictures = ObjectPictures::open(&config.pictures.url, &jobs.identity().await?).await?;
         let doors = Doors {
-            jobs: Arc::new(SqliteStore::open(&config.store.url).await?),
-            pictures: Arc::new(ObjectPictures::open(&config.pictures.url).await?),
+            jobs: Arc::new(jobs),
+            pictures: Arc::new(pictures),
             events: Arc::new(LocalEvents::default()),
             metrics: metrics.clone(),
         };

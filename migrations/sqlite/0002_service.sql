@@ -41,6 +41,12 @@ CREATE TABLE idempotency_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_created_at ON idempotency_keys (created_at);
 
+-- This store's own name, which its picture folder bears, too: one row.
+CREATE TABLE identity (
+    name TEXT NOT NULL
+) STRICT;
+INSERT INTO identity (name) VALUES (lower(hex(randomblob(16))));
+
 -- The queue's own state: one row.
 CREATE TABLE queue (
     id INTEGER PRIMARY KEY CHECK (id = 1),

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderName, header, request::Parts, uri::Authority},
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -149,9 +149,12 @@ fn bearer(headers: &HeaderMap) -> Result<&[u8], ApiError> {
     if is_good { Ok(key) } else { Err(HOW) }
 }
 
-/// Whether a browser sends this for a page of another site. A page has no key of ours, so keys keep it out; without them this does.
+/// Whether a browser sends this for a page of another site, or of another origin of this one: another port of this machine, say. A page
+/// has no key of ours, so keys keep it out; without them this does.
 fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get(SEC_FETCH_SITE).is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site"))
+    let is_other =
+        |site: &HeaderValue| [&b"cross-site"[..], b"same-site"].iter().any(|other| site.as_bytes().eq_ignore_ascii_case(other));
+    headers.get(SEC_FETCH_SITE).is_some_and(is_other)
 }
 
 /// Whether a request names this machine as only those who mean it do: by an address or as localhost. A page whose own name leads to this
@@ -189,8 +192,6 @@ pub(super) async fn identify(State(doorkeeper): State<Arc<Doorkeeper>>, mut requ
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
 
     #[test]

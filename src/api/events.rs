@@ -155,9 +155,12 @@ impl Watcher {
     async fn stored_end(&mut self) -> Option<Bytes> {
         let view = match self.dispatcher.job(&self.owner, self.job).await {
             Ok(view) => view,
+            // A job that has been removed has no end to tell.
+            Err(DispatchError::Gone | DispatchError::UnknownJob) => {
+                self.ended = true;
+                return None;
+            }
             Err(error) => {
-                // A job that has been removed has no end to tell.
-                self.ended = matches!(error, DispatchError::Gone | DispatchError::UnknownJob);
                 tracing::warn!(job.id = %self.job, error = %error, "cannot read a watched job");
                 return None;
             }

@@ -88,10 +88,10 @@ impl Dispatcher {
         match self.shared.doors.jobs.remove(id).await?.ok_or(DispatchError::Gone)? {
             Removal::Cancelled(job) => {
                 self.shared.move_queue();
-                self.shared.announce_end(job);
+                self.shared.end_broken_off(job).await;
             }
             Removal::Requested(_) => self.shared.running.stop(id, Phase::Cancelled),
-            Removal::Removed(_) => self.shared.remove_pictures(id).await,
+            Removal::Removed(job) => self.shared.remove_files(&job).await,
         }
         tracing::info!(job.id = %id, "removed a job");
         Ok(())

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{ports::StoreError, shared::Shared, upkeep::every};
 
@@ -29,7 +30,10 @@ pub struct RetentionSettings {
 /// Removes until it is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let settings = &shared.settings.retention;
-    let (mut removals, mut sweeps) = (every(settings.period), every(settings.sweep_period));
+    let mut removals = every(settings.period);
+    // Not at the start: whoever has named a wrong place in the settings has time to see it.
+    let mut sweeps = tokio::time::interval_at(Instant::now() + settings.sweep_period, settings.sweep_period);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let done = tokio::select! {
             _ = removals.tick() => expire(&shared, settings).await,
@@ -42,17 +46,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 async fn expire(shared: &Shared, settings: &RetentionSettings) -> Result<(), StoreError> {
+    shared.doors.jobs.forget(ago(settings.tombstones), ago(settings.idempotency_keys)).await?;
     if let Some(results) = settings.results {
         let ended_before = ago(results);
         while expire_batch(shared, ended_before).await? == BATCH as usize {}
     }
-    shared.doors.jobs.forget(ago(settings.tombstones), ago(settings.idempotency_keys)).await
+    Ok(())
 }
 
 async fn expire_batch(shared: &Shared, ended_before: Timestamp) -> Result<usize, StoreError> {
     let expired = shared.doors.jobs.expire(ended_before, BATCH).await?;
     for job in &expired {
-        shared.remove_pictures(*job).await;
+        shared.remove_outputs(*job).await;
     }
     if !expired.is_empty() {
         tracing::info!(jobs = expired.len(), "removed jobs that were too old");
@@ -86,7 +91,7 @@ async fn sweep(shared: &Shared) -> Result<(), StoreError> {
 }
 
 /// Removes an input that no job starts from, and answers whether it did. One that somebody may just be about to use stays for now.
-async fn remove_unowned_input(shared: &Shared, sha256: &str) -> Result<bool, StoreError> {
+pub(super) async fn remove_unowned_input(shared: &Shared, sha256: &str) -> Result<bool, StoreError> {
     let Ok(_nobody_comes) = shared.inputs.try_write() else { return Ok(false) };
     let is_unowned = !shared.doors.jobs.has_input(sha256).await?;
     if is_unowned {

@@ -113,10 +113,9 @@ async fn write(shared: &Shared, claim: &Arc<Claim>, outcome: Outcome, report: Re
     let settled = patiently(|| shared.doors.jobs.settle(&claim.lease, settlement.clone())).await;
     match settled {
         Ok(job) => {
-            let is_gone = job.removal_requested;
-            announce(shared, claim, job);
-            if is_gone {
-                shared.remove_pictures(claim.job()).await;
+            let job = announce(shared, claim, job);
+            if job.removal_requested {
+                shared.remove_files(&job).await;
             }
         }
         Err(StoreError::StaleLease { .. }) => return abandon(shared, claim).await,
@@ -125,7 +124,7 @@ async fn write(shared: &Shared, claim: &Arc<Claim>, outcome: Outcome, report: Re
     shared.forget(claim);
 }
 
-fn announce(shared: &Shared, claim: &Claim, job: Job) {
+fn announce(shared: &Shared, claim: &Claim, job: Job) -> Arc<Job> {
     shared.pace.job_ended(Instant::now());
     if job.status == JobStatus::Succeeded {
         observe_stages(shared, &job.timings);
@@ -138,7 +137,7 @@ fn announce(shared: &Shared, claim: &Claim, job: Job) {
         job.seconds = job.timings.total_ms / 1000.0,
         "job ended"
     );
-    shared.announce_end(job);
+    shared.announce_end(job)
 }
 
 fn observe_stages(shared: &Shared, timings: &Timings) {

@@ -16,6 +16,7 @@ use super::{
     outage::Outage,
     pace::Pace,
     ports::{EngineError, StoreError},
+    retention,
     running::{Claim, Running},
 };
 use crate::domain::{Event, Job, JobId, JobStatus, ModelInfo};
@@ -132,10 +133,28 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes the pictures of a job that is gone. What cannot be removed now is found by the sweep.
-    pub(super) async fn remove_pictures(&self, id: JobId) {
+    /// Removes the files of a job that is gone: what was painted, and what it started from unless others do. What cannot be removed
+    /// now is found by the sweep.
+    pub(super) async fn remove_files(&self, job: &Job) {
+        self.remove_outputs(job.id).await;
+        let Some(img2img) = &job.request.img2img else { return };
+        if let Err(error) = retention::remove_unowned_input(self, &img2img.image.sha256).await {
+            tracing::warn!(job.id = %job.id, %error, "could not remove the input of a job that is gone; the sweep will");
+        }
+    }
+
+    /// Removes what was painted of a job that is gone.
+    pub(super) async fn remove_outputs(&self, id: JobId) {
         if let Err(error) = self.doors.pictures.remove_outputs(id).await {
             tracing::warn!(job.id = %id, %error, "could not remove the pictures of a job that is gone; the sweep will");
+        }
+    }
+
+    /// Tells the end of a job whose run was broken off, and removes its files if it was to vanish.
+    pub(super) async fn end_broken_off(&self, job: Job) {
+        let job = self.announce_end(job);
+        if job.removal_requested {
+            self.remove_files(&job).await;
         }
     }
 
@@ -189,7 +208,7 @@ impl Shared {
         match self.doors.jobs.release(&claim.lease).await {
             Ok(job) if job.status.is_finished() => {
                 tracing::info!(job.id = %id, request.id = request_id, job.status = job.status.as_str(), "job ended");
-                self.announce_end(job);
+                self.end_broken_off(job).await;
             }
             Ok(_) => {
                 tracing::info!(job.id = %id, request.id = request_id, job.attempt = attempt, "gave the job back to the queue");

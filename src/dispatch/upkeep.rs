@@ -58,7 +58,7 @@ async fn recover(shared: &Shared) -> Result<(), StoreError> {
     for job in ended {
         let status = job.status.as_str();
         tracing::warn!(job.id = %job.id, request.id = job.request_id, job.attempts = job.attempts, job.status = status, "ended a lost job");
-        shared.announce_end(job);
+        shared.end_broken_off(job).await;
     }
     if requeued > 0 {
         shared.move_queue();

@@ -17,7 +17,7 @@ use crate::{
 
 /// Lies in the folder from the first start on. When it is gone, this is not our folder any more: its disk was unmounted, say.
 const MARKER: &str = ".easel";
-const MARKER_TEXT: &[u8] = b"Pictures of Easel\n";
+const MARKER_TITLE: &str = "Pictures of Easel";
 const INPUTS: &str = "inputs";
 const OUTPUTS: &str = "pictures";
 
@@ -29,15 +29,17 @@ const OUTPUTS: &str = "pictures";
 pub struct ObjectPictures {
     objects: Box<dyn ObjectStore>,
     folder: PathBuf,
+    marker: Bytes,
     written: Proof,
 }
 
 impl ObjectPictures {
-    /// Opens the folder that `url` names, a path or `file:///absolute/path`, and makes it when it is not there.
+    /// Opens the folder that `url` names, a path or `file:///absolute/path`, and makes it when it is not there. It belongs to the job
+    /// store of this name from then on: a sweep for the jobs of another would take all its pictures for nobody's.
     ///
     /// # Errors
-    /// When `url` is of another kind, or the folder cannot be made or written.
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    /// When `url` is of another kind, or the folder cannot be made or written, or belongs to another job store.
+    pub async fn open(url: &str, job_store: &str) -> Result<Self, StoreError> {
         let folder = folder(url)?;
         let place = folder.display().to_string();
         make_folder(&folder).map_err(|error| unavailable(format!("the picture folder {place} cannot be made: {error}")))?;
@@ -45,9 +47,32 @@ impl ObjectPictures {
             .map_err(|error| unavailable(format!("the picture folder {place} cannot be opened: {error}")))?
             .with_fsync(true);
         let objects = objects.with_automatic_cleanup(true);
-        let pictures = Self { objects: Box::new(objects), folder, written: Proof::default() };
-        pictures.write(&ObjectPath::from(MARKER), Bytes::from_static(MARKER_TEXT)).await?;
+        let marker = Bytes::from(format!("{MARKER_TITLE}\n{job_store}\n"));
+        let pictures = Self { objects: Box::new(objects), folder, marker, written: Proof::default() };
+        pictures.check_owner(job_store).await?;
+        pictures.write(&ObjectPath::from(MARKER), pictures.marker.clone()).await?;
         Ok(pictures)
+    }
+
+    /// A folder of the first version names no job store; it becomes that of whoever opens it.
+    async fn check_owner(&self, job_store: &str) -> Result<(), StoreError> {
+        let Some(marker) = self.read(&ObjectPath::from(MARKER)).await? else { return Ok(()) };
+        match String::from_utf8_lossy(&marker).lines().nth(1) {
+            Some(other) if other != job_store => Err(unavailable(format!(
+                "the picture folder {0} belongs to another job store than [store] url names; if it is to belong to this one, remove \
+                 {0}/{MARKER}, and the next sweep removes the pictures of all other jobs",
+                self.folder.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    async fn read(&self, path: &ObjectPath) -> Result<Option<Bytes>, StoreError> {
+        let object = match self.objects.get(path).await {
+            Err(ObjectError::NotFound { .. }) => return Ok(None),
+            found => found.map_err(|error| self.failed("cannot be read", &error))?,
+        };
+        object.bytes().await.map(Some).map_err(|error| self.failed("cannot be read", &error))
     }
 
     async fn write(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), StoreError> {
@@ -83,11 +108,7 @@ impl PictureStore for ObjectPictures {
     }
 
     async fn get(&self, key: &PictureKey) -> Result<Option<Bytes>, StoreError> {
-        let object = match self.objects.get(&object_path(key)?).await {
-            Err(ObjectError::NotFound { .. }) => return Ok(None),
-            found => found.map_err(|error| self.failed("cannot be read", &error))?,
-        };
-        object.bytes().await.map(Some).map_err(|error| self.failed("cannot be read", &error))
+        self.read(&object_path(key)?).await
     }
 
     async fn remove_outputs(&self, job: JobId) -> Result<(), StoreError> {
@@ -137,7 +158,7 @@ impl PictureStore for ObjectPictures {
     async fn ping(&self) -> Result<(), StoreError> {
         let marker = ObjectPath::from(MARKER);
         self.objects.head(&marker).await.map_err(|error| self.failed("does not answer", &error))?;
-        if self.written.is_fresh() { Ok(()) } else { self.write(&marker, Bytes::from_static(MARKER_TEXT)).await }
+        if self.written.is_fresh() { Ok(()) } else { self.write(&marker, self.marker.clone()).await }
     }
 }
 

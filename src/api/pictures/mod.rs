@@ -1,6 +1,7 @@
 //! `/v1/jobs/{id}/images/{index}`: a finished picture, in the format, size and part that the client asks for.
 
 mod accept;
+mod download;
 mod range;
 mod request;
 mod variant;
@@ -14,10 +15,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use headers::{AcceptRanges, ContentRange, ETag, HeaderMapExt, IfNoneMatch};
+use headers::{AcceptRanges, ContentLength, ContentRange, ETag, HeaderMapExt, IfNoneMatch};
 
 pub(super) use self::workshop::Workshop;
-use self::{request::PictureRequest, variant::Variant};
+use self::{download::Share, request::PictureRequest, variant::Variant};
 use super::{Context, auth::Client, error::ApiError};
 use crate::domain::{JobId, JobImage, Owner};
 
@@ -34,9 +35,10 @@ pub(super) async fn show(State(context): State<Context>, client: Client, asked: 
     if headers.typed_get::<IfNoneMatch>().is_some_and(|known| !known.precondition_passes(&etag)) {
         return Ok((StatusCode::NOT_MODIFIED, caching(etag)).into_response());
     }
+    let share = context.workshop.downloads.reserve(variant.most_bytes(&image)).await?;
     let file = file(&context, &client.owner, id, &image, variant).await?;
     let part = if takes_parts { range::asked(&headers, &etag, file.len())? } else { None };
-    let mut response = answer(file, part)?;
+    let mut response = answer(file, part, share)?;
     response.headers_mut().extend(caching(etag));
     response.headers_mut().extend(content(id, index, variant)?);
     Ok(response)
@@ -52,13 +54,20 @@ async fn file(context: &Context, owner: &Owner, id: JobId, image: &JobImage, var
     bench.make(stored, variant).await
 }
 
-fn answer(file: Bytes, part: Option<Range<usize>>) -> Result<Response, ApiError> {
-    let Some(part) = part else { return Ok(file.into_response()) };
+fn answer(file: Bytes, part: Option<Range<usize>>, share: Share) -> Result<Response, ApiError> {
+    let Some(part) = part else { return Ok(whole(StatusCode::OK, file, share)) };
     let bounds = part.start as u64..part.end as u64;
     let content_range = ContentRange::bytes(bounds, file.len() as u64).map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = (StatusCode::PARTIAL_CONTENT, file.slice(part)).into_response();
+    let mut response = whole(StatusCode::PARTIAL_CONTENT, file.slice(part), share);
     response.headers_mut().typed_insert(content_range);
     Ok(response)
+}
+
+fn whole(status: StatusCode, bytes: Bytes, share: Share) -> Response {
+    let length = ContentLength(bytes.len() as u64);
+    let mut response = (status, share.body(bytes)).into_response();
+    response.headers_mut().typed_insert(length);
+    response
 }
 
 /// What a cache should know, with the file or without it.

@@ -27,6 +27,12 @@ impl Variant {
         self.width.is_none() && self.format == image.content_type
     }
 
+    /// What the file and the one that it is made of can take at most: no format is larger than the plain pixels by much.
+    pub(super) fn most_bytes(self, image: &JobImage) -> u64 {
+        let pixels = u64::from(image.width) * u64::from(image.height);
+        if self.is_stored(image) { image.bytes } else { image.bytes + 3 * pixels }
+    }
+
     /// Names the file's bytes. Those of a file that is made on demand may change with the encoders, which change with our version.
     pub(super) fn etag(self, image: &JobImage) -> Result<ETag, ApiError> {
         let sha256 = &image.sha256;

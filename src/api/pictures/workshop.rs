@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::variant::Variant;
+use super::{download::Downloads, variant::Variant};
 use crate::{api::error::ApiError, domain::remake};
 
 /// How many files are made at a time. One of 2048 × 2048 pixels takes up to 128 MiB and seconds of a core.
@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The place where pictures are written once more.
 #[derive(Debug)]
 pub(in crate::api) struct Workshop {
+    /// The memory for files, made here or not.
+    pub(super) downloads: Downloads,
     benches: Arc<Semaphore>,
     patience: Duration,
 }
@@ -36,7 +38,7 @@ impl Default for Workshop {
 
 impl Workshop {
     fn new(benches: usize, patience: Duration) -> Self {
-        Self { benches: Arc::new(Semaphore::new(benches)), patience }
+        Self { downloads: Downloads::new(patience), benches: Arc::new(Semaphore::new(benches)), patience }
     }
 
     /// Waits for a bench. Nothing of a picture is in memory while its request waits.

@@ -58,6 +58,14 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// The store's own random name. A copy of the database keeps it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn identity(&self) -> Result<String, StoreError> {
+        sqlx::query_scalar("SELECT name FROM identity").fetch_one(&self.readers).await.map_err(unavailable)
+    }
+
     /// Closes the connections, which folds the write-ahead log into the database file. Skipping this loses nothing.
     pub async fn close(self) {
         self.readers.close().await;

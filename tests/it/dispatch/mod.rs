@@ -95,7 +95,7 @@ impl Studio {
 
     async fn with_store(setup: Setup, store: Arc<SqliteStore>, folder: TempDir) -> Self {
         let pictures = FlakyPictures {
-            folder: ObjectPictures::open(folder.path().join("pictures").to_str().unwrap()).await.unwrap(),
+            folder: ObjectPictures::open(folder.path().join("pictures").to_str().unwrap(), "jobs").await.unwrap(),
             disk: setup.disk,
         };
         let metrics = Metrics::new().unwrap();

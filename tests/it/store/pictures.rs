@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 async fn pictures() -> (ObjectPictures, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let pictures = ObjectPictures::open(folder.path().join("some/pictures").to_str().unwrap()).await.unwrap();
+    let pictures = ObjectPictures::open(folder.path().join("some/pictures").to_str().unwrap(), "jobs").await.unwrap();
     (pictures, folder)
 }
 
@@ -47,7 +47,7 @@ async fn pictures_outlive_the_store() {
     pictures.put(&key, Bytes::from_static(b"a picture")).await.unwrap();
     drop(pictures);
     let url = url::Url::from_file_path(folder.path().join("some/pictures")).unwrap();
-    let pictures = ObjectPictures::open(url.as_str()).await.unwrap();
+    let pictures = ObjectPictures::open(url.as_str(), "jobs").await.unwrap();
     assert_eq!(pictures.get(&key).await.unwrap(), Some(Bytes::from_static(b"a picture")));
 }
 
@@ -108,7 +108,7 @@ async fn a_place_that_cannot_be_used_says_why() {
         ("file://never-made/pictures", "file:///absolute/path"),
         ("", "is empty"),
     ] {
-        let Err(StoreError::Unavailable(problem)) = ObjectPictures::open(place).await else { panic!("{place} was opened") };
+        let Err(StoreError::Unavailable(problem)) = ObjectPictures::open(place, "jobs").await else { panic!("{place} was opened") };
         assert!(problem.contains(wanted) && !problem.contains("secret"), "{problem}");
     }
     assert!(!Path::new("never-made").exists());
@@ -122,4 +122,24 @@ async fn an_empty_folder_that_a_crash_has_left_of_a_job_is_removed_with_its_pict
     assert_eq!(pictures.outputs().await.unwrap(), [job]);
     pictures.remove_outputs(job).await.unwrap();
     assert!(pictures.outputs().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_folder_serves_the_job_store_that_made_it_and_no_other() {
+    let (_, folder) = pictures().await;
+    let place = folder.path().join("some/pictures");
+    let open = async |jobs: &str| ObjectPictures::open(place.to_str().unwrap(), jobs).await;
+    open("jobs").await.unwrap();
+    let problem = open("other jobs").await.unwrap_err().to_string();
+    assert!(problem.contains("belongs to another job store") && problem.contains("some/pictures/.easel"), "{problem}");
+    fs::remove_file(place.join(".easel")).unwrap();
+    open("other jobs").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_of_the_first_version_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(".easel"), "Pictures of Easel\n").unwrap();
+    ObjectPictures::open(folder.path().to_str().unwrap(), "jobs").await.unwrap();
+    assert!(ObjectPictures::open(folder.path().to_str().unwrap(), "other jobs").await.is_err());
 }
