@@ -260,11 +260,14 @@ async fn a_page_of_another_site_changes_nothing_through_a_browser() {
     let from =
         async |site: &str, method: &str, path: &str| app.request(method, path).header("sec-fetch-site", site).send().await.unwrap();
     for (method, path) in [("POST", "/v1/generate"), ("POST", cancel), ("DELETE", itself), ("POST", "/v1/queue/pause")] {
-        let problem = json_of(from("cross-site", method, path).await, 403).await;
-        assert_eq!(problem["code"], "cross_site", "{method} {path}");
+        // Another port of this machine is the same site, and another server.
+        for site in ["cross-site", "same-site"] {
+            let problem = json_of(from(site, method, path).await, 403).await;
+            assert_eq!(problem["code"], "cross_site", "{method} {path}");
+        }
     }
     assert_eq!(from("cross-site", "GET", itself).await.status(), 200);
-    for site in ["same-origin", "same-site", "none"] {
+    for site in ["same-origin", "none"] {
         assert_eq!(from(site, "POST", "/v1/queue/resume").await.status(), 200, "{site}");
     }
     drop(gate);
