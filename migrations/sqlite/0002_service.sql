@@ -17,8 +17,8 @@ UPDATE jobs SET input_sha256 = json_extract(request, '$.image.sha256') WHERE jso
 DROP INDEX jobs_queued;
 CREATE INDEX jobs_queued ON jobs (turn_ms, seq) WHERE status = 'queued';
 CREATE INDEX jobs_owner ON jobs (owner, seq);
--- Of those that run only: an index of every status would be taken to count the queue, and is as long as all that is kept.
-CREATE INDEX jobs_running_owner ON jobs (owner) WHERE status = 'running';
+-- As long as all that is kept, so whoever counts the queue must say that it is not meant (INDEXED BY).
+CREATE INDEX jobs_owner_status ON jobs (owner, status, seq);
 CREATE INDEX jobs_finished ON jobs (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_input ON jobs (input_sha256) WHERE input_sha256 IS NOT NULL;
 

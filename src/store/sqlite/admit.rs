@@ -86,12 +86,13 @@ async fn before(
 
 /// Whether the queue has a place for one more job of this owner.
 pub(super) async fn check_room(connection: &mut SqliteConnection, owner: &Owner, terms: &Terms) -> Result<(), StoreError> {
-    let (queued, of_owner): (u64, u64) =
-        sqlx::query_as("SELECT count(*), count(*) FILTER (WHERE owner = ?) FROM jobs WHERE status = 'queued'")
-            .bind(owner.as_str())
-            .fetch_one(connection)
-            .await
-            .map_err(unavailable)?;
+    let (queued, of_owner): (u64, u64) = sqlx::query_as(
+        "SELECT count(*), count(*) FILTER (WHERE owner = ?) FROM jobs INDEXED BY jobs_queued WHERE status = 'queued'",
+    )
+    .bind(owner.as_str())
+    .fetch_one(connection)
+    .await
+    .map_err(unavailable)?;
     match terms.owner_capacity {
         Some(capacity) if of_owner >= capacity => Err(StoreError::OwnerQueueFull { capacity }),
         _ if queued >= terms.capacity => Err(StoreError::QueueFull { capacity: terms.capacity }),

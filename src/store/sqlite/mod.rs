@@ -158,7 +158,8 @@ impl JobStore for SqliteStore {
 
     async fn counts(&self) -> Result<JobCounts, StoreError> {
         let (queued, running) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM jobs WHERE status = 'queued'), (SELECT count(*) FROM jobs WHERE status = 'running')",
+            "SELECT (SELECT count(*) FROM jobs INDEXED BY jobs_queued WHERE status = 'queued'),
+                    (SELECT count(*) FROM jobs INDEXED BY jobs_running WHERE status = 'running')",
         )
         .fetch_one(&self.readers)
         .await
