@@ -38,7 +38,7 @@ pub struct Metrics {
     pub jobs_accepted_total: IntCounter,
     /// Jobs that were removed because they were too old.
     pub jobs_expired_total: IntCounter,
-    /// Files that no job owned and that were removed.
+    /// What no job owned and was removed: inputs, unfinished files, and folders of jobs, each counted once.
     pub pictures_swept_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
@@ -70,7 +70,10 @@ impl Metrics {
             jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
             jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,
             jobs_expired_total: IntCounter::new("easel_jobs_expired_total", "Jobs removed because they were too old")?,
-            pictures_swept_total: IntCounter::new("easel_pictures_swept_total", "Files removed because no job owned them")?,
+            pictures_swept_total: IntCounter::new(
+                "easel_pictures_swept_total",
+                "Inputs, unfinished files and jobs' folders removed because no job owned them",
+            )?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
             connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
             event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,

@@ -34,8 +34,9 @@ pub(super) async fn generate(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let key = idempotency::key(&headers)?;
     let (bytes, reservation) = context.intake.read_json(&headers, body).await?.into_parts();
+    // Only now: a body that nobody reads would cost the client its answer.
+    let key = idempotency::key(&headers)?;
     let parser = context.intake.parser().await?;
     let dispatcher = context.dispatcher.clone();
     // Decoding a picture takes up to a second of one core, so it must not hold up the other requests; the permit goes along, since
