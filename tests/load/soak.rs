@@ -26,6 +26,8 @@ const SETTINGS: [(&str, &str); 3] = [
 ];
 const SAMPLE: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(300);
+/// Full load before anything is measured, so that the first minutes are no ramp.
+const WARM_UP: Duration = Duration::from_secs(120);
 
 pub(crate) async fn run(minutes: u64) {
     let (folder, length) = (tempfile::tempdir().unwrap(), Duration::from_secs(60 * minutes));
@@ -33,11 +35,12 @@ pub(crate) async fn run(minutes: u64) {
     soak_client::one_of_each(&server.url).await;
     let start = at_rest(&server).await;
     println!("at rest: {:.0} MiB, {} descriptors", start.rss_mib, start.descriptors);
-    let (tally, begun) = (Arc::<Tally>::default(), Instant::now());
+    let (tally, begun) = (Arc::<Tally>::default(), Instant::now() + WARM_UP);
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         clients.spawn(soak_client::run(server.url.clone(), client, begun + length, tally.clone()));
     }
+    tokio::time::sleep(WARM_UP).await;
     let samples = watch(&server, begun, length, &tally).await;
     clients.join_all().await;
     report(&samples, length);
