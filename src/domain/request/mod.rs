@@ -1,0 +1,93 @@
+//! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
+
+mod fields;
+mod img2img;
+mod parse;
+mod size;
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::img2img::Img2Img;
+use self::{fields::default_priority, img2img::strength_steps};
+use super::{Encoding, InputPicture, PictureRef, SchedulerName};
+
+/// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
+pub const MAX_SEED: u64 = (1 << 53) - 1;
+/// The largest seed to choose for a request that names none: leaves room for the seeds of all its pictures.
+pub const MAX_RANDOM_SEED: u64 = MAX_SEED - (MAX_IMAGES - 1);
+/// The guidance scales that a request may name.
+pub const GUIDANCE_SCALES: RangeInclusive<f64> = 0.0..=50.0;
+const MAX_IMAGES: u64 = 16;
+
+/// What to paint. Field names and ranges are those of the native API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerationRequest {
+    /// The model's name.
+    pub model: String,
+    /// What the picture should show.
+    pub prompt: String,
+    /// What it should not show; `None` is diffusers' `None`, which an empty text is not for every model.
+    pub negative_prompt: Option<String>,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Denoising steps asked for.
+    pub num_inference_steps: u32,
+    /// Classifier-free guidance; 1 or less turns it off.
+    pub guidance_scale: f64,
+    /// The noise scheduler.
+    pub scheduler: SchedulerName,
+    /// Image `i` uses `seed + i`.
+    pub seed: u64,
+    /// How many pictures.
+    pub num_images: u32,
+    /// The picture to start from, and how far to leave it.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub img2img: Option<Img2Img>,
+    /// Steps between previews; 0 is none.
+    pub preview_every: u32,
+    /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.
+    #[serde(flatten)]
+    pub output: Encoding,
+    /// How urgent it is: 0 to 9, 9 first.
+    #[serde(default = "default_priority")]
+    pub priority: u8,
+    /// The client's own notes, given back unread.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// A parsed request with the bytes that it refers to and what the client should be told about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Submission {
+    /// The request.
+    pub request: GenerationRequest,
+    /// The picture that came with it.
+    pub input: Option<InputPicture>,
+    /// Remarks that are no errors.
+    pub warnings: Vec<String>,
+}
+
+impl GenerationRequest {
+    /// The seed of picture `index`.
+    pub fn image_seed(&self, index: u32) -> u64 {
+        self.seed + u64::from(index)
+    }
+
+    /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
+    /// `StableDiffusionImg2ImgPipeline.get_timesteps`.
+    pub fn effective_steps(&self) -> u32 {
+        match &self.img2img {
+            None => self.num_inference_steps,
+            Some(img2img) => strength_steps(img2img.strength, self.num_inference_steps),
+        }
+    }
+
+    /// Classifier-free guidance is on above 1, as in diffusers.
+    pub fn uses_guidance(&self) -> bool {
+        self.guidance_scale > 1.0
+    }
+}

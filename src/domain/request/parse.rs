@@ -1,0 +1,93 @@
+//! Parses a request's body: every bad field is reported at once.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        FieldError, ModelInfo,
+        fields::{Fields, describe, integer, number, text},
+        find_model,
+    },
+    GUIDANCE_SCALES, GenerationRequest, InputPicture, MAX_IMAGES, Submission,
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    img2img::take_img2img,
+    size::take_size,
+};
+
+const MAX_PROMPT_CHARS: usize = 10_000;
+
+impl Submission {
+    /// Parses a request's body against the models that are served, the first of which is the default.
+    ///
+    /// `random_seed` is used when the body names none.
+    ///
+    /// # Errors
+    /// Every bad field at once. The body's own shape (an object) is an error at the empty pointer.
+    pub fn parse(body: Value, models: &[ModelInfo], random_seed: u64) -> Result<Self, Vec<FieldError>> {
+        let Value::Object(body) = body else {
+            let detail = format!("must be an object, got {}", describe(&body));
+            return Err(vec![FieldError { pointer: String::new(), detail }]);
+        };
+        let mut fields = Fields::new(body);
+        let model = take_model(&mut fields, models);
+        let parsed = model.and_then(|model| parse_for(&mut fields, model, random_seed));
+        let errors = fields.into_errors();
+        match parsed {
+            Some(submission) if errors.is_empty() => Ok(submission),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// The model that the request names, or the default one, so that the other fields can be checked whatever was named.
+fn take_model<'a>(fields: &mut Fields, models: &'a [ModelInfo]) -> Option<&'a ModelInfo> {
+    let names: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+    let allowed = format!("must be one of {}", names.join(", "));
+    let named = fields.take("model", |value| {
+        value.as_str().and_then(|name| find_model(models, name)).ok_or(format!("{allowed}; got {}", describe(&value)))
+    });
+    named.or(models.first())
+}
+
+fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option<Submission> {
+    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
+    if prompt.is_none() && !fields.failed("prompt") {
+        fields.fail("prompt", "is required");
+    }
+    let negative_prompt = fields.take("negative_prompt", |value| match value {
+        Value::Null => Ok(None),
+        other => text(MAX_PROMPT_CHARS)(other).map(Some),
+    });
+    let input = fields.take("image", InputPicture::parse);
+    let (width, height) = take_size(fields, model, input.as_ref());
+    let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
+    let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
+    let mut warnings = Vec::new();
+    let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
+    let output = take_output(fields, &mut warnings);
+    let request = GenerationRequest {
+        model: model.name.clone(),
+        negative_prompt: negative_prompt.flatten(),
+        width,
+        height,
+        num_inference_steps,
+        guidance_scale: fields
+            .take("guidance_scale", number(*GUIDANCE_SCALES.start(), *GUIDANCE_SCALES.end()))
+            .unwrap_or(model.default_guidance_scale),
+        scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
+        seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
+        num_images,
+        img2img,
+        preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
+        output,
+        priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
+        metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
+        prompt: prompt?,
+    };
+    Some(Submission { request, input, warnings })
+}
+
+/// A number that a range check has bounded far below `u32::MAX`.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
