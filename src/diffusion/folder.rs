@@ -1,14 +1,14 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
-    models::config::{UNetConfig, VaeConfig, read_config},
+    files::ModelFiles,
+    models::config::{UNetConfig, VaeConfig},
     schedulers::SchedulerConfig,
 };
 use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
@@ -30,12 +30,6 @@ pub struct ModelFolder {
     pub max_size: Option<u32>,
 }
 
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class_name: String,
-}
-
 /// What requests may ask of each model, from the folders' configs alone.
 ///
 /// # Errors
@@ -45,15 +39,16 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 }
 
 fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
-    check_pipeline(&folder.path)?;
-    let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
-    let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
+    let files = ModelFiles::open(&folder.path)?;
+    check_pipeline(&files)?;
+    files.require(&["tokenizer", "text_encoder", "unet", "vae", "scheduler"])?;
+    let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
     if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
         let problem = format!(
             "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
             unet.in_channels, unet.out_channels, vae.latent_channels
         );
-        return Err(LoadError::Invalid { path: folder.path.clone(), problem });
+        return Err(files.invalid(problem));
     }
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
@@ -65,29 +60,23 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
         min_size: *SIDES.start(),
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
-        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
+        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&files)?),
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     Ok(ModelInfo { default_width: side, default_height: side, ..info })
 }
 
-fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
-    let path = folder.join("model_index.json");
-    if !path.is_file() {
-        let problem = "not a model in diffusers layout: there is no model_index.json".to_owned();
-        return Err(LoadError::Invalid { path: folder.to_owned(), problem });
-    }
-    let index: ModelIndex = read_config(&path, &[])?;
-    if PIPELINES.contains(&index.class_name.as_str()) {
+fn check_pipeline(files: &ModelFiles) -> Result<(), LoadError> {
+    if PIPELINES.contains(&files.class_name()) {
         return Ok(());
     }
-    let problem = format!("{} is not supported; supported: {}", index.class_name, PIPELINES.join(", "));
-    Err(LoadError::Invalid { path, problem })
+    let problem = format!("{} is not supported; supported: {}", files.class_name(), PIPELINES.join(", "));
+    Err(files.invalid_file("model_index.json", problem))
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
 /// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
@@ -98,7 +87,7 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
     ];
-    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
+    files.config("scheduler", &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

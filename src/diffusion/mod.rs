@@ -6,6 +6,7 @@ mod canvas;
 mod denoise;
 mod device;
 mod error;
+mod files;
 mod folder;
 mod guidance;
 mod latent_rgb;

@@ -1,12 +1,11 @@
 //! Prompts to embeddings.
 
-use std::path::Path;
-
 use tch::{Kind, Tensor};
 
 use super::{
     device::Placement,
     error::{LoadError, engine_error},
+    files::ModelFiles,
     models::clip::ClipTextModel,
     tokenizer::ClipTokenizer,
 };
@@ -31,13 +30,13 @@ pub(super) struct PromptEmbeds {
 }
 
 impl PromptEncoder {
-    pub(super) fn load(folder: &Path, placement: Placement) -> Result<Self, LoadError> {
-        let tokenizer = ClipTokenizer::load(&folder.join("tokenizer"))?;
-        let text_encoder = ClipTextModel::load(&folder.join("text_encoder"), placement)?;
+    pub(super) fn load(files: &ModelFiles, placement: Placement) -> Result<Self, LoadError> {
+        let tokenizer = files.tokenizer("tokenizer")?;
+        let text_encoder = ClipTextModel::load(files, "text_encoder", placement)?;
         let (length, positions) = (tokenizer.length(), text_encoder.positions());
         if length > positions {
             let problem = format!("the tokenizer makes {length} tokens (model_max_length), the text encoder takes {positions}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         Ok(Self { tokenizer, text_encoder, kind: placement.kind })
     }

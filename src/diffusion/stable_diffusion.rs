@@ -1,6 +1,6 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use image::RgbImage;
 use tch::{Kind, Tensor};
@@ -11,6 +11,7 @@ use super::{
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    files::ModelFiles,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -65,14 +66,14 @@ struct Model {
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
+    fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let vae = AutoencoderKL::load(files, placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         Ok(Self {
-            prompts: PromptEncoder::load(folder, placement)?,
-            unet: UNet2DConditionModel::load(&folder.join("unet"), placement)?,
-            scheduler: read_scheduler(folder)?,
-            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            prompts: PromptEncoder::load(files, placement)?,
+            unet: UNet2DConditionModel::load(files, placement)?,
+            scheduler: read_scheduler(files)?,
+            latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
             info,
             vae,
         })
@@ -102,8 +103,8 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
-        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &ModelFiles::open(&folder.path)?, placement);
+        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
         Ok(Self { models, placement })

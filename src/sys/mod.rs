@@ -9,5 +9,5 @@ mod threads;
 
 pub use cuda::load_cuda;
 pub use malloc::{keep_freed_memory, return_freed_memory};
-pub use mmap::map_file;
+pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;

@@ -1,15 +1,14 @@
 //! CLIP's text encoder (Radford et al., 2021), transformers' `CLIPTextModel`.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::config::ClipTextConfig;
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// Turns token ids into embeddings.
@@ -35,10 +34,10 @@ struct EncoderLayer {
 }
 
 impl ClipTextModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = ClipTextConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "model", canonical_name, placement)?;
+    /// Loads the config and the weights of the part `text_encoder` or `text_encoder_2`.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, part: &str, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = ClipTextConfig::read(files, part)?;
+        let weights = files.weights(part, canonical_name, placement)?;
         let model = Self::build(&weights.root(), &config)?;
         weights.finish()?;
         Ok(model)

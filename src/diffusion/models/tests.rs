@@ -6,13 +6,13 @@ use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
 
 use super::{clip::ClipTextModel, unet::UNet2DConditionModel, vae::AutoencoderKL};
-use crate::diffusion::device::Placement;
+use crate::diffusion::{device::Placement, files::ModelFiles};
 
 const TOLERANCE: f64 = 1e-4;
 const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
-fn demo(part: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
+fn demo() -> ModelFiles {
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
 }
 
 /// The tensors of a golden file by name.
@@ -34,7 +34,7 @@ fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
 
 #[test]
 fn the_text_encoders_hidden_states_are_those_of_transformers() {
-    let (golden, model) = (golden("text.safetensors"), ClipTextModel::load(&demo("text_encoder"), ON_CPU).unwrap());
+    let (golden, model) = (golden("text.safetensors"), ClipTextModel::load(&demo(), "text_encoder", ON_CPU).unwrap());
     for case in ["0", "1"] {
         let ids = Vec::<i64>::try_from(golden(&format!("ids.{case}"))).unwrap();
         let expected = golden(&format!("last_hidden_state.{case}"));
@@ -45,7 +45,7 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 
 #[test]
 fn the_unet_predicts_the_noise_that_diffusers_predicts() {
-    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo("unet"), ON_CPU).unwrap());
+    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo(), ON_CPU).unwrap());
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
@@ -58,7 +58,7 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
-    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo("vae"), ON_CPU).unwrap());
+    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), ON_CPU).unwrap());
     let moments = golden("moments");
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
     let posterior = model.encode(&golden("image")).unwrap();
