@@ -200,7 +200,8 @@ impl UNetConfig {
         }
         let widths = [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim];
         if self.addition_embed_type.is_some() && widths.iter().any(|&width| width < 2) {
-            return Err("addition_embed_type = text_time needs addition_time_embed_dim and projection_class_embeddings_input_dim".to_owned());
+            return Err("addition_embed_type = text_time needs addition_time_embed_dim and projection_class_embeddings_input_dim"
+                .to_owned());
         }
         for (index, &channels) in self.block_out_channels.iter().enumerate() {
             check_divides("norm_num_groups", self.norm_num_groups, channels)?;
