@@ -9,13 +9,12 @@ use super::{
     error::LoadError,
     files::ModelFiles,
     models::config::{UNetConfig, VaeConfig},
+    pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
 use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
-/// The class names of pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
-const PIPELINES: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
 
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +39,8 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 
 fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
     let files = ModelFiles::open(&folder.path)?;
-    check_pipeline(&files)?;
-    files.require(&["tokenizer", "text_encoder", "unet", "vae", "scheduler"])?;
+    let index = ModelIndex::read(&files)?;
+    files.require(&index.parts())?;
     let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
     if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
         let problem = format!(
@@ -64,14 +63,6 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     Ok(ModelInfo { default_width: side, default_height: side, ..info })
-}
-
-fn check_pipeline(files: &ModelFiles) -> Result<(), LoadError> {
-    if PIPELINES.contains(&files.class_name()) {
-        return Ok(());
-    }
-    let problem = format!("{} is not supported; supported: {}", files.class_name(), PIPELINES.join(", "));
-    Err(files.invalid_file("model_index.json", problem))
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:

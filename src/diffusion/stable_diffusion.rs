@@ -20,6 +20,7 @@ use super::{
         vae::{AutoencoderKL, Posterior},
     },
     noise::NoiseGenerator,
+    pipeline::ModelIndex,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig, plan},
@@ -69,9 +70,17 @@ impl Model {
     fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
         let vae = AutoencoderKL::load(files, placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
+        let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
+        let unet = UNet2DConditionModel::load(files, placement)?;
+        let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
+        if attended != Some(embeds) {
+            let problem =
+                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
+            return Err(files.invalid(problem));
+        }
         Ok(Self {
-            prompts: PromptEncoder::load(files, placement)?,
-            unet: UNet2DConditionModel::load(files, placement)?,
+            prompts,
+            unet,
             scheduler: read_scheduler(files)?,
             latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
             info,
@@ -130,8 +139,8 @@ impl StableDiffusion {
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                prompt_embeds: embeds.prompt_embeds.shallow_clone(),
-                negative_prompt_embeds: embeds.negative_prompt_embeds.as_ref().map(Tensor::shallow_clone),
+                prompt_embeds: embeds.prompt.encoder_hidden_states.shallow_clone(),
+                negative_prompt_embeds: embeds.negative_prompt.as_ref().map(|text| text.encoder_hidden_states.shallow_clone()),
                 guidance_scale: request.guidance_scale,
             })
         };

@@ -48,14 +48,17 @@ impl ModelFiles {
         Ok(Self { parts: subfolders(path)?, root, index })
     }
 
-    /// The pipeline's class in diffusers, such as `StableDiffusionPipeline`; empty when the index does not say.
-    pub(super) fn class_name(&self) -> &str {
-        self.index().get("_class_name").and_then(Value::as_str).unwrap_or_default()
+    /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.
+    ///
+    /// # Errors
+    /// When it lacks what every index says.
+    pub(super) fn index<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        json::config_of(self.index.clone(), &[]).map_err(|problem| self.invalid_index(problem))
     }
 
-    /// The keys of `model_index.json`: the class of every part, and the pipeline's own settings.
-    pub(super) fn index(&self) -> &Map<String, Value> {
-        &self.index
+    /// An error about `model_index.json`.
+    pub(super) fn invalid_index(&self, problem: impl Into<String>) -> LoadError {
+        self.root.invalid(INDEX, problem)
     }
 
     /// Whether a part is there. An index may say that a folder is not to be used: `[null, null]`.
