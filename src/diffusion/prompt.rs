@@ -30,6 +30,13 @@ pub(super) struct PromptEmbeds {
     pub(super) warnings: Vec<String>,
 }
 
+impl PromptEmbeds {
+    /// L: how many tokens each row attends to.
+    pub(super) fn length(&self) -> i64 {
+        self.prompt_embeds.size().get(1).copied().unwrap_or_default()
+    }
+}
+
 impl PromptEncoder {
     pub(super) fn load(folder: &Path, placement: Placement) -> Result<Self, LoadError> {
         let tokenizer = ClipTokenizer::load(&folder.join("tokenizer"))?;
