@@ -2,7 +2,10 @@
 
 use tch::Tensor;
 
-use super::prompt::PromptEmbeds;
+use super::{
+    models::time_embedding::AddedCondition,
+    prompt::{PromptEmbeds, TextEmbeds},
+};
 use crate::domain::GenerationRequest;
 
 /// One row of a UNet call.
@@ -10,6 +13,8 @@ use crate::domain::GenerationRequest;
 pub(super) struct Row {
     /// The prompt's embedding, `[1, L, hidden]`.
     pub(super) encoder_hidden_states: Tensor,
+    /// For Stable Diffusion XL.
+    pub(super) added: Option<AddedCondition>,
     /// What is put behind the latents' channels, `[1, C', h, w]` float32: the masked picture of an inpainting model, the picture of
     /// instruct-pix2pix. All rows of a model have one, or none has.
     pub(super) image_latents: Option<Tensor>,
@@ -17,8 +22,8 @@ pub(super) struct Row {
 
 impl Row {
     /// A row that has nothing but a prompt.
-    pub(super) fn of_prompt(encoder_hidden_states: &Tensor) -> Self {
-        Self { encoder_hidden_states: encoder_hidden_states.shallow_clone(), image_latents: None }
+    pub(super) fn of_prompt(text: &TextEmbeds) -> Self {
+        Self { encoder_hidden_states: text.encoder_hidden_states.shallow_clone(), added: None, image_latents: None }
     }
 }
 
@@ -98,9 +103,9 @@ pub(super) struct ConditioningSchedule {
 impl ConditioningSchedule {
     /// Guidance in the steps of the request's interval and none in the others.
     pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds) -> Self {
-        let branch = || vec![Branch { row: Row::of_prompt(&embeds.prompt_embeds), weight: 1.0 }];
+        let branch = || vec![Branch { row: Row::of_prompt(&embeds.prompt), weight: 1.0 }];
         let unguided = Conditioning::unguided(branch());
-        let Some(negative) = &embeds.negative_prompt_embeds else {
+        let Some(negative) = &embeds.negative_prompt else {
             return Self { conditionings: vec![unguided], of_step: Vec::new() };
         };
         let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };

@@ -54,7 +54,7 @@ fn predict(
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_steps(|step| step.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
     let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-    let model_output = unet.forward(&model_input, &timesteps, &rows.encoder_hidden_states()?)?;
+    let model_output = unet.forward(&model_input, &timesteps, &rows.condition()?)?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

@@ -6,8 +6,9 @@
 use tch::{Device, TchError, Tensor};
 
 use super::{
-    conditioning::{Conditioning, Rescale},
+    conditioning::{Conditioning, Rescale, Row},
     layers::{Result, per_row},
+    models::{time_embedding::AddedCondition, unet::UNetCondition},
 };
 
 /// The rows of one UNet call, those of a canvas side by side.
@@ -30,10 +31,28 @@ impl<'a> GuidanceRows<'a> {
         Self { conditionings, canvas, first }
     }
 
-    /// The prompts' embeddings, `[rows, L, hidden]`.
-    pub(super) fn encoder_hidden_states(&self) -> Result<Tensor> {
-        let rows = self.conditionings.iter().flat_map(|conditioning| &conditioning.rows);
-        Tensor::f_cat(&rows.map(|row| &row.encoder_hidden_states).collect::<Vec<_>>(), 0)
+    /// What the UNet is told of each row besides its latents.
+    pub(super) fn condition(&self) -> Result<UNetCondition> {
+        let stack = |part: fn(&Row) -> &Tensor| Tensor::f_cat(&self.rows().map(part).collect::<Vec<_>>(), 0);
+        Ok(UNetCondition {
+            encoder_hidden_states: stack(|row| &row.encoder_hidden_states)?,
+            added: self.added()?,
+            timestep_cond: None,
+        })
+    }
+
+    fn added(&self) -> Result<Option<AddedCondition>> {
+        let added: Vec<&AddedCondition> = self.rows().filter_map(|row| row.added.as_ref()).collect();
+        if added.is_empty() {
+            return Ok(None);
+        }
+        let text_embeds: Vec<&Tensor> = added.iter().map(|added| &added.text_embeds).collect();
+        let time_ids: Vec<&Tensor> = added.iter().map(|added| &added.time_ids).collect();
+        Ok(Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.conditionings.iter().flat_map(|conditioning| &conditioning.rows)
     }
 
     /// One value a canvas to one a row.
@@ -44,12 +63,11 @@ impl<'a> GuidanceRows<'a> {
     /// What the UNet sees: the canvases' scaled latents `[canvases, C, h, w] → [rows, C + C', h, w]`, each row's own picture behind them.
     pub(super) fn model_input(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = select(latents, &self.canvas)?;
-        let rows: Vec<_> = self.conditionings.iter().flat_map(|conditioning| &conditioning.rows).collect();
-        let pictures: Vec<&Tensor> = rows.iter().filter_map(|row| row.image_latents.as_ref()).collect();
+        let pictures: Vec<&Tensor> = self.rows().filter_map(|row| row.image_latents.as_ref()).collect();
         match pictures.len() {
             0 => Ok(latents),
-            count if count == rows.len() => Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1),
-            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a picture", rows.len()))),
+            count if count == self.canvas.len() => Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1),
+            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a picture", self.canvas.len()))),
         }
     }
 
@@ -111,14 +129,15 @@ mod tests {
     use tch::Kind;
 
     use super::{
-        super::conditioning::{Branch, Guidance, Row},
+        super::conditioning::{Branch, Guidance},
         *,
     };
 
     const CFG: Guidance = Guidance { scale: 5.0, rescale: 0.0 };
 
     fn row() -> Row {
-        Row::of_prompt(&Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu)))
+        let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
+        Row { encoder_hidden_states, added: None, image_latents: None }
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {
