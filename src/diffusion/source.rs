@@ -32,7 +32,10 @@ enum Role {
     /// A mask on an ordinary model: its cells, `[1, 1, h, w]`, 1 where the picture is painted anew.
     Kept(Tensor),
     /// An inpainting model is shown the mask's cells and the picture without what is masked.
-    Masked { cells: Tensor, posterior: Posterior },
+    Masked {
+        cells: Tensor,
+        posterior: Posterior,
+    },
     /// An instruct-pix2pix model is shown the picture.
     Instructed(RowPicture),
 }
@@ -101,7 +104,7 @@ impl Source {
         match (&self.role, image_latents) {
             (Role::Kept(cells), Some(image_latents)) => {
                 // diffusers draws for the masked picture here, too, which it has no use for; noise that a step adds comes after it.
-                noise()?;
+                let _unused = noise()?;
                 kept = Some(Kept { cells: cells.shallow_clone(), image_latents, noise: initial });
             }
             (Role::Masked { cells, posterior }, _) => {

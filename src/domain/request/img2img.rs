@@ -60,7 +60,8 @@ pub(super) fn take_img2img(
 /// The picture that an instruct-pix2pix model is to change.
 pub(super) fn take_instruction(fields: &mut Fields, model: &ModelInfo, image: Option<&InputPicture>) -> Option<Img2Img> {
     if fields.take("strength", number(0.0, 1.0)).is_some() {
-        let detail = format!("the model {} runs all steps; image_guidance_scale says how closely it follows the picture", model.name);
+        let detail =
+            format!("the model {} runs all steps; image_guidance_scale says how closely it follows the picture", model.name);
         fields.fail("strength", detail);
     }
     if image.is_none() && !fields.failed("image") {
@@ -75,7 +76,8 @@ pub(super) fn take_image_guidance_scale(fields: &mut Fields, model: &ModelInfo) 
         return Some(given.unwrap_or(DEFAULT_IMAGE_GUIDANCE_SCALE));
     }
     if given.is_some() {
-        let detail = format!("only instruct-pix2pix models follow a picture by a scale of its own; the model {} is none", model.name);
+        let detail =
+            format!("only instruct-pix2pix models follow a picture by a scale of its own; the model {} is none", model.name);
         fields.fail("image_guidance_scale", detail);
     }
     None

@@ -30,6 +30,21 @@ fn other_architectures_paint_what_diffusers_paints() {
     paint_all(|case| case["model"] != "demo" && case["scheduler_config"].is_null());
 }
 
+#[test]
+fn masks_on_ordinary_models_paint_what_diffusers_paints() {
+    paint_cases("inpainting.json", |case| case["base"].is_null());
+}
+
+#[test]
+fn inpainting_models_paint_what_diffusers_paints() {
+    paint_cases("inpainting.json", |case| case["model"] == "tiny-inpaint");
+}
+
+#[test]
+fn instruct_pix2pix_models_paint_what_diffusers_paints() {
+    paint_cases("inpainting.json", |case| case["model"] == "tiny-edit");
+}
+
 fn paint_all(wanted: impl Fn(&Value) -> bool) {
     let cases = read_json("cases.json");
     let cases: Vec<&Value> = cases["cases"].as_array().unwrap().iter().filter(|case| wanted(case)).collect();
