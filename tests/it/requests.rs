@@ -233,7 +233,7 @@ fn pixel() -> String {
 #[test]
 fn a_mask_makes_an_image_inpainting_at_full_strength() {
     let body = json!({"prompt": "a", "image": pixel(), "mask_image": pixel()});
-    let submission = parse(body.clone()).unwrap();
+    let submission = parse(body).unwrap();
     let (img2img, inpainting) = (submission.request.img2img.clone().unwrap(), submission.request.inpainting.clone().unwrap());
     assert_eq!((img2img.strength, inpainting.mask_blur, submission.request.effective_steps()), (1.0, 0, 25));
     assert!(submission.request.begins_with_noise());
