@@ -92,6 +92,6 @@ mod tests {
         let binary = Mask { shares }.binary(Device::Cpu).unwrap();
         assert_eq!(binary.size(), [1, 1, 1, 256]);
         let white = Vec::<f32>::try_from(binary.flatten(0, -1)).unwrap();
-        assert!((0_u8..).zip(&white).all(|(share, &white)| white == if share >= 128 { 1.0 } else { 0.0 }));
+        assert!((0..=255_u8).zip(&white).all(|(share, &white)| white == if share >= 128 { 1.0 } else { 0.0 }));
     }
 }
