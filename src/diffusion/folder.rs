@@ -8,7 +8,10 @@ use tracing::warn;
 use super::{
     error::LoadError,
     files::ModelFiles,
-    models::config::{UNetConfig, VaeConfig},
+    models::{
+        config::{UNetConfig, VaeConfig},
+        unet_input::UNetInput,
+    },
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
@@ -42,17 +45,12 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
     let index = ModelIndex::read(&files)?;
     files.require(&index.parts())?;
     let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
-    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-        let problem = format!(
-            "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
-            unet.in_channels, unet.out_channels, vae.latent_channels
-        );
-        return Err(files.invalid(problem));
-    }
+    let input = UNetInput::of(&unet, &vae).map_err(|problem| files.invalid(problem))?;
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
     let info = ModelInfo {
         name: folder.name.clone(),
+        tasks: input.tasks(),
         default_width: *SIDES.start(),
         default_height: *SIDES.start(),
         size_multiple: factor,

@@ -1,7 +1,7 @@
 //! The variational autoencoder between pixels and latents (Kingma and Welling, 2013; Rombach et al., 2022), diffusers'
 //! `AutoencoderKL`.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     attention::Attention,
@@ -61,6 +61,11 @@ impl AutoencoderKL {
         &self.config
     }
 
+    /// Where it is.
+    pub(in crate::diffusion) fn device(&self) -> Device {
+        self.placement.device
+    }
+
     /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
     pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Posterior> {
         let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;
@@ -94,6 +99,11 @@ pub(in crate::diffusion) struct Posterior {
 }
 
 impl Posterior {
+    /// The likeliest latents as the encoder gives them: not in the UNet's scale, for instruct-pix2pix is trained with that.
+    pub(in crate::diffusion) fn mode(&self) -> Tensor {
+        self.mean.shallow_clone()
+    }
+
     /// Latents drawn with `[1, C, h, w]` of noise, in the UNet's scale.
     pub(in crate::diffusion) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         self.mean.f_add(&self.std.f_mul(noise)?)?.f_mul_scalar(self.scaling_factor)
