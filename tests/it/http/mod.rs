@@ -20,6 +20,7 @@ mod list;
 mod metrics;
 mod negotiation;
 mod ops;
+mod pull;
 mod queue;
 mod ranges;
 mod removal;
