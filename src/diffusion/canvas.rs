@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::schedulers::{HISTORY, Plan, Step};
+use super::{
+    conditioning::{Conditioning, ConditioningSchedule},
+    layers::Result,
+    mask::Underlay,
+    schedulers::{HISTORY, Plan, Step},
+    source::Kept,
+};
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
@@ -19,15 +25,40 @@ pub struct Canvas {
     pub(super) history: Vec<Tensor>,
     pub(super) plan: Arc<Plan>,
     pub(super) step_index: usize,
-    pub(super) prompt_embeds: Tensor,                  // [1, L, hidden]
-    pub(super) negative_prompt_embeds: Option<Tensor>, // [1, L, hidden]; none when guidance is off
-    pub(super) guidance_scale: f64,
+    pub(super) conditioning: ConditioningSchedule,
+    /// The picture that its latents are put back to where no mask is.
+    pub(super) kept: Option<Kept>,
+    /// The picture that is laid under the painted one.
+    pub(super) underlay: Option<Arc<Underlay>>,
 }
 
 impl Canvas {
     /// The step to be done next, if any.
     pub(super) fn next_step(&self) -> Option<&Step> {
         self.plan.steps.get(self.step_index)
+    }
+
+    /// What the next step is conditioned on.
+    pub(super) fn conditioning(&self) -> &Conditioning {
+        self.conditioning.at(self.step_index)
+    }
+
+    /// The result of the next step with what a mask keeps put back.
+    pub(super) fn put_back(&self, prev_sample: Tensor) -> Result<Tensor> {
+        let next = self.plan.steps.get(self.step_index + 1).map(|step| step.start);
+        match &self.kept {
+            Some(kept) => kept.put_back(&prev_sample, next),
+            None => Ok(prev_sample),
+        }
+    }
+
+    /// What the last step predicted the finished picture to be, far clearer than the latents, which still hold the noise.
+    pub(super) fn expected_latents(&self) -> Result<Tensor> {
+        let expected = self.history.first().unwrap_or(&self.latents);
+        match &self.kept {
+            Some(kept) => kept.put_back(expected, None),
+            None => Ok(expected.shallow_clone()),
+        }
     }
 
     /// Takes the result of a step.
@@ -45,7 +76,7 @@ impl CanvasState for Canvas {
     }
 
     fn rows(&self) -> usize {
-        if self.negative_prompt_embeds.is_some() { 2 } else { 1 }
+        self.conditioning().rows.len()
     }
 
     fn pixels(&self) -> usize {

@@ -1,7 +1,9 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
 mod fields;
+mod guidance;
 mod img2img;
+mod inpainting;
 mod parse;
 mod size;
 
@@ -9,8 +11,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::img2img::Img2Img;
-use self::{fields::default_priority, img2img::strength_steps};
+use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+pub use self::{img2img::Img2Img, inpainting::Inpainting};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -38,6 +40,12 @@ pub struct GenerationRequest {
     pub num_inference_steps: u32,
     /// Classifier-free guidance; 1 or less turns it off.
     pub guidance_scale: f64,
+    /// How much of the standard deviation that guidance adds is taken away again, 0 to 1 (Lin et al., 2023).
+    #[serde(default)]
+    pub guidance_rescale: f64,
+    /// From where to where guidance is on, in fractions of the steps that are run (Kynkäänniemi et al., 2024).
+    #[serde(default = "always")]
+    pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
     /// Image `i` uses `seed + i`.
@@ -47,6 +55,12 @@ pub struct GenerationRequest {
     /// The picture to start from, and how far to leave it.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub img2img: Option<Img2Img>,
+    /// What of that picture is painted anew.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
+    /// How closely to follow the picture, 1 or more: of instruct-pix2pix models only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f64>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
     /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.
@@ -79,7 +93,8 @@ impl GenerationRequest {
 
     /// The pictures that it starts from.
     pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
-        self.img2img.iter().map(|img2img| &img2img.image)
+        let image = self.img2img.as_ref().map(|img2img| &img2img.image);
+        image.into_iter().chain(self.inpainting.as_ref().map(|inpainting| &inpainting.mask_image))
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
@@ -91,8 +106,20 @@ impl GenerationRequest {
         }
     }
 
+    /// Whether the picture gives no more than its shape: at full strength, inpainting begins with pure noise as in diffusers'
+    /// `StableDiffusionInpaintPipeline`.
+    pub fn begins_with_noise(&self) -> bool {
+        self.img2img.as_ref().is_none_or(|img2img| img2img.strength == 1.0 && self.inpainting.is_some())
+    }
+
     /// Classifier-free guidance is on above 1, as in diffusers.
     pub fn uses_guidance(&self) -> bool {
         self.guidance_scale > 1.0
+    }
+
+    /// Whether step `step` of those that are run, from 0, is guided: ⌊start · steps⌋ ≤ step < ⌊end · steps⌋, as in diffusers' guiders.
+    pub fn is_guided(&self, step: u32) -> bool {
+        let [start, end] = self.guidance_interval.map(|fraction| (fraction * f64::from(self.effective_steps())).floor());
+        self.uses_guidance() && (start..end).contains(&f64::from(step))
     }
 }
