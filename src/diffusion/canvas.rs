@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::schedulers::{HISTORY, Plan, Step};
+use super::{
+    conditioning::{Conditioning, ConditioningSchedule},
+    schedulers::{HISTORY, Plan, Step},
+};
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
@@ -19,9 +22,20 @@ pub struct Canvas {
     pub(super) history: Vec<Tensor>,
     pub(super) plan: Arc<Plan>,
     pub(super) step_index: usize,
-    pub(super) prompt_embeds: Tensor,                  // [1, L, hidden]
-    pub(super) negative_prompt_embeds: Option<Tensor>, // [1, L, hidden]; none when guidance is off
-    pub(super) guidance_scale: f64,
+    pub(super) conditioning: ConditioningSchedule,
+    /// Steps that were done before the plan began.
+    pub(super) steps_before: usize,
+    /// What is done when the plan is.
+    pub(super) refiner: Option<Takeover>,
+}
+
+/// A second model that does the last steps of a picture.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    pub(super) model: usize,
+    pub(super) batch_key: BatchKey,
+    pub(super) plan: Arc<Plan>,
+    pub(super) conditioning: ConditioningSchedule,
 }
 
 impl Canvas {
@@ -30,12 +44,28 @@ impl Canvas {
         self.plan.steps.get(self.step_index)
     }
 
+    /// What the next step is conditioned on.
+    pub(super) fn conditioning(&self) -> &Conditioning {
+        self.conditioning.at(self.steps_before + self.step_index)
+    }
+
     /// Takes the result of a step.
     pub(super) fn advance(&mut self, prev_sample: Tensor, pred_original_sample: Tensor) {
         self.latents = prev_sample;
         self.history.insert(0, pred_original_sample);
         self.history.truncate(HISTORY);
         self.step_index += 1;
+        if self.step_index == self.plan.steps.len() {
+            self.hand_over();
+        }
+    }
+
+    /// The refiner's plan begins as after a pause: its first step looks back on nothing.
+    fn hand_over(&mut self) {
+        let Some(Takeover { model, batch_key, plan, conditioning }) = self.refiner.take() else { return };
+        self.steps_before += self.plan.steps.len();
+        self.step_index = 0;
+        (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }
 
@@ -45,7 +75,7 @@ impl CanvasState for Canvas {
     }
 
     fn rows(&self) -> usize {
-        if self.negative_prompt_embeds.is_some() { 2 } else { 1 }
+        self.conditioning().rows.len()
     }
 
     fn pixels(&self) -> usize {
@@ -53,7 +83,9 @@ impl CanvasState for Canvas {
     }
 
     fn progress(&self) -> (u32, u32) {
-        let steps = self.plan.steps.len();
-        (self.step_index.min(steps) as u32, steps as u32)
+        let own = self.plan.steps.len();
+        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.steps.len());
+        let (step, steps) = (self.steps_before + self.step_index.min(own), self.steps_before + own + later);
+        (step as u32, steps as u32)
     }
 }

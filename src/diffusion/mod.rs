@@ -3,9 +3,11 @@
 //! Owns libtorch: no other room knows what a tensor is.
 
 mod canvas;
+mod conditioning;
 mod denoise;
 mod device;
 mod error;
+mod extras;
 mod folder;
 mod guidance;
 mod latent_rgb;
@@ -17,6 +19,7 @@ mod pixels;
 mod prompt;
 pub mod schedulers;
 mod stable_diffusion;
+mod stages;
 mod tokenizer;
 mod weights;
 

@@ -46,6 +46,13 @@ pub(super) struct PromptEmbeds {
     pub(super) warnings: Vec<String>,
 }
 
+impl PromptEmbeds {
+    /// L: how many tokens each row attends to.
+    pub(super) fn length(&self) -> i64 {
+        self.prompt.encoder_hidden_states.size().get(1).copied().unwrap_or_default()
+    }
+}
+
 impl PromptEncoder {
     pub(super) fn load(folder: &Path, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
         let towers = index.towers().into_iter().map(|parts| Tower::load(folder, parts, placement));
@@ -64,12 +71,12 @@ impl PromptEncoder {
         self.towers.iter().map(|tower| tower.text_encoder.width()).sum()
     }
 
-    /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
+    /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
     /// asks for it, zeros.
-    pub(super) fn encode(&self, request: &GenerationRequest) -> std::result::Result<PromptEmbeds, EngineError> {
+    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
         let mut warnings = Vec::new();
         let prompt = self.embed("prompt", &request.prompt, &mut warnings)?;
-        let negative_prompt = match (request.uses_guidance(), &request.negative_prompt) {
+        let negative_prompt = match (guided, &request.negative_prompt) {
             (false, _) => None,
             (true, None) if self.zeros_for_no_prompt => Some(prompt.zeros_like().map_err(|error| engine_error(&error))?),
             (true, text) => Some(self.embed("negative_prompt", text.as_deref().unwrap_or_default(), &mut warnings)?),

@@ -7,10 +7,12 @@ use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    canvas::Canvas,
+    canvas::{Canvas, Takeover},
+    conditioning::ConditioningSchedule,
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    extras::Extras,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -22,7 +24,8 @@ use super::{
     pipeline::ModelIndex,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
-    schedulers::{Plan, SchedulerConfig, plan},
+    schedulers::{Plan, SchedulerConfig},
+    stages::{Stage, stages},
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -56,12 +59,12 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-struct Model {
+pub(super) struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
     vae: AutoencoderKL,
-    scheduler: SchedulerConfig,
+    pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
@@ -94,9 +97,29 @@ impl Model {
         [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
     }
 
-    fn plan(&self, request: &GenerationRequest) -> Plan {
-        let skipped = request.num_inference_steps - request.effective_steps();
-        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+    /// Whether an unconditional row shares its calls.
+    fn guides(&self, request: &GenerationRequest) -> bool {
+        request.uses_guidance() && !self.unet.config().embeds_guidance()
+    }
+}
+
+/// A stage of a request with all that its canvases have in common.
+struct PreparedStage {
+    model: usize,
+    batch_key: BatchKey,
+    plan: Arc<Plan>,
+    embeds: PromptEmbeds,
+    extras: Extras,
+}
+
+impl PreparedStage {
+    fn takeover(&self, request: &GenerationRequest) -> Takeover {
+        Takeover {
+            model: self.model,
+            batch_key: self.batch_key.clone(),
+            plan: Arc::clone(&self.plan),
+            conditioning: ConditioningSchedule::of(request, &self.embeds, &self.extras),
+        }
     }
 }
 
@@ -118,29 +141,47 @@ impl StableDiffusion {
         Ok(Self { models, placement })
     }
 
-    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
-        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
+        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
+        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
-        let plan = Arc::new(model.plan(request));
+    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.model_named(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
+        Ok(stages(request, first, refiner))
+    }
+
+    /// What each stage needs to become a part of a canvas.
+    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        let model = &self.models[stage.model];
+        let embeds = model.prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
+        let extras = extras.map_err(|error| engine_error(&error))?;
+        let batch_key = key(&model.info.name, model.latent_shape(request), embeds.length());
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
+    }
+
+    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
+        let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
+        let model = &self.models[first.model];
         let shape = model.latent_shape(request);
         let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request);
             Ok(Canvas {
-                model: place,
-                batch_key: key(request, shape),
+                model,
+                batch_key,
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
-                plan: Arc::clone(&plan),
+                plan,
                 step_index: 0,
-                prompt_embeds: embeds.prompt.encoder_hidden_states.shallow_clone(),
-                negative_prompt_embeds: embeds.negative_prompt.as_ref().map(|text| text.encoder_hidden_states.shallow_clone()),
-                guidance_scale: request.guidance_scale,
+                conditioning,
+                steps_before: 0,
+                refiner: later.first().map(|stage| stage.takeover(request)),
             })
         };
         images.map(canvas).collect()
@@ -178,10 +219,13 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (place, model) = self.model_of(&order.request)?;
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
+        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        // Two models mostly cut a prompt in the same place.
+        let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
+        warnings.dedup();
+        Ok(Begun { canvases, warnings })
     }
 
     fn step(
@@ -214,9 +258,9 @@ impl Engine for StableDiffusion {
     }
 }
 
-/// Canvases of one model and one latent size may share a step. All prompts of a model have one length.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4]) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}", request.model))
+/// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
+fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
 }
 
 impl Canvas {

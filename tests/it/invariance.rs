@@ -18,7 +18,8 @@ struct Studio {
 impl Studio {
     fn open() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
-        let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
+        let models =
+            vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }];
         let infos = describe_models(&models).unwrap();
         let settings =
             EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
@@ -90,6 +91,7 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "an orange boat at sunset", "seed": 3, "num_inference_steps": 6, "scheduler": "dpmpp_2m", "guidance_scale": 12}),
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
+        json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {

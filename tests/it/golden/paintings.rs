@@ -93,7 +93,7 @@ fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
-    ModelFolder { name: name.to_owned(), path, guidance_scale: None, max_size: None }
+    ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 
 fn request_body(case: &Value) -> Value {
