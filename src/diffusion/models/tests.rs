@@ -1,6 +1,9 @@
 //! Each network by itself against diffusers and transformers (`tests/golden/maker/layers.py`), so that a wrong picture has an address.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -13,7 +16,7 @@ use super::{
 use crate::diffusion::device::Placement;
 
 const TOLERANCE: f64 = 1e-4;
-const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
 fn demo(part: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
@@ -21,7 +24,12 @@ fn demo(part: &str) -> std::path::PathBuf {
 
 /// The tensors of a golden file by name.
 fn golden(file: &str) -> impl Fn(&str) -> Tensor {
-    let bytes = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap();
+    golden_at(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file))
+}
+
+/// The tensors of a safetensors file by name.
+pub(super) fn golden_at(file: PathBuf) -> impl Fn(&str) -> Tensor {
+    let bytes = fs::read(file).unwrap();
     move |name| {
         let view = SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap();
         let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
