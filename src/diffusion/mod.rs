@@ -8,6 +8,7 @@ mod conditioning;
 mod denoise;
 mod device;
 mod error;
+mod extras;
 mod files;
 mod folder;
 mod guidance;
@@ -22,6 +23,7 @@ mod prompt;
 pub mod schedulers;
 mod source;
 mod stable_diffusion;
+mod stages;
 mod tokenizer;
 mod weights;
 

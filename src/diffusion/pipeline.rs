@@ -5,8 +5,12 @@ use serde::Deserialize;
 use super::{
     error::LoadError,
     files::ModelFiles,
-    models::clip::{ClipTextClass, HiddenLayer},
+    models::{
+        clip::{ClipTextClass, HiddenLayer},
+        config::{ClipTextConfig, UNetConfig},
+    },
 };
+use crate::domain::Family;
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
 const STABLE_DIFFUSION: [&str; 4] = [
@@ -67,6 +71,36 @@ impl ModelIndex {
     pub(super) fn parts(&self) -> Vec<&'static str> {
         let texts = self.towers().into_iter().flat_map(|tower| [tower.tokenizer, tower.text_encoder]);
         texts.chain(["unet", "vae", "scheduler"]).collect()
+    }
+
+    /// The architecture.
+    pub(super) fn family(&self, unet: &UNetConfig) -> Family {
+        match (self.is_xl(), self.text_encoder.1.is_some()) {
+            (true, true) => Family::StableDiffusionXl,
+            (true, false) => Family::StableDiffusionXlRefiner,
+            (false, _) if unet.use_linear_projection => Family::StableDiffusion2,
+            (false, _) => Family::StableDiffusion1,
+        }
+    }
+
+    /// Whether the UNet is told an aesthetic score in the place of the target size: its `add_embedding` has room for the pooled prompt and
+    /// for 5 numbers, not 6.
+    pub(super) fn is_scored(&self, files: &ModelFiles, unet: &UNetConfig) -> Result<bool, LoadError> {
+        let refuse = |problem: String| Err(files.invalid_config("unet", problem));
+        if unet.addition_embed_type.is_none() != !self.is_xl() {
+            return refuse(format!("addition_embed_type = {:?} does not fit {}", unet.addition_embed_type, self.class_name));
+        }
+        let Some(tower) = self.towers().pop().filter(|_| self.is_xl()) else { return Ok(false) };
+        let text = ClipTextConfig::read(files, tower.text_encoder)?;
+        let room = unet.projection_class_embeddings_input_dim - text.projection_dim;
+        match (room / unet.addition_time_embed_dim, room % unet.addition_time_embed_dim) {
+            (6, 0) => Ok(false),
+            (5, 0) => Ok(true),
+            _ => refuse(format!(
+                "projection_class_embeddings_input_dim = {} is neither 5 nor 6 times addition_time_embed_dim = {} and projection_dim = {}",
+                unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim, text.projection_dim
+            )),
+        }
     }
 
     /// Whether the pooled prompt and the time ids go to the UNet.

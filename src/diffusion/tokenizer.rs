@@ -55,9 +55,9 @@ impl ClipTokenizer {
 
     /// Reads a tokenizer's files, wherever they are.
     pub(super) fn from_part(part: &Part) -> Result<Self, LoadError> {
-        let vocabulary = part.text(VOCABULARY)?;
-        let tokenizer = vocabulary.map_or_else(|| from_json(part), |vocabulary| from_vocabulary(part, &vocabulary))?;
         let settings = Settings::read(part)?;
+        let vocabulary = part.text(VOCABULARY)?;
+        let tokenizer = vocabulary.map_or_else(|| from_json(part), |vocabulary| from_vocabulary(part, &vocabulary, &settings))?;
         let id = |token: &str| {
             let problem = || part.invalid("", format!("the vocabulary has no token {token:?}"));
             tokenizer.token_to_id(token).map(i64::from).ok_or_else(problem)
@@ -143,7 +143,7 @@ fn from_json(part: &Part) -> Result<Tokenizer, LoadError> {
 }
 
 /// The pipeline that transformers' `CLIPConverter` builds.
-fn from_vocabulary(part: &Part, vocabulary: &str) -> Result<Tokenizer, LoadError> {
+fn from_vocabulary(part: &Part, vocabulary: &str, settings: &Settings) -> Result<Tokenizer, LoadError> {
     let invalid = |error: tokenizers::Error| part.invalid("", error.to_string());
     let vocabulary: Vocab = serde_json::from_str(vocabulary).map_err(|error| part.invalid(VOCABULARY, error.to_string()))?;
     let merges = part.text(MERGES)?.ok_or_else(|| part.invalid(MERGES, "there is no such file"))?;
@@ -169,7 +169,9 @@ fn from_vocabulary(part: &Part, vocabulary: &str) -> Result<Tokenizer, LoadError
     ])));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     let special = |text: &str| AddedToken::from(text.to_owned(), true);
-    tokenizer.add_special_tokens(&[special("<|startoftext|>"), special("<|endoftext|>")]);
+    // The padding, too: where it is "!", an exclamation mark in a prompt is one of it.
+    let own = [&settings.bos_token, &settings.eos_token, &settings.pad_token].map(|token| special(token));
+    tokenizer.add_special_tokens(&[[special("<|startoftext|>"), special("<|endoftext|>")].as_slice(), &own].concat());
     Ok(tokenizer)
 }
 

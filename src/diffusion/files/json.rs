@@ -14,7 +14,7 @@ fn strict_json(text: &str) -> String {
 }
 
 /// Turns an object into a config, and refuses values that are not supported: `(key, what is supported)`, an absent key being fine.
-pub(super) fn config_of<T: DeserializeOwned>(object: Map<String, Value>, supported: &[(&str, &[Value])]) -> Result<T, String> {
+pub(super) fn config_of<T: DeserializeOwned>(mut object: Map<String, Value>, supported: &[(&str, &[Value])]) -> Result<T, String> {
     for (key, values) in supported {
         if let Some(value) = object.get(*key).filter(|value| !values.contains(value)) {
             let values: Vec<String> = values.iter().map(Value::to_string).collect();
@@ -23,6 +23,10 @@ pub(super) fn config_of<T: DeserializeOwned>(object: Map<String, Value>, support
     }
     if object.get("norm_num_groups").is_some_and(Value::is_null) {
         return Err("norm_num_groups = null (no group norm) is not supported".to_owned());
+    }
+    // The one null that is a choice of its own.
+    if let Some(kind) = object.get_mut("mid_block_type").filter(|kind| kind.is_null()) {
+        *kind = Value::from("None");
     }
     // Other keys that are null take their defaults, as absent ones do.
     let given = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
