@@ -18,7 +18,7 @@ use crate::diffusion::device::Placement;
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
-fn demo(part: &str) -> std::path::PathBuf {
+fn demo(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
 }
 
