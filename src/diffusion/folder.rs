@@ -7,7 +7,10 @@ use tracing::warn;
 
 use super::{
     error::LoadError,
-    models::config::{UNetConfig, VaeConfig, read_config},
+    models::{
+        config::{UNetConfig, VaeConfig, read_config},
+        unet_input::UNetInput,
+    },
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
@@ -42,11 +45,11 @@ pub struct ModelFolder {
 /// When a folder or a config is missing, or describes a model that is not supported.
 pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
     let described = folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
-    let kinds: Vec<LatentKind> = described.iter().map(|(_, kind)| *kind).collect();
-    let names: Vec<String> = described.iter().map(|(info, _)| info.name.clone()).collect();
+    let refine = |(info, kind): &(ModelInfo, LatentKind)| (info.can(Task::Refiner).then(|| info.name.clone()), *kind);
+    let refining: Vec<(Option<String>, LatentKind)> = described.iter().map(refine).collect();
     let refiners = |info: &ModelInfo, own: LatentKind| {
-        let fitting = names.iter().zip(&kinds).filter(|(name, kind)| **kind == own && **name != info.name);
-        fitting.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        let fitting = refining.iter().filter(|(_, kind)| *kind == own).filter_map(|(name, _)| name.clone());
+        fitting.filter(|name| *name != info.name).collect::<Vec<_>>()
     };
     Ok(described.into_iter().map(|(info, kind)| ModelInfo { refiners: refiners(&info, kind), ..info }).collect())
 }
@@ -63,13 +66,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> 
     let index = ModelIndex::read(&folder.path)?;
     let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
     let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
-    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-        let problem = format!(
-            "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
-            unet.in_channels, unet.out_channels, vae.latent_channels
-        );
-        return Err(LoadError::Invalid { path: folder.path.clone(), problem });
-    }
+    let input = UNetInput::of(&unet, &vae).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
     let (family, scored) = (index.family(&unet), index.is_scored(&folder.path, &unet)?);
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
@@ -77,7 +74,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> 
     let info = ModelInfo {
         name: folder.name.clone(),
         family,
-        tasks: tasks(family),
+        tasks: tasks(family, input),
         unsupported_fields: unsupported_fields(&unet, scored),
         refiners: Vec::new(),
         prompt_tokens: PROMPT_TOKENS,
@@ -95,11 +92,13 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> 
     Ok((ModelInfo { default_width: side, default_height: side, ..info }, kind))
 }
 
-/// diffusers has no text2img pipeline for a refiner.
-fn tasks(family: Family) -> Vec<Task> {
-    match family {
-        Family::StableDiffusionXlRefiner => vec![Task::Img2Img, Task::Refiner],
-        _ => vec![Task::Text2Img, Task::Img2Img, Task::Refiner],
+/// diffusers has no text2img pipeline for a refiner. A model that sees a picture beside the latents goes on with nobody's.
+fn tasks(family: Family, input: UNetInput) -> Vec<Task> {
+    match (family, input) {
+        (_, UNetInput::Picture) => vec![Task::InstructPix2pix],
+        (_, UNetInput::MaskedPicture) => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
+        (Family::StableDiffusionXlRefiner, _) => vec![Task::Img2img, Task::Inpainting, Task::Refiner],
+        _ => vec![Task::Text2img, Task::Img2img, Task::Inpainting, Task::Refiner],
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
     canvas::{Canvas, Takeover},
-    conditioning::ConditioningSchedule,
+    conditioning::{ConditioningSchedule, RowPicture},
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
@@ -16,15 +15,13 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig},
+    source::Source,
     stages::{Stage, stages},
 };
 use crate::{
@@ -63,6 +60,7 @@ pub(super) struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
+    input: UNetInput,
     vae: AutoencoderKL,
     pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
@@ -80,8 +78,10 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
@@ -113,12 +113,13 @@ struct PreparedStage {
 }
 
 impl PreparedStage {
-    fn takeover(&self, request: &GenerationRequest) -> Takeover {
+    /// `picture` is what the UNet sees beside the latents.
+    fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
         Takeover {
             model: self.model,
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
-            conditioning: ConditioningSchedule::of(request, &self.embeds, &self.extras),
+            conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
         }
     }
 }
@@ -167,49 +168,30 @@ impl StableDiffusion {
         let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
         let model = &self.models[first.model];
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
-            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request);
+            let beginning = source.begin(&first.plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
                 model,
                 batch_key,
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 plan,
                 step_index: 0,
                 conditioning,
                 steps_before: 0,
-                refiner: later.first().map(|stage| stage.takeover(request)),
+                refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
         images.map(canvas).collect()
-    }
-
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
-            }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
     }
 }
 
@@ -244,16 +226,17 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
+        let decode = |canvas: &&Canvas| {
+            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
+            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
+        };
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }

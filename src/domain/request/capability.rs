@@ -12,10 +12,10 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
     }
 }
 
-/// Whether the model does what is asked: with a picture img2img, without text2img.
+/// Whether the model does what is asked: with a picture img2img, without text2img. A model that is instructed has a check of its own.
 pub(super) fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
-    let task = if has_picture { Task::Img2Img } else { Task::Text2Img };
-    if model.does(task) || fields.failed("image") {
+    let task = if has_picture { Task::Img2img } else { Task::Text2img };
+    if model.can(task) || model.can(Task::InstructPix2pix) || fields.failed("image") {
         return;
     }
     let needs = if has_picture { "must not be given" } else { "is required" };
