@@ -37,7 +37,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
     let demo = json!({
         "name": "demo",
         "family": "sd1",
-        "tasks": ["text2img", "img2img", "refiner"],
+        "tasks": ["text2img", "img2img", "inpainting", "refiner"],
         "unsupported_fields": [
             "original_size", "crops_coords_top_left", "target_size",
             "negative_original_size", "negative_crops_coords_top_left", "negative_target_size",
@@ -53,7 +53,6 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
-        "tasks": ["text2img", "img2img", "inpainting"],
     });
     assert_eq!(models, json!({"models": [demo]}));
     app.finish().await;
