@@ -120,7 +120,7 @@ impl StableDiffusion {
         let shape = model.latent_shape(request);
         let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
         let canvas = |image: u32| {
-            let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             Ok(Canvas {
                 model: place,
                 batch_key: key(request, shape),

@@ -22,5 +22,5 @@ pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, PictureError, PictureFormat, PictureRef, QUALITIES, decode_rgb, encode_png, remake, sha256_hex,
 };
-pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
+pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, Submission};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

@@ -2,6 +2,7 @@
 
 mod fields;
 mod img2img;
+mod noise_source;
 mod parse;
 mod size;
 
@@ -9,8 +10,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::img2img::Img2Img;
 use self::{fields::default_priority, img2img::strength_steps};
+pub use self::{img2img::Img2Img, noise_source::NoiseSource};
 use super::{Encoding, InputPicture, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -42,6 +43,9 @@ pub struct GenerationRequest {
     pub scheduler: SchedulerName,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
+    /// What the seeds are seeds of. Jobs of versions that knew one source do not have it.
+    #[serde(default)]
+    pub noise_source: NoiseSource,
     /// How many pictures.
     pub num_images: u32,
     /// The picture to start from, and how far to leave it.
