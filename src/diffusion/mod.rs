@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod autoencoder;
 mod canvas;
 mod conditioning;
 mod denoise;
@@ -21,6 +22,7 @@ mod stable_diffusion;
 mod tokenizer;
 mod weights;
 
+pub use autoencoder::VaeTiling;
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};

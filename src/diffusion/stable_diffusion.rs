@@ -1,12 +1,13 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{cell::Cell, fmt, ops::Range, path::Path, sync::Arc};
 
 use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
+    autoencoder::{Autoencoder, VaeBudget, VaeTiling},
     canvas::Canvas,
     conditioning::ConditioningSchedule,
     denoise,
@@ -15,10 +16,7 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet::UNet2DConditionModel, vae::Posterior},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::{self, Frame},
@@ -29,6 +27,9 @@ use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
     domain::{GenerationRequest, ModelInfo},
 };
+
+/// The VAE may take one in this many bytes of the device's memory, unless the settings say how much.
+const VAE_SHARE: u64 = 3;
 
 /// What an engine is made from.
 #[derive(Debug, Clone)]
@@ -41,6 +42,10 @@ pub struct EngineSettings {
     pub batch_invariant: Option<bool>,
     /// CPU threads of one operation; 0 leaves it to libtorch.
     pub threads: usize,
+    /// When pictures go through the VAE in tiles.
+    pub vae_tiling: VaeTiling,
+    /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
+    pub vae_memory: Option<u64>,
     /// The models to load.
     pub models: Vec<ModelFolder>,
 }
@@ -49,6 +54,8 @@ pub struct EngineSettings {
 pub struct StableDiffusion {
     models: Vec<Model>,
     placement: Placement,
+    /// What the VAEs have repeated in float32 since somebody last asked.
+    float32_retries: Cell<u64>,
 }
 
 impl fmt::Debug for StableDiffusion {
@@ -61,14 +68,14 @@ struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
+    fn load(info: ModelInfo, folder: &Path, placement: Placement, vae_budget: VaeBudget) -> std::result::Result<Self, LoadError> {
+        let vae = Autoencoder::load(folder.join("vae"), placement, vae_budget)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
         let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
@@ -112,11 +119,14 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
+        let budget =
+            VaeBudget { tiling: settings.vae_tiling, bytes: settings.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE) };
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.path, placement, budget);
+        let models = infos.into_iter().zip(&settings.models).map(load);
         let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
-        Ok(Self { models, placement })
+        Ok(Self { models, placement, float32_retries: Cell::new(0) })
     }
 
     fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
@@ -124,18 +134,23 @@ impl StableDiffusion {
         found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
+    fn begin_canvases(
+        &self,
+        place: usize,
+        request: &GenerationRequest,
+        images: Range<u32>,
+        (embeds, posterior): (&PromptEmbeds, Option<&Posterior>),
+    ) -> Result<Vec<Canvas>> {
+        let model = &self.models[place];
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             Ok(Canvas {
                 model: place,
                 batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: self.first_latents(&plan, &mut generator, posterior, shape)?,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
@@ -145,8 +160,19 @@ impl StableDiffusion {
         images.map(canvas).collect()
     }
 
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
+    fn encode(
+        &self,
+        model: &Model,
+        request: &GenerationRequest,
+        picture: &RgbImage,
+    ) -> std::result::Result<Posterior, EngineError> {
+        let pixels = pixels::to_tensor(picture, request.width, request.height, self.placement.device);
+        model.vae.encode(&pixels.map_err(|error| engine_error(&error))?, &self.float32_retries)
+    }
+
+    fn decode(&self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
+        let pixels = self.models[canvas.model].vae.decode(&canvas.latents, &self.float32_retries)?;
+        pixels.f_squeeze_dim(0).and_then(|pixels| Frame::of(&pixels)).map_err(|error| engine_error(&error))
     }
 
     /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
@@ -179,7 +205,9 @@ impl Engine for StableDiffusion {
         let _no_grad = tch::no_grad_guard();
         let (place, model) = self.model_of(&order.request)?;
         let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
+        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, &order.request, picture)).transpose()?;
+        let canvases = self.begin_canvases(place, &order.request, images, (&embeds, posterior.as_ref()));
+        let canvases = canvases.map_err(|error| engine_error(&error))?;
         Ok(Begun { canvases, warnings: embeds.warnings })
     }
 
@@ -208,8 +236,11 @@ impl Engine for StableDiffusion {
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
-        canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
+        canvases.iter().map(|canvas| self.decode(canvas)).collect()
+    }
+
+    fn take_float32_retries(&mut self) -> u64 {
+        self.float32_retries.take()
     }
 }
 

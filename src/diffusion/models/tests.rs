@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     clip::{ClipTextClass, ClipTextModel, HiddenLayer},
+    tiling::TileSize,
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };

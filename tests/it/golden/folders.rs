@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models};
+use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -38,6 +38,8 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         dtype: Precision::Float32,
         batch_invariant: None,
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
         models: vec![folder(path)],
     })
 }
@@ -186,6 +188,8 @@ fn a_device_that_is_not_there_is_refused() {
             dtype: Precision::Auto,
             batch_invariant: None,
             threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
             models: vec![folder(&golden("tiny-sd2"))],
         };
         let error = StableDiffusion::load(&settings).err().unwrap().to_string();

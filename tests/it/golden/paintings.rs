@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use easel::{
-    diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{Submission, decode_rgb},
 };
@@ -49,6 +49,8 @@ fn paint(case: &Value) {
         dtype: Precision::Float32,
         batch_invariant: Some(true),
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
         models: vec![model],
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();

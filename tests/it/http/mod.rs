@@ -26,3 +26,4 @@ mod removal;
 mod retry;
 mod slow;
 mod thumbnails;
+mod vae;

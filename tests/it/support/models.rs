@@ -1,9 +1,9 @@
 //! Model folders that are not as they should be.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use easel::diffusion::ClipTokenizer;
-use safetensors::SafeTensors;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::Value;
 
 /// Copies the demo model to `folder`, and makes the embedding of `word` NaN.
@@ -26,6 +26,48 @@ pub(crate) fn model_with_an_unserved_scheduler(folder: &Path) {
     let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     config["_class_name"] = "MagicScheduler".into();
     fs::write(&file, config.to_string()).unwrap();
+}
+
+/// Copies the demo model to `folder`, and gives the last layer of its VAE's decoder float32 weights of which bfloat16 makes infinity: they
+/// stand where the layer before is always zero, so that float32 is not troubled by them.
+pub(crate) fn model_with_an_overflowing_vae(folder: &Path) {
+    change_last_layer(folder, f32::MAX);
+}
+
+/// Copies the demo model to `folder`, and makes a weight of its VAE's decoder NaN.
+pub(crate) fn model_with_a_broken_vae(folder: &Path) {
+    change_last_layer(folder, f32::NAN);
+}
+
+fn change_last_layer(folder: &Path, first: f32) {
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
+    let file = folder.join("vae/diffusion_pytorch_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut views: BTreeMap<String, TensorView> = tensors
+        .iter()
+        .map(|(name, view)| (name.to_owned(), TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
+        .collect();
+    let weight = &views["decoder.conv_out.weight"];
+    let (shape, channels) = (weight.shape().to_vec(), weight.shape()[1]);
+    // [out, in, 3, 3]: the first channel's centre is `first`, all others are small and of all kinds.
+    let value = |at: usize| {
+        if at / 9 % channels == 0 { if at % 9 == 4 { first } else { 0.0 } } else { (at * 7919 % 13) as f32 / 60.0 - 0.1 }
+    };
+    let values: Vec<u8> = (0..shape.iter().product()).map(value).flat_map(f32::to_le_bytes).collect();
+    views.insert("decoder.conv_out.weight".to_owned(), TensorView::new(Dtype::F32, shape, &values).unwrap());
+    // The norm before it makes the first channel zero.
+    let mut norms: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
+    for name in ["decoder.conv_norm_out.weight", "decoder.conv_norm_out.bias"] {
+        let mut data = views[name].data().to_vec();
+        data[..2].fill(0);
+        norms.push((name.to_owned(), views[name].dtype(), data));
+    }
+    for (name, dtype, data) in &norms {
+        views.insert(name.clone(), TensorView::new(*dtype, vec![channels], data).unwrap());
+    }
+    let changed = safetensors::serialize(views, None).unwrap();
+    fs::write(&file, changed).unwrap();
 }
 
 /// Where the token embedding of a token lies in the file, and how long it is.

@@ -1,0 +1,140 @@
+//! The VAE as the engine uses it: in tiles where a picture as a whole would take too much memory, and again in float32 where half
+//! precision overflows.
+
+#[cfg(test)]
+mod tests;
+
+use std::{cell::Cell, path::PathBuf};
+
+use tch::{Kind, Tensor};
+use tracing::warn;
+
+use super::{
+    device::Placement,
+    error::{LoadError, engine_error},
+    layers::Result,
+    models::{
+        config::VaeConfig,
+        tiling::TileSize,
+        vae::{AutoencoderKL, Posterior},
+    },
+};
+use crate::dispatch::ports::EngineError;
+
+/// Tiles are not made smaller than this, in pixels: seams would show.
+const SMALLEST_TILE: i64 = 256;
+
+/// When pictures are encoded and decoded in tiles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VaeTiling {
+    /// Where a picture as a whole would take more memory than there is for it.
+    #[default]
+    Auto,
+    /// Where a picture is larger than a tile.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How the VAE uses memory. A setting of the machine, never of what is free at the moment: a picture in tiles is a slightly different one, and
+/// the same request must paint the same picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct VaeBudget {
+    pub(super) tiling: VaeTiling,
+    /// Bytes for the feature maps of one encode or decode.
+    pub(super) bytes: u64,
+}
+
+impl VaeBudget {
+    /// The tiles for a picture of `pixels` (height, width) that takes `bytes_per_pixel`; none when it is to be done as a whole.
+    fn tiles(self, config: &VaeConfig, (height, width): (i64, i64), bytes_per_pixel: i64) -> Option<TileSize> {
+        let fits = |pixels: i64| pixels.saturating_mul(bytes_per_pixel).cast_unsigned() <= self.bytes;
+        let is_whole = match self.tiling {
+            VaeTiling::Never => true,
+            VaeTiling::Always => false,
+            VaeTiling::Auto => fits(height.saturating_mul(width)),
+        };
+        if is_whole {
+            return None;
+        }
+        let mut side = config.sample_size().max(SMALLEST_TILE);
+        while !fits(side * side) && side / 2 >= SMALLEST_TILE {
+            side /= 2;
+        }
+        Some(TileSize::of_pixels(side, i64::from(config.factor())))
+    }
+}
+
+/// A VAE with where it came from.
+pub(super) struct Autoencoder {
+    vae: AutoencoderKL,
+    folder: PathBuf,
+    budget: VaeBudget,
+}
+
+impl Autoencoder {
+    /// Loads the folder's config and weights.
+    pub(super) fn load(folder: PathBuf, placement: Placement, budget: VaeBudget) -> std::result::Result<Self, LoadError> {
+        Ok(Self { vae: AutoencoderKL::load(&folder, placement)?, folder, budget })
+    }
+
+    /// Its config.
+    pub(super) fn config(&self) -> &VaeConfig {
+        self.vae.config()
+    }
+
+    /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents; `retries` counts what was repeated in float32
+    ///
+    /// # Errors
+    /// When the device fails, or the latents are not finite in float32 either.
+    pub(super) fn encode(&self, pixels: &Tensor, retries: &Cell<u64>) -> std::result::Result<Posterior, EngineError> {
+        let encode = |vae: &AutoencoderKL| {
+            let (_, _, height, width) = pixels.size4()?;
+            let tiles = self.budget.tiles(vae.config(), (height, width), vae.encode_bytes_per_pixel());
+            vae.encode(pixels, tiles)
+        };
+        self.until_finite(encode, Posterior::is_finite, retries)
+    }
+
+    /// latents `[1, C, h, w]` in the UNet's scale → pixels `[1, 3, H, W]`, float32 in about −1..1; `retries` as for [`Self::encode`]
+    ///
+    /// # Errors
+    /// When the device fails, or the pixels are not finite in float32 either.
+    pub(super) fn decode(&self, latents: &Tensor, retries: &Cell<u64>) -> std::result::Result<Tensor, EngineError> {
+        let decode = |vae: &AutoencoderKL| {
+            let (_, _, height, width) = latents.size4()?;
+            let factor = i64::from(vae.config().factor());
+            let tiles = self.budget.tiles(vae.config(), (height * factor, width * factor), vae.decode_bytes_per_pixel());
+            vae.decode(latents, tiles)
+        };
+        self.until_finite(decode, is_finite, retries)
+    }
+
+    /// Runs the VAE; where it overflows in half precision, runs one with float32 weights, which are read again and dropped at once. Half
+    /// precision comes first every time, so that no picture depends on those before it.
+    fn until_finite<T>(
+        &self,
+        run: impl Fn(&AutoencoderKL) -> Result<T>,
+        is_finite: impl Fn(&T) -> Result<bool>,
+        retries: &Cell<u64>,
+    ) -> std::result::Result<T, EngineError> {
+        let checked = |vae: &AutoencoderKL| {
+            let output = run(vae)?;
+            Ok(is_finite(&output)?.then_some(output))
+        };
+        let half = checked(&self.vae).map_err(|error| engine_error(&error))?;
+        let placement = self.vae.placement();
+        if half.is_some() || placement.kind == Kind::Float {
+            return half.ok_or(EngineError::PictureNotFinite);
+        }
+        warn!(dtype = ?placement.kind, "the VAE overflows; this picture goes through it in float32");
+        retries.set(retries.get() + 1);
+        let vae = AutoencoderKL::load(&self.folder, Placement { kind: Kind::Float, ..placement })?;
+        checked(&vae).map_err(|error| engine_error(&error))?.ok_or(EngineError::PictureNotFinite)
+    }
+}
+
+/// Whether a tensor holds numbers only.
+pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
+}
