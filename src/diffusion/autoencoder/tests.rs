@@ -11,25 +11,30 @@ fn config(sample_size: i64) -> VaeConfig {
     VaeConfig { block_out_channels: vec![8; 4], sample_size: Some(sample_size.into()), ..VaeConfig::default() }
 }
 
-fn tile(tiling: VaeTiling, bytes: u64, sample_size: i64) -> Option<i64> {
-    VaeBudget { tiling, bytes }.tiles(&config(sample_size), (1024, 512), 10).map(TileSize::pixels)
+/// The tiles for a picture of 1024 × 512 pixels that takes ten bytes a pixel.
+fn tiles(tiling: VaeTiling, bytes: u64, sample_size: i64) -> Option<TileSize> {
+    VaeBudget { tiling, bytes }.tiles(&config(sample_size), (1024, 512), 10)
+}
+
+fn of_side(pixels: i64) -> Option<TileSize> {
+    Some(TileSize::of_pixels(pixels, 8))
 }
 
 #[test]
 fn a_picture_is_done_whole_as_long_as_it_fits() {
     let needed = 1024 * 512 * 10;
-    assert_eq!(tile(VaeTiling::Auto, needed, 512), None);
-    assert_eq!(tile(VaeTiling::Auto, needed - 1, 512), Some(512));
-    assert_eq!(tile(VaeTiling::Never, 0, 512), None);
-    assert_eq!(tile(VaeTiling::Always, needed, 512), Some(512));
+    assert_eq!(tiles(VaeTiling::Auto, needed, 512), None);
+    assert_eq!(tiles(VaeTiling::Auto, needed - 1, 512), of_side(512));
+    assert_eq!(tiles(VaeTiling::Never, 0, 512), None);
+    assert_eq!(tiles(VaeTiling::Always, needed, 512), of_side(512));
 }
 
 #[test]
 fn tiles_have_the_models_own_size_or_the_largest_half_of_it_that_fits() {
-    assert_eq!(tile(VaeTiling::Auto, 1024 * 512 * 10 - 1, 1024), Some(512), "1024 × 1024 does not fit either");
-    assert_eq!(tile(VaeTiling::Auto, 512 * 512 * 10 - 1, 1024), Some(256));
-    assert_eq!(tile(VaeTiling::Auto, 0, 1024), Some(SMALLEST_TILE));
-    assert_eq!(tile(VaeTiling::Always, 0, 32), Some(SMALLEST_TILE));
+    assert_eq!(tiles(VaeTiling::Auto, 1024 * 512 * 10 - 1, 1024), of_side(512), "1024 × 1024 does not fit either");
+    assert_eq!(tiles(VaeTiling::Auto, 512 * 512 * 10 - 1, 1024), of_side(256));
+    assert_eq!(tiles(VaeTiling::Auto, 0, 1024), of_side(SMALLEST_TILE));
+    assert_eq!(tiles(VaeTiling::Always, 0, 32), of_side(SMALLEST_TILE));
 }
 
 /// 60,000 in float16, whose largest number is 65,504.

@@ -35,11 +35,6 @@ impl TileSize {
         Self { cells: (pixels / factor / OVERLAP).max(1) * OVERLAP, factor }
     }
 
-    /// Pixels of a tile in each direction.
-    pub(in crate::diffusion) fn pixels(self) -> i64 {
-        self.cells * self.factor
-    }
-
     /// Applies `decode` to the tiles of latents `[1, C, h, w]` and puts the pixels together: `[1, 3, H, W]`.
     pub(in crate::diffusion) fn decode(self, latents: &Tensor, decode: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
         self.grid(1, self.factor).apply(latents, decode)
