@@ -18,20 +18,28 @@ fn total_of(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
+type Init = unsafe extern "C" fn(u32) -> c_int;
+type GetDevice = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
+type TotalMemory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
+
 /// Bytes of memory that a GPU has. Asks the driver, which needs no context on the GPU for it.
 pub fn gpu_memory(index: usize) -> Option<u64> {
     let index = c_int::try_from(index).ok()?;
     // SAFETY: libcuda.so.1 is the driver's library, which CUDA's runtime loads for every program that uses a GPU; its initialisers expect that.
     let driver = unsafe { Library::open(Some("libcuda.so.1"), RTLD_NOW) }.ok()?;
-    let (mut device, mut bytes) = (0, 0_usize);
-    // SAFETY: these are the signatures that the driver's API documents (a CUresult and a CUdevice are ints); they write one int and one
-    // size_t through pointers that live as long as the calls. `driver` outlives its symbols.
-    let is_known = unsafe {
-        let init: Symbol<unsafe extern "C" fn(u32) -> c_int> = driver.get(b"cuInit\0").ok()?;
-        let get: Symbol<unsafe extern "C" fn(*mut c_int, c_int) -> c_int> = driver.get(b"cuDeviceGet\0").ok()?;
-        let total: Symbol<unsafe extern "C" fn(*mut usize, c_int) -> c_int> = driver.get(b"cuDeviceTotalMem_v2\0").ok()?;
-        init(0) == 0 && get(&raw mut device, index) == 0 && total(&raw mut bytes, device) == 0
-    };
+    // SAFETY: `Init` is the signature that the driver's API documents; a CUresult is an int.
+    let init: Symbol<Init> = unsafe { driver.get(b"cuInit\0") }.ok()?;
+    // SAFETY: as above; a CUdevice is an int.
+    let get_device: Symbol<GetDevice> = unsafe { driver.get(b"cuDeviceGet\0") }.ok()?;
+    // SAFETY: as above.
+    let total_memory: Symbol<TotalMemory> = unsafe { driver.get(b"cuDeviceTotalMem_v2\0") }.ok()?;
+    let (mut device, mut bytes) = (0, 0);
+    // SAFETY: it takes flags, which must be 0, and may be called any number of times from any thread.
+    let is_ready = unsafe { init(0) } == 0;
+    // SAFETY: it writes one int through a pointer that lives as long as the call.
+    let is_found = is_ready && unsafe { get_device(&raw mut device, index) } == 0;
+    // SAFETY: it writes one size_t through a pointer that lives as long as the call, for a device that the driver has just named.
+    let is_known = is_found && unsafe { total_memory(&raw mut bytes, device) } == 0;
     is_known.then_some(bytes as u64)
 }
 

@@ -39,35 +39,33 @@ pub(crate) fn model_with_a_broken_vae(folder: &Path) {
     change_last_layer(folder, f32::NAN);
 }
 
-fn change_last_layer(folder: &Path, first: f32) {
+/// Makes the first channel before the decoder's last layer zero, and that layer's weight for it `weight`.
+fn change_last_layer(folder: &Path, weight: f32) {
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
     let file = folder.join("vae/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut views: BTreeMap<String, TensorView> = tensors
-        .iter()
-        .map(|(name, view)| (name.to_owned(), TensorView::new(view.dtype(), view.shape().to_vec(), view.data()).unwrap()))
-        .collect();
-    let weight = &views["decoder.conv_out.weight"];
-    let (shape, channels) = (weight.shape().to_vec(), weight.shape()[1]);
-    // [out, in, 3, 3]: the first channel's centre is `first`, all others are small and of all kinds.
-    let value = |at: usize| {
-        if at / 9 % channels == 0 { if at % 9 == 4 { first } else { 0.0 } } else { (at * 7919 % 13) as f32 / 60.0 - 0.1 }
-    };
-    let values: Vec<u8> = (0..shape.iter().product()).map(value).flat_map(f32::to_le_bytes).collect();
-    views.insert("decoder.conv_out.weight".to_owned(), TensorView::new(Dtype::F32, shape, &values).unwrap());
-    // The norm before it makes the first channel zero.
-    let mut norms: Vec<(String, Dtype, Vec<u8>)> = Vec::new();
+    let mut changed: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))).collect();
     for name in ["decoder.conv_norm_out.weight", "decoder.conv_norm_out.bias"] {
-        let mut data = views[name].data().to_vec();
-        data[..2].fill(0);
-        norms.push((name.to_owned(), views[name].dtype(), data));
+        changed.get_mut(name).unwrap().2[..2].fill(0);
     }
-    for (name, dtype, data) in &norms {
-        views.insert(name.clone(), TensorView::new(*dtype, vec![channels], data).unwrap());
+    let (dtype, shape, data) = changed.get_mut("decoder.conv_out.weight").unwrap();
+    let (outputs, inputs) = (shape[0], shape[1]);
+    *data = last_layer(outputs, inputs, weight).into_iter().flat_map(f32::to_le_bytes).collect();
+    *dtype = Dtype::F32;
+    let views = changed.iter().map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// Weights `[outputs, inputs, 3, 3]`: the centre of the first channel is `weight`, the other channels are small and of all kinds.
+fn last_layer(outputs: usize, inputs: usize, weight: f32) -> Vec<f32> {
+    let mut values: Vec<f32> = (0..outputs * inputs * 9).map(|at| (at * 7919 % 13) as f32 / 60.0 - 0.1).collect();
+    for output in values.chunks_mut(inputs * 9) {
+        output[..9].fill(0.0);
+        output[4] = weight;
     }
-    let changed = safetensors::serialize(views, None).unwrap();
-    fs::write(&file, changed).unwrap();
+    values
 }
 
 /// Where the token embedding of a token lies in the file, and how long it is.
