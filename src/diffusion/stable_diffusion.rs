@@ -1,13 +1,20 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{cell::Cell, fmt, ops::Range, path::Path, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    autoencoder::{Autoencoder, VaeBudget, VaeTiling},
+    autoencoder::{Autoencoder, VaePolicy, VaeTiling},
     canvas::Canvas,
     conditioning::ConditioningSchedule,
     denoise,
@@ -16,12 +23,13 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{unet::UNet2DConditionModel, vae::Posterior},
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig, plan},
+    source::Source,
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -50,12 +58,19 @@ pub struct EngineSettings {
     pub models: Vec<ModelFolder>,
 }
 
+impl EngineSettings {
+    fn vae_policy(&self, placement: Placement) -> VaePolicy {
+        let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
+        VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
+    }
+}
+
 /// Every loaded model on one device.
 pub struct StableDiffusion {
     models: Vec<Model>,
     placement: Placement,
-    /// What the VAEs have repeated in float32 since somebody last asked.
-    float32_retries: Cell<u64>,
+    /// As [`VaePolicy::float32_retries`].
+    float32_retries: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for StableDiffusion {
@@ -68,14 +83,15 @@ struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
+    input: UNetInput,
     vae: Autoencoder,
     scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement, vae_budget: VaeBudget) -> std::result::Result<Self, LoadError> {
-        let vae = Autoencoder::load(folder.join("vae"), placement, vae_budget)?;
+    fn load(info: ModelInfo, folder: &Path, placement: Placement, vae_policy: VaePolicy) -> std::result::Result<Self, LoadError> {
+        let vae = Autoencoder::load(folder.join("vae"), placement, vae_policy)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
         let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
@@ -85,8 +101,10 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
@@ -119,14 +137,13 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let budget =
-            VaeBudget { tiling: settings.vae_tiling, bytes: settings.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE) };
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.path, placement, budget);
+        let vae_policy = settings.vae_policy(placement);
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.path, placement, vae_policy.clone());
         let models = infos.into_iter().zip(&settings.models).map(load);
         let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
-        Ok(Self { models, placement, float32_retries: Cell::new(0) })
+        Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
     }
 
     fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
@@ -137,63 +154,39 @@ impl StableDiffusion {
     fn begin_canvases(
         &self,
         place: usize,
-        request: &GenerationRequest,
+        order: &PaintOrder,
         images: Range<u32>,
-        (embeds, posterior): (&PromptEmbeds, Option<&Posterior>),
-    ) -> Result<Vec<Canvas>> {
-        let model = &self.models[place];
+        embeds: &PromptEmbeds,
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
+        let (request, model) = (&*order.request, &self.models[place]);
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
+        let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
+            let beginning = source.begin(&plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
             Ok(Canvas {
                 model: place,
                 batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior, shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds),
+                conditioning: ConditioningSchedule::of(request, embeds, &beginning.picture),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
-        images.map(canvas).collect()
-    }
-
-    fn encode(
-        &self,
-        model: &Model,
-        request: &GenerationRequest,
-        picture: &RgbImage,
-    ) -> std::result::Result<Posterior, EngineError> {
-        let pixels = pixels::to_tensor(picture, request.width, request.height, self.placement.device);
-        model.vae.encode(&pixels.map_err(|error| engine_error(&error))?, &self.float32_retries)
+        images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 
     fn decode(&self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
-        let pixels = self.models[canvas.model].vae.decode(&canvas.latents, &self.float32_retries)?;
-        pixels.f_squeeze_dim(0).and_then(|pixels| Frame::of(&pixels)).map_err(|error| engine_error(&error))
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
-            }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
+        let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?;
+        Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone()))
     }
 }
 
@@ -205,9 +198,7 @@ impl Engine for StableDiffusion {
         let _no_grad = tch::no_grad_guard();
         let (place, model) = self.model_of(&order.request)?;
         let embeds = model.prompts.encode(&order.request)?;
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, &order.request, picture)).transpose()?;
-        let canvases = self.begin_canvases(place, &order.request, images, (&embeds, posterior.as_ref()));
-        let canvases = canvases.map_err(|error| engine_error(&error))?;
+        let canvases = self.begin_canvases(place, order, images, &embeds)?;
         Ok(Begun { canvases, warnings: embeds.warnings })
     }
 
@@ -227,9 +218,7 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
@@ -240,7 +229,7 @@ impl Engine for StableDiffusion {
     }
 
     fn take_float32_retries(&mut self) -> u64 {
-        self.float32_retries.take()
+        self.float32_retries.swap(0, Ordering::Relaxed)
     }
 }
 

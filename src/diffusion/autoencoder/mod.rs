@@ -4,14 +4,20 @@
 #[cfg(test)]
 mod tests;
 
-use std::{cell::Cell, path::PathBuf};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tracing::warn;
 
 use super::{
     device::Placement,
-    error::{LoadError, engine_error},
+    error::LoadError,
     layers::Result,
     models::{
         config::VaeConfig,
@@ -38,16 +44,18 @@ pub enum VaeTiling {
 
 /// How the VAE uses memory. A setting of the machine, never of what is free at the moment: a picture in tiles is a slightly different one, and
 /// the same request must paint the same picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct VaeBudget {
+#[derive(Debug, Clone)]
+pub(super) struct VaePolicy {
     pub(super) tiling: VaeTiling,
     /// Bytes for the feature maps of one encode or decode.
     pub(super) bytes: u64,
+    /// What was repeated in float32 since somebody last took the number away.
+    pub(super) float32_retries: Arc<AtomicU64>,
 }
 
-impl VaeBudget {
+impl VaePolicy {
     /// The tiles for a picture of `pixels` (height, width) that takes `bytes_per_pixel`; none when it is to be done as a whole.
-    fn tiles(self, config: &VaeConfig, (height, width): (i64, i64), bytes_per_pixel: i64) -> Option<TileSize> {
+    fn tiles(&self, config: &VaeConfig, (height, width): (i64, i64), bytes_per_pixel: i64) -> Option<TileSize> {
         let fits = |pixels: i64| pixels.saturating_mul(bytes_per_pixel).cast_unsigned() <= self.bytes;
         let is_whole = match self.tiling {
             VaeTiling::Never => true,
@@ -69,13 +77,13 @@ impl VaeBudget {
 pub(super) struct Autoencoder {
     vae: AutoencoderKL,
     folder: PathBuf,
-    budget: VaeBudget,
+    policy: VaePolicy,
 }
 
 impl Autoencoder {
     /// Loads the folder's config and weights.
-    pub(super) fn load(folder: PathBuf, placement: Placement, budget: VaeBudget) -> std::result::Result<Self, LoadError> {
-        Ok(Self { vae: AutoencoderKL::load(&folder, placement)?, folder, budget })
+    pub(super) fn load(folder: PathBuf, placement: Placement, policy: VaePolicy) -> std::result::Result<Self, LoadError> {
+        Ok(Self { vae: AutoencoderKL::load(&folder, placement)?, folder, policy })
     }
 
     /// Its config.
@@ -83,31 +91,36 @@ impl Autoencoder {
         self.vae.config()
     }
 
-    /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents; `retries` counts what was repeated in float32
+    /// Where it is.
+    pub(super) fn device(&self) -> Device {
+        self.vae.placement().device
+    }
+
+    /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
     ///
     /// # Errors
     /// When the device fails, or the latents are not finite in float32 either.
-    pub(super) fn encode(&self, pixels: &Tensor, retries: &Cell<u64>) -> std::result::Result<Posterior, EngineError> {
+    pub(super) fn encode(&self, pixels: &Tensor) -> std::result::Result<Posterior, EngineError> {
         let encode = |vae: &AutoencoderKL| {
             let (_, _, height, width) = pixels.size4()?;
-            let tiles = self.budget.tiles(vae.config(), (height, width), vae.encode_bytes_per_pixel());
+            let tiles = self.policy.tiles(vae.config(), (height, width), vae.encode_bytes_per_pixel());
             vae.encode(pixels, tiles)
         };
-        self.until_finite(encode, Posterior::is_finite, retries)
+        self.until_finite(encode, Posterior::is_finite)
     }
 
-    /// latents `[1, C, h, w]` in the UNet's scale → pixels `[1, 3, H, W]`, float32 in about −1..1; `retries` as for [`Self::encode`]
+    /// latents `[1, C, h, w]` in the UNet's scale → pixels `[1, 3, H, W]`, float32 in about −1..1
     ///
     /// # Errors
     /// When the device fails, or the pixels are not finite in float32 either.
-    pub(super) fn decode(&self, latents: &Tensor, retries: &Cell<u64>) -> std::result::Result<Tensor, EngineError> {
+    pub(super) fn decode(&self, latents: &Tensor) -> std::result::Result<Tensor, EngineError> {
         let decode = |vae: &AutoencoderKL| {
             let (_, _, height, width) = latents.size4()?;
             let factor = i64::from(vae.config().factor());
-            let tiles = self.budget.tiles(vae.config(), (height * factor, width * factor), vae.decode_bytes_per_pixel());
+            let tiles = self.policy.tiles(vae.config(), (height * factor, width * factor), vae.decode_bytes_per_pixel());
             vae.decode(latents, tiles)
         };
-        self.until_finite(decode, is_finite, retries)
+        self.until_finite(decode, is_finite)
     }
 
     /// Runs the VAE; where it overflows in half precision, runs one with float32 weights, which are read again and dropped at once. Half
@@ -116,21 +129,20 @@ impl Autoencoder {
         &self,
         run: impl Fn(&AutoencoderKL) -> Result<T>,
         is_finite: impl Fn(&T) -> Result<bool>,
-        retries: &Cell<u64>,
     ) -> std::result::Result<T, EngineError> {
-        let checked = |vae: &AutoencoderKL| {
+        let checked = |vae: &AutoencoderKL| -> Result<Option<T>> {
             let output = run(vae)?;
             Ok(is_finite(&output)?.then_some(output))
         };
-        let half = checked(&self.vae).map_err(|error| engine_error(&error))?;
+        let half = checked(&self.vae)?;
         let placement = self.vae.placement();
         if half.is_some() || placement.kind == Kind::Float {
             return half.ok_or(EngineError::PictureNotFinite);
         }
         warn!(dtype = ?placement.kind, "the VAE overflows; this picture goes through it in float32");
-        retries.set(retries.get() + 1);
+        self.policy.float32_retries.fetch_add(1, Ordering::Relaxed);
         let vae = AutoencoderKL::load(&self.folder, Placement { kind: Kind::Float, ..placement })?;
-        checked(&vae).map_err(|error| engine_error(&error))?.ok_or(EngineError::PictureNotFinite)
+        checked(&vae)?.ok_or(EngineError::PictureNotFinite)
     }
 }
 

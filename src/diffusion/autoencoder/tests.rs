@@ -2,10 +2,8 @@
 
 use std::{fs, path::Path};
 
-use safetensors::SafeTensors;
-use tch::Device;
-
 use super::*;
+use safetensors::SafeTensors;
 
 fn config(sample_size: i64) -> VaeConfig {
     VaeConfig { block_out_channels: vec![8; 4], sample_size: Some(sample_size.into()), ..VaeConfig::default() }
@@ -13,7 +11,7 @@ fn config(sample_size: i64) -> VaeConfig {
 
 /// The tiles for a picture of 1024 × 512 pixels that takes ten bytes a pixel.
 fn tiles(tiling: VaeTiling, bytes: u64, sample_size: i64) -> Option<TileSize> {
-    VaeBudget { tiling, bytes }.tiles(&config(sample_size), (1024, 512), 10)
+    VaePolicy { tiling, bytes, float32_retries: Arc::default() }.tiles(&config(sample_size), (1024, 512), 10)
 }
 
 fn of_side(pixels: i64) -> Option<TileSize> {
@@ -68,17 +66,17 @@ fn a_decode_that_overflows_float16_is_what_float32_makes_of_it() {
     fs::write(folder.path().join("config.json"), config.replace("\"force_upcast\": true", "\"force_upcast\": false")).unwrap();
     let load = |kind| {
         let placement = Placement { device: Device::Cpu, kind, batch_invariant: false };
-        let budget = VaeBudget { tiling: VaeTiling::Auto, bytes: u64::MAX };
-        Autoencoder::load(folder.path().to_owned(), placement, budget).unwrap()
+        let policy = VaePolicy { tiling: VaeTiling::Auto, bytes: u64::MAX, float32_retries: Arc::default() };
+        Autoencoder::load(folder.path().to_owned(), placement, policy).unwrap()
     };
     let latents = Tensor::f_from_slice(&crate::diffusion::NoiseGenerator::new(Default::default(), 1).randn(4 * 8 * 8)).unwrap();
     let latents = latents.reshape([1, 4, 8, 8]);
-    let (half, float, retries) = (load(Kind::Half), load(Kind::Float), Cell::new(0));
+    let retries = |vae: &Autoencoder| vae.policy.float32_retries.load(Ordering::Relaxed);
+    let (half, float) = (load(Kind::Half), load(Kind::Float));
     assert!(!is_finite(&half.vae.decode(&latents, None).unwrap()).unwrap(), "nothing overflows");
-    let expected = float.decode(&latents, &retries).unwrap();
-    assert_eq!(retries.get(), 0);
-    assert!(half.decode(&latents, &retries).unwrap() == expected);
-    assert_eq!(retries.get(), 1);
+    let expected = float.decode(&latents).unwrap();
+    assert!(half.decode(&latents).unwrap() == expected);
+    assert_eq!((retries(&half), retries(&float)), (1, 0));
 }
 
 #[test]

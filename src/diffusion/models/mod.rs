@@ -10,4 +10,5 @@ pub(super) mod tiling;
 pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet_blocks;
+pub(super) mod unet_input;
 pub(super) mod vae;
