@@ -9,6 +9,7 @@ mod conditioning;
 mod denoise;
 mod device;
 mod error;
+mod extras;
 mod folder;
 mod guidance;
 mod latent_rgb;
@@ -22,6 +23,7 @@ mod prompt;
 pub mod schedulers;
 mod source;
 mod stable_diffusion;
+mod stages;
 mod tokenizer;
 mod weights;
 
