@@ -3,7 +3,6 @@
 use std::{
     fmt,
     ops::Range,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,6 +20,7 @@ use super::{
     device::{Placement, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
+    files::ModelFiles,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -92,24 +92,29 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement, vae_policy: VaePolicy) -> std::result::Result<Self, LoadError> {
-        let vae = Autoencoder::load(folder.join("vae"), placement, vae_policy)?;
+    fn load(
+        info: ModelInfo,
+        files: &Arc<ModelFiles>,
+        placement: Placement,
+        vae_policy: VaePolicy,
+    ) -> std::result::Result<Self, LoadError> {
+        let vae = Autoencoder::load(Arc::clone(files), placement, vae_policy)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
-        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
-        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
+        let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
+        let unet = UNet2DConditionModel::load(files, placement)?;
         let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
         if attended != Some(embeds) {
             let problem =
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
-            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
+            input: input.map_err(|problem| files.invalid(problem))?,
             unet,
-            scheduler: read_scheduler(folder)?,
-            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            scheduler: read_scheduler(files)?,
+            latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
             info,
             vae,
         })
@@ -161,9 +166,10 @@ impl StableDiffusion {
         }
         let infos = describe_models(&settings.models)?;
         let vae_policy = settings.vae_policy(placement);
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.path, placement, vae_policy.clone());
-        let models = infos.into_iter().zip(&settings.models).map(load);
-        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| {
+            Model::load(info, &Arc::new(ModelFiles::open(&folder.path)?), placement, vae_policy.clone())
+        };
+        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
         Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })

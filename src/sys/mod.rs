@@ -10,5 +10,5 @@ mod threads;
 
 pub use cuda::load_cuda;
 pub use memory::{gpu_memory, host_memory};
-pub use mmap::map_file;
+pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;

@@ -4,12 +4,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tch::{Device, Kind, Tensor};
@@ -18,6 +15,7 @@ use tracing::warn;
 use super::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::Result,
     models::{
         config::VaeConfig,
@@ -73,17 +71,18 @@ impl VaePolicy {
     }
 }
 
-/// A VAE with where it came from.
+/// A VAE that can read itself again.
 pub(super) struct Autoencoder {
     vae: AutoencoderKL,
-    folder: PathBuf,
+    /// Its model's, to be read again.
+    files: Arc<ModelFiles>,
     policy: VaePolicy,
 }
 
 impl Autoencoder {
-    /// Loads the folder's config and weights.
-    pub(super) fn load(folder: PathBuf, placement: Placement, policy: VaePolicy) -> std::result::Result<Self, LoadError> {
-        Ok(Self { vae: AutoencoderKL::load(&folder, placement)?, folder, policy })
+    /// Loads the config and the weights of the part `vae`.
+    pub(super) fn load(files: Arc<ModelFiles>, placement: Placement, policy: VaePolicy) -> std::result::Result<Self, LoadError> {
+        Ok(Self { vae: AutoencoderKL::load(&files, placement)?, files, policy })
     }
 
     /// Its config.
@@ -141,7 +140,7 @@ impl Autoencoder {
         }
         warn!(dtype = ?placement.kind, "the VAE overflows; this picture goes through it in float32");
         self.policy.float32_retries.fetch_add(1, Ordering::Relaxed);
-        let vae = AutoencoderKL::load(&self.folder, Placement { kind: Kind::Float, ..placement })?;
+        let vae = AutoencoderKL::load(&self.files, Placement { kind: Kind::Float, ..placement })?;
         checked(&vae)?.ok_or(EngineError::PictureNotFinite)
     }
 }

@@ -1,6 +1,9 @@
 //! When a picture is done in tiles, and what happens when half precision does not suffice.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::*;
 use safetensors::SafeTensors;
@@ -38,10 +41,18 @@ fn tiles_have_the_models_own_size_or_the_largest_half_of_it_that_fits() {
 /// 60,000 in float16, whose largest number is 65,504.
 const SIXTY_THOUSAND: [u8; 2] = 0x7b53_u16.to_le_bytes();
 
-/// The demo model's VAE, in which two terms of 60,000 meet between the norms.
-fn overflowing_vae(folder: &Path) {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/vae");
-    fs::copy(demo.join("config.json"), folder.join("config.json")).unwrap();
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+/// A model that has the demo model's VAE only, in which two terms of 60,000 meet between the norms.
+fn overflowing_vae(model: &Path) {
+    let (demo, folder) = (demo().join("vae"), model.join("vae"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(model.join("model_index.json"), "{}").unwrap();
+    let config = fs::read_to_string(demo.join("config.json")).unwrap();
+    // With it the VAE is float32 from the start.
+    fs::write(folder.join("config.json"), config.replace("\"force_upcast\": true", "\"force_upcast\": false")).unwrap();
     let name = "diffusion_pytorch_model.safetensors";
     let mut bytes = fs::read(demo.join(name)).unwrap();
     let biases = ["decoder.conv_in.bias", "decoder.mid_block.resnets.0.conv2.bias"].map(|name| place(&bytes, name));
@@ -61,13 +72,11 @@ fn place(file: &[u8], name: &str) -> std::ops::Range<usize> {
 fn a_decode_that_overflows_float16_is_what_float32_makes_of_it() {
     let folder = tempfile::tempdir().unwrap();
     overflowing_vae(folder.path());
-    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
-    // With it the VAE is float32 from the start.
-    fs::write(folder.path().join("config.json"), config.replace("\"force_upcast\": true", "\"force_upcast\": false")).unwrap();
+    let files = Arc::new(ModelFiles::open(folder.path()).unwrap());
     let load = |kind| {
         let placement = Placement { device: Device::Cpu, kind, batch_invariant: false };
         let policy = VaePolicy { tiling: VaeTiling::Auto, bytes: u64::MAX, float32_retries: Arc::default() };
-        Autoencoder::load(folder.path().to_owned(), placement, policy).unwrap()
+        Autoencoder::load(Arc::clone(&files), placement, policy).unwrap()
     };
     let latents = Tensor::f_from_slice(&crate::diffusion::NoiseGenerator::new(Default::default(), 1).randn(4 * 8 * 8)).unwrap();
     let latents = latents.reshape([1, 4, 8, 8]);
@@ -81,7 +90,7 @@ fn a_decode_that_overflows_float16_is_what_float32_makes_of_it() {
 
 #[test]
 fn a_vae_whose_config_asks_to_be_upcast_is_not_in_float16() {
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/vae");
+    let demo = ModelFiles::open(&demo()).unwrap();
     for (kind, expected) in [(Kind::Half, Kind::Float), (Kind::BFloat16, Kind::BFloat16)] {
         let vae = AutoencoderKL::load(&demo, Placement { device: Device::Cpu, kind, batch_invariant: false }).unwrap();
         assert_eq!(vae.placement().kind, expected);
