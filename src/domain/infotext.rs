@@ -13,14 +13,15 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     }
     let _ = write!(
         text,
-        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, RNG: {}",
         request.num_inference_steps,
         request.scheduler,
         request.guidance_scale,
         request.image_seed(index),
         request.width,
         request.height,
-        request.model
+        request.model,
+        request.noise_source.a1111_name()
     );
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);

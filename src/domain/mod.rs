@@ -26,7 +26,7 @@ pub use picture::{
     remake, sha256_hex,
 };
 pub use request::{
-    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, Refiner, STEPS,
-    SizeConditioning, Submission, micro_conditioning_fields,
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, Refiner,
+    STEPS, SizeConditioning, Submission, micro_conditioning_fields,
 };
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -32,8 +32,15 @@ impl Studio {
         };
         let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
         let infos = describe_models(&models).unwrap();
-        let settings =
-            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
+            models,
+        };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 

@@ -59,7 +59,7 @@ fn every_bad_field_is_reported_at_once() {
     let body = json!({
         "prompt": 5, "negative_prompt": [], "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
         "guidance_scale": -1, "guidance_rescale": 2, "guidance_interval": [1, 0], "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
-        "image": 7, "mask_image": 7, "mask_blur": 65, "image_guidance_scale": 51, "strength": 2, "output_format": "gif", "output_quality": 0, "typo": 1,
+        "image": 7, "mask_image": 7, "mask_blur": 65, "image_guidance_scale": 51, "strength": 2, "output_format": "gif", "output_quality": 0, "noise_source": "gpu", "typo": 1,
     });
     let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();
     pointers.sort();
@@ -345,6 +345,7 @@ fn any_body() -> impl Strategy<Value = Value> {
         "guidance_scale",
         "scheduler",
         "seed",
+        "noise_source",
         "num_images",
         "image",
         "strength",

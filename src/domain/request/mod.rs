@@ -5,6 +5,7 @@ mod fields;
 mod guidance;
 mod img2img;
 mod inpainting;
+mod noise_source;
 mod parse;
 mod refiner;
 mod size;
@@ -18,6 +19,7 @@ use self::{fields::default_priority, guidance::always, img2img::strength_steps};
 pub use self::{
     img2img::Img2Img,
     inpainting::Inpainting,
+    noise_source::NoiseSource,
     refiner::Refiner,
     sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
 };
@@ -60,6 +62,9 @@ pub struct GenerationRequest {
     pub scheduler: SchedulerName,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
+    /// What the seeds are seeds of. Jobs of versions that knew one source do not have it.
+    #[serde(default)]
+    pub noise_source: NoiseSource,
     /// How many pictures.
     pub num_images: u32,
     /// The picture to start from, and how far to leave it.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use easel::{
-    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
     domain::Task,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -41,6 +41,8 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         dtype: Precision::Float32,
         batch_invariant: None,
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
         models: vec![folder(path)],
     })
 }
@@ -208,6 +210,8 @@ fn a_device_that_is_not_there_is_refused() {
             dtype: Precision::Auto,
             batch_invariant: None,
             threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
             models: vec![folder(&golden("tiny-sd2"))],
         };
         let error = StableDiffusion::load(&settings).err().unwrap().to_string();

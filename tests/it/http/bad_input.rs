@@ -65,6 +65,7 @@ fn bad_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"model": "sdxl"}), "/model", "must be one of demo; got \"sdxl\""),
         (json!({"seed": -1}), "/seed", "must be a whole number from 0 to 9007199254740991, got -1"),
         (json!({"seed": 1_u64 << 53}), "/seed", "must be a whole number from 0 to 9007199254740991, got 9007199254740992"),
+        (json!({"noise_source": "gpu"}), "/noise_source", "must be one of cpu, philox; got \"gpu\""),
         (json!({"num_images": 0}), "/num_images", "must be a whole number from 1 to 16, got 0"),
         (json!({"num_images": 17}), "/num_images", "must be a whole number from 1 to 16, got 17"),
         (json!({"preview_every": 151}), "/preview_every", "must be a whole number from 0 to 150, got 151"),

@@ -29,3 +29,4 @@ mod removal;
 mod retry;
 mod slow;
 mod thumbnails;
+mod vae;
