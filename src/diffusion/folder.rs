@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{
     error::LoadError,
     models::config::{UNetConfig, VaeConfig, read_config},
-    schedulers::SchedulerConfig,
+    schedulers::{SchedulerConfig, limits},
 };
 use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
 
@@ -55,6 +55,7 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
         );
         return Err(LoadError::Invalid { path: folder.path.clone(), problem });
     }
+    let scheduler = read_scheduler(&folder.path)?;
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
     let info = ModelInfo {
@@ -65,7 +66,8 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
         min_size: *SIDES.start(),
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
-        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
+        default_scheduler: default_scheduler(&folder.name, &scheduler),
+        scheduler_limits: limits(&scheduler),
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     Ok(ModelInfo { default_width: side, default_height: side, ..info })
@@ -85,25 +87,24 @@ fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
     Err(LoadError::Invalid { path, problem })
 }
 
-/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
-/// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and `solver_order` are not refused: a
+/// request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
 pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
-    let supported: [(&str, &[Value]); 7] = [
-        ("use_exponential_sigmas", &off),
-        ("use_beta_sigmas", &off),
+    let supported: [(&str, &[Value]); 6] = [
         ("use_lu_lambdas", &off),
         ("use_flow_sigmas", &off),
         ("use_dynamic_shifting", &off),
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
+        ("solver_p", &[Value::Null]),
     ];
     read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.
 fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
-    let named = SchedulerName::parse(&config.class_name).filter(|_| !config.is_stochastic());
+    let named = config.own_scheduler();
     if named.is_none() {
         warn!(
             model.name = model,
@@ -111,6 +112,5 @@ fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
             "the model's own scheduler is not served; its default is ddim"
         );
     }
-    let name = named.unwrap_or(SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false });
-    SchedulerName { karras: config.use_karras_sigmas && name.algorithm != SchedulerAlgorithm::Ddim, ..name }
+    named.unwrap_or(SchedulerName::own(SchedulerAlgorithm::Ddim))
 }

@@ -21,7 +21,7 @@ use super::{
     noise::NoiseGenerator,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
-    schedulers::{Plan, SchedulerConfig, plan},
+    schedulers::{Plan, PlanOrder, SchedulerConfig, plan},
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -86,8 +86,9 @@ impl Model {
     }
 
     fn plan(&self, request: &GenerationRequest) -> Plan {
-        let skipped = request.num_inference_steps - request.effective_steps();
-        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+        let steps = request.num_inference_steps as usize;
+        let begin = steps - request.effective_steps() as usize;
+        plan(&self.scheduler, PlanOrder { name: request.scheduler, steps, begin, eta: request.eta })
     }
 }
 
@@ -127,8 +128,11 @@ impl StableDiffusion {
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
+                pred_original_sample: None,
+                generator,
+                noise: None,
                 plan: Arc::clone(&plan),
-                step_index: 0,
+                calls: 0,
                 prompt_embeds: embeds.prompt_embeds.shallow_clone(),
                 negative_prompt_embeds: embeds.negative_prompt_embeds.as_ref().map(Tensor::shallow_clone),
                 guidance_scale: request.guidance_scale,
@@ -153,12 +157,12 @@ impl StableDiffusion {
             let values = generator.randn(shape.iter().product::<i64>() as usize);
             Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
         };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
+        match posterior {
+            Some(posterior) => {
+                let latents = posterior.sample(&noise()?)?.f_mul_scalar(plan.start.signal)?;
+                latents.f_add(&noise()?.f_mul_scalar(plan.start.noise)?)
             }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
+            None => noise()?.f_mul_scalar(plan.init_noise_sigma),
         }
     }
 }
@@ -170,6 +174,10 @@ impl Engine for StableDiffusion {
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let (place, model) = self.model_of(&order.request)?;
+        if !model.plan(&order.request).is_finite() {
+            let problem = format!("{} has no solution with this model's config", order.request.scheduler);
+            return Err(EngineError::Failed(problem));
+        }
         let embeds = model.prompts.encode(&order.request)?;
         let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
         Ok(Begun { canvases, warnings: embeds.warnings })
@@ -192,7 +200,7 @@ impl Engine for StableDiffusion {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
         // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
+        let latents = canvas.pred_original_sample.as_ref().unwrap_or(&canvas.latents);
         let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
         frame.map(Some).map_err(|error| engine_error(&error))
     }

@@ -22,6 +22,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         request.height,
         request.model
     );
+    if let Some(eta) = request.eta {
+        let _ = write!(text, ", Eta: {eta}");
+    }
     if let Some(img2img) = &request.img2img {
         let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
     }

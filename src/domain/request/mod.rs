@@ -3,6 +3,7 @@
 mod fields;
 mod img2img;
 mod parse;
+mod scheduler;
 mod size;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
@@ -40,6 +41,9 @@ pub struct GenerationRequest {
     pub guidance_scale: f64,
     /// The noise scheduler.
     pub scheduler: SchedulerName,
+    /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.
+    #[serde(default)]
+    pub eta: Option<f64>,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
     /// How many pictures.

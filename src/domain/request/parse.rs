@@ -9,8 +9,9 @@ use super::{
         find_model,
     },
     GUIDANCE_SCALES, GenerationRequest, InputPicture, MAX_IMAGES, Submission,
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_seed, take_output},
     img2img::take_img2img,
+    scheduler::take_scheduler,
     size::take_size,
 };
 
@@ -65,6 +66,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
     let output = take_output(fields, &mut warnings);
+    let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
         negative_prompt: negative_prompt.flatten(),
@@ -74,7 +76,8 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         guidance_scale: fields
             .take("guidance_scale", number(*GUIDANCE_SCALES.start(), *GUIDANCE_SCALES.end()))
             .unwrap_or(model.default_guidance_scale),
-        scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
+        scheduler,
+        eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,
         img2img,
