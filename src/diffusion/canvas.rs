@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::{
+    conditioning::{Conditioning, ConditioningSchedule},
     layers::Result,
     noise::NoiseGenerator,
     schedulers::{Call, HISTORY, Plan},
@@ -29,9 +30,7 @@ pub struct Canvas {
     pub(super) plan: Arc<Plan>,
     /// How many UNet calls are done.
     pub(super) calls: usize,
-    pub(super) prompt_embeds: Tensor,                  // [1, L, hidden]
-    pub(super) negative_prompt_embeds: Option<Tensor>, // [1, L, hidden]; none when guidance is off
-    pub(super) guidance_scale: f64,
+    pub(super) conditioning: ConditioningSchedule,
 }
 
 /// What one UNet call made: of all canvases of a batch `[B, C, h, w]`, or of one `[1, C, h, w]`.
@@ -57,6 +56,11 @@ impl Canvas {
     /// The UNet call to be done next, if any.
     pub(super) fn next_call(&self) -> Option<&Call> {
         self.plan.calls.get(self.calls)
+    }
+
+    /// What the next call is conditioned on; both calls of a step are on the same.
+    pub(super) fn conditioning(&self) -> &Conditioning {
+        self.conditioning.at(self.plan.progress(self.calls).0 as usize)
     }
 
     /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype.
@@ -96,7 +100,7 @@ impl CanvasState for Canvas {
     }
 
     fn rows(&self) -> usize {
-        if self.negative_prompt_embeds.is_some() { 2 } else { 1 }
+        self.conditioning().rows.len()
     }
 
     fn pixels(&self) -> usize {

@@ -45,13 +45,13 @@ fn predict(
     canvases: &[&mut Canvas],
     (sample, calls): (&Tensor, &[Call]),
 ) -> Result<Tensor> {
-    let rows = GuidanceRows::of(canvases)?;
+    let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect());
     let of_calls = |value: fn(&Call) -> f64| calls.iter().map(value).collect::<Vec<f64>>();
     let scaled = sample.f_mul(&per_row(&of_calls(|call| call.input_scale), sample.device())?)?;
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_calls(|call| call.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
-    let model_input = rows.repeat(&scaled)?.f_to_kind(kind)?; // [rows, C, h, w]
-    let model_output = unet.forward(&model_input, &timesteps, rows.encoder_hidden_states())?;
+    let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
+    let model_output = unet.forward(&model_input, &timesteps, &rows.condition()?)?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

@@ -3,6 +3,7 @@
 //! Owns libtorch: no other room knows what a tensor is.
 
 mod canvas;
+mod conditioning;
 mod denoise;
 mod device;
 mod error;
@@ -12,6 +13,7 @@ mod latent_rgb;
 mod layers;
 mod models;
 mod noise;
+mod pipeline;
 mod pixels;
 mod prompt;
 pub mod schedulers;

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::{
     canvas::Canvas,
+    conditioning::ConditioningSchedule,
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
@@ -19,6 +20,7 @@ use super::{
         vae::{AutoencoderKL, Posterior},
     },
     noise::NoiseGenerator,
+    pipeline::ModelIndex,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, PlanOrder, SchedulerConfig, plan},
@@ -68,9 +70,17 @@ impl Model {
     fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
         let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
+        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
+        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
+        let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
+        if attended != Some(embeds) {
+            let problem =
+                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
+            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+        }
         Ok(Self {
-            prompts: PromptEncoder::load(folder, placement)?,
-            unet: UNet2DConditionModel::load(&folder.join("unet"), placement)?,
+            prompts,
+            unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
             info,
@@ -124,7 +134,7 @@ impl StableDiffusion {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
             Ok(Canvas {
                 model: place,
-                batch_key: key(request, shape),
+                batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
@@ -133,9 +143,7 @@ impl StableDiffusion {
                 noise: None,
                 plan: Arc::clone(&plan),
                 calls: 0,
-                prompt_embeds: embeds.prompt_embeds.shallow_clone(),
-                negative_prompt_embeds: embeds.negative_prompt_embeds.as_ref().map(Tensor::shallow_clone),
-                guidance_scale: request.guidance_scale,
+                conditioning: ConditioningSchedule::of(request, embeds),
             })
         };
         images.map(canvas).collect()
@@ -213,9 +221,9 @@ impl Engine for StableDiffusion {
     }
 }
 
-/// Canvases of one model and one latent size may share a step. All prompts of a model have one length.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4]) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}", request.model))
+/// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
+fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
 }
 
 impl Canvas {

@@ -1,11 +1,11 @@
 //! The same picture in any company, bit for bit: the CPU in float32.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use easel::{
     diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
-    domain::{ModelInfo, Submission, decode_rgb},
+    domain::{ModelInfo, Submission},
 };
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -27,9 +27,8 @@ impl Studio {
 
     fn begin(&mut self, body: &Value) -> Vec<Canvas> {
         let submission = Submission::parse(body.clone(), &self.models, 0).unwrap();
-        let init_image = submission.input.map(|input| Arc::new(decode_rgb(&input.bytes).unwrap()));
         let images = submission.request.num_images;
-        let order = PaintOrder { request: Arc::new(submission.request), init_image };
+        let order = PaintOrder::of(submission).unwrap();
         self.engine.begin(&order, 0..images).unwrap().canvases
     }
 
@@ -90,6 +89,7 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "an orange boat at sunset", "seed": 3, "num_inference_steps": 6, "scheduler": "dpmpp_2m", "guidance_scale": 12}),
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
+        json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {
@@ -99,16 +99,19 @@ fn company(width: u32, height: u32) -> Vec<Value> {
 }
 
 fn same_alone_and_together(width: u32, height: u32) {
+    same_bits(&company(width, height), &format!("{width} × {height}"));
+}
+
+fn same_bits(bodies: &[Value], size: &str) {
     let mut studio = Studio::open();
-    let bodies = company(width, height);
-    let together = studio.paint_together(&bodies);
+    let together = studio.paint_together(bodies);
     for (body, together) in bodies.iter().zip(together) {
         let alone = studio.paint_alone(body);
         assert_eq!(alone.len(), together.len());
         for ((latents, picture), (others, other)) in alone.iter().zip(&together) {
             let same = latents.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{width} × {height}: the latents of {} depend on the company", body["prompt"]);
-            assert!(picture == other, "{width} × {height}: the picture of {} depends on the company", body["prompt"]);
+            assert!(same, "{size}: the latents of {} depend on the company", body["prompt"]);
+            assert!(picture == other, "{size}: the picture of {} depends on the company", body["prompt"]);
         }
     }
 }
@@ -126,4 +129,30 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn schedulers_of_every_kind_keep_their_bits_in_one_batch() {
+    let names = [
+        "heun",
+        "ddim",
+        "euler_ancestral",
+        "unipc",
+        "dpmpp_sde_karras",
+        "pndm",
+        "lcm",
+        "dpmpp_3m_sde",
+        "lms_beta",
+        "dpm2_ancestral",
+        "deis",
+        "dpmpp_2s_ancestral_exponential",
+        "tcd",
+        "ddpm",
+        "ipndm_sgm_uniform",
+    ];
+    let body = |(seed, name): (usize, &&str)| {
+        json!({"prompt": format!("a red house by {name}"), "seed": seed, "scheduler": name, "num_inference_steps": 4 + seed % 4,
+               "guidance_scale": 1 + seed % 3, "width": 64, "height": 64, "eta": if *name == "ddim" { json!(0.7) } else { Value::Null }})
+    };
+    same_bits(&names.iter().enumerate().map(body).collect::<Vec<_>>(), "64 × 64");
 }

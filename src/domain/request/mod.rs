@@ -1,6 +1,7 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
 mod fields;
+mod guidance;
 mod img2img;
 mod parse;
 mod scheduler;
@@ -11,8 +12,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use serde::{Deserialize, Serialize};
 
 pub use self::img2img::Img2Img;
-use self::{fields::default_priority, img2img::strength_steps};
-use super::{Encoding, InputPicture, PictureRef, SchedulerName};
+use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
 pub const MAX_SEED: u64 = (1 << 53) - 1;
@@ -39,6 +40,12 @@ pub struct GenerationRequest {
     pub num_inference_steps: u32,
     /// Classifier-free guidance; 1 or less turns it off.
     pub guidance_scale: f64,
+    /// How much of the standard deviation that guidance adds is taken away again, 0 to 1 (Lin et al., 2023).
+    #[serde(default)]
+    pub guidance_rescale: f64,
+    /// From where to where guidance is on, in fractions of the steps that are run (Kynkäänniemi et al., 2024).
+    #[serde(default = "always")]
+    pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
     /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.
@@ -69,8 +76,8 @@ pub struct GenerationRequest {
 pub struct Submission {
     /// The request.
     pub request: GenerationRequest,
-    /// The picture that came with it.
-    pub input: Option<InputPicture>,
+    /// The pictures that came with it.
+    pub inputs: InputPictures,
     /// Remarks that are no errors.
     pub warnings: Vec<String>,
 }
@@ -79,6 +86,11 @@ impl GenerationRequest {
     /// The seed of picture `index`.
     pub fn image_seed(&self, index: u32) -> u64 {
         self.seed + u64::from(index)
+    }
+
+    /// The pictures that it starts from.
+    pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
+        self.img2img.iter().map(|img2img| &img2img.image)
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
@@ -93,5 +105,11 @@ impl GenerationRequest {
     /// Classifier-free guidance is on above 1, as in diffusers.
     pub fn uses_guidance(&self) -> bool {
         self.guidance_scale > 1.0
+    }
+
+    /// Whether step `step` of those that are run, from 0, is guided: ⌊start · steps⌋ ≤ step < ⌊end · steps⌋, as in diffusers' guiders.
+    pub fn is_guided(&self, step: u32) -> bool {
+        let [start, end] = self.guidance_interval.map(|fraction| (fraction * f64::from(self.effective_steps())).floor());
+        self.uses_guidance() && (start..end).contains(&f64::from(step))
     }
 }
