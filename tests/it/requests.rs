@@ -210,7 +210,7 @@ fn every_scheduler_is_found_by_its_own_name_and_no_name_means_two() {
             assert_eq!(*meanings.entry(bare).or_insert(scheduler.algorithm), scheduler.algorithm, "{name}");
         }
     }
-    assert_eq!(SchedulerName::all().count(), 78);
+    assert_eq!(SchedulerName::all().count(), 83);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_scheduler_that_cannot_serve_the_model_says_why() {
 
 #[test]
 fn an_unknown_scheduler_or_model_is_answered_with_the_known_ones() {
-    assert!(only_error(json!({"prompt": "a", "scheduler": "fast"}), "/scheduler").contains("ddim, ddim_sgm_uniform, "));
+    assert!(only_error(json!({"prompt": "a", "scheduler": "fast"}), "/scheduler").contains("ddim, ddpm, "));
     assert!(only_error(json!({"prompt": "a", "model": "none"}), "/model").contains("demo, small; got \"none\""));
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        ModelInfo,
+        ModelInfo, SchedulerAlgorithm, SigmaSchedule,
         fields::{Fields, describe, number},
     },
     SchedulerName,
@@ -46,7 +46,9 @@ fn check_limit(fields: &mut Fields, model: &ModelInfo, scheduler: SchedulerName,
 
 fn parse_scheduler(value: Value) -> Result<SchedulerName, String> {
     value.as_str().and_then(SchedulerName::parse).ok_or_else(|| {
-        let names: Vec<&str> = SchedulerName::all().map(SchedulerName::as_str).collect();
-        format!("must be one of {}; got {}", names.join(", "), describe(&value))
+        let names = SchedulerAlgorithm::ALL.map(SchedulerAlgorithm::name).join(", ");
+        let endings: Vec<&str> = SigmaSchedule::NAMED.iter().filter_map(|schedule| schedule.name()).collect();
+        let endings = endings.join(", _");
+        format!("must be one of {names}, or one with _{endings} behind it where /v1/schedulers has it; got {}", describe(&value))
     })
 }

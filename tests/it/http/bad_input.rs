@@ -61,7 +61,7 @@ fn bad_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"guidance_scale": 50.1}), "/guidance_scale", "must be a number from 0 to 50, got 50.1"),
         (json!({"guidance_scale": -1}), "/guidance_scale", "must be a number from 0 to 50, got -1"),
         (json!({"guidance_scale": "NaN"}), "/guidance_scale", "must be a number from 0 to 50, got \"NaN\""),
-        (json!({"scheduler": "magic"}), "/scheduler", "must be one of ddim, ddim_sgm_uniform, ddpm, "),
+        (json!({"scheduler": "magic"}), "/scheduler", "must be one of ddim, ddpm, pndm, "),
         (json!({"eta": 1.5}), "/eta", "must be a number from 0 to 1, got 1.5"),
         (json!({"model": "sdxl"}), "/model", "must be one of demo; got \"sdxl\""),
         (json!({"seed": -1}), "/seed", "must be a whole number from 0 to 9007199254740991, got -1"),
