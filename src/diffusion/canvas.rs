@@ -7,8 +7,10 @@ use tch::Tensor;
 use super::{
     conditioning::{Conditioning, ConditioningSchedule},
     layers::Result,
+    mask::Underlay,
     noise::NoiseGenerator,
     schedulers::{Call, HISTORY, Plan},
+    source::Kept,
 };
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
@@ -30,6 +32,23 @@ pub struct Canvas {
     pub(super) plan: Arc<Plan>,
     /// How many UNet calls are done.
     pub(super) calls: usize,
+    pub(super) conditioning: ConditioningSchedule,
+    /// The picture that its latents are put back to where no mask is.
+    pub(super) kept: Option<Kept>,
+    /// The picture that is laid under the painted one.
+    pub(super) underlay: Option<Arc<Underlay>>,
+    /// Steps that were done before the plan began.
+    pub(super) steps_before: usize,
+    /// What is done when the plan is.
+    pub(super) refiner: Option<Takeover>,
+}
+
+/// A second model that does the last steps of a picture.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    pub(super) model: usize,
+    pub(super) batch_key: BatchKey,
+    pub(super) plan: Arc<Plan>,
     pub(super) conditioning: ConditioningSchedule,
 }
 
@@ -60,7 +79,7 @@ impl Canvas {
 
     /// What the next call is conditioned on; both calls of a step are on the same.
     pub(super) fn conditioning(&self) -> &Conditioning {
-        self.conditioning.at(self.plan.progress(self.calls).0 as usize)
+        self.conditioning.at(self.steps_before + self.plan.progress(self.calls).0 as usize)
     }
 
     /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype.
@@ -71,6 +90,25 @@ impl Canvas {
             self.noise = Some(noise.f_to_device(self.latents.device())?);
         }
         Ok(())
+    }
+
+    /// The result of the next call with what a mask keeps put back.
+    pub(super) fn put_back(&self, prev_sample: Tensor) -> Result<Tensor> {
+        let refined = || self.refiner.as_ref().and_then(|refiner| refiner.plan.calls.first());
+        let next = self.plan.calls.get(self.calls + 1).or_else(refined).map(|call| call.start);
+        match &self.kept {
+            Some(kept) => kept.put_back(&prev_sample, next),
+            None => Ok(prev_sample),
+        }
+    }
+
+    /// What the last call predicted the finished picture to be, far clearer than the latents, which still hold the noise.
+    pub(super) fn expected_latents(&self) -> Result<Tensor> {
+        let expected = self.pred_original_sample.as_ref().unwrap_or(&self.latents);
+        match &self.kept {
+            Some(kept) => kept.put_back(expected, None),
+            None => Ok(expected.shallow_clone()),
+        }
     }
 
     /// Takes what a call made of this canvas.
@@ -85,12 +123,18 @@ impl Canvas {
         self.pred_original_sample = Some(moved.pred_original_sample);
         self.noise = None;
         self.calls += 1;
+        if self.calls == self.plan.calls.len() {
+            self.hand_over();
+        }
     }
 
-    /// The user's step that the last call belonged to, from 1.
-    pub(super) fn step(&self) -> u32 {
-        let is_partial = self.calls.checked_sub(1).and_then(|last| self.plan.calls.get(last)).is_some_and(|call| call.is_partial);
-        self.plan.progress(self.calls).0 + u32::from(is_partial)
+    /// The refiner's plan begins as after a pause: its first step looks back on nothing.
+    fn hand_over(&mut self) {
+        let Some(Takeover { model, batch_key, plan, conditioning }) = self.refiner.take() else { return };
+        self.steps_before += self.plan.steps();
+        self.calls = 0;
+        self.history.clear();
+        (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }
 
@@ -108,6 +152,9 @@ impl CanvasState for Canvas {
     }
 
     fn progress(&self) -> (u32, u32) {
-        self.plan.progress(self.calls)
+        let (step, own) = self.plan.progress(self.calls);
+        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.steps());
+        let before = self.steps_before as u32;
+        (before + step, before + own + later as u32)
     }
 }

@@ -9,7 +9,7 @@ use super::{
     models::unet::UNet2DConditionModel,
     schedulers::{Call, Combination, HISTORY, Limit},
 };
-use crate::dispatch::ports::EngineError;
+use crate::dispatch::ports::{CanvasState, EngineError};
 
 /// Moves every canvas forward by one UNet call; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
@@ -30,10 +30,15 @@ pub(super) fn step(
     let model_output = predict(unet, kind, canvases, (&sample, &calls))?;
     let moved = mix(canvases, &calls, sample, model_output)?;
     let finite = finite_rows(&moved.prev_sample)?;
-    let rows = (0..canvases.len() as i64).map(|row| moved.row(row)).collect::<Result<Vec<_>>>()?;
+    let row = |(row, canvas): (i64, &&mut Canvas)| {
+        let own = moved.row(row)?;
+        Ok(Moved { prev_sample: canvas.put_back(own.prev_sample)?, ..own })
+    };
+    let rows = (0..).zip(canvases.iter()).map(row).collect::<Result<Vec<_>>>()?;
     let settle = |((canvas, row), finite): ((&mut &mut Canvas, Moved), bool)| {
+        let step = canvas.progress().0 + 1;
         canvas.advance(row);
-        if finite { Ok(()) } else { Err(EngineError::NotFinite { step: canvas.step() }) }
+        if finite { Ok(()) } else { Err(EngineError::NotFinite { step }) }
     };
     Ok(canvases.iter_mut().zip(rows).zip(finite).map(settle).collect())
 }

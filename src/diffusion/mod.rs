@@ -2,22 +2,27 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod blur;
 mod canvas;
 mod conditioning;
 mod denoise;
 mod device;
 mod error;
+mod extras;
 mod folder;
 mod guidance;
 mod latent_rgb;
 mod layers;
+mod mask;
 mod models;
 mod noise;
 mod pipeline;
 mod pixels;
 mod prompt;
 pub mod schedulers;
+mod source;
 mod stable_diffusion;
+mod stages;
 mod tokenizer;
 mod weights;
 

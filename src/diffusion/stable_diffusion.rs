@@ -2,28 +2,27 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    canvas::Canvas,
-    conditioning::ConditioningSchedule,
+    canvas::{Canvas, Takeover},
+    conditioning::{ConditioningSchedule, RowPicture},
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    extras::Extras,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
-    schedulers::{Plan, PlanOrder, SchedulerConfig, plan},
+    schedulers::{Plan, SchedulerConfig},
+    source::Source,
+    stages::{Stage, stages},
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -57,12 +56,13 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-struct Model {
+pub(super) struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
+    input: UNetInput,
     vae: AutoencoderKL,
-    scheduler: SchedulerConfig,
+    pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
@@ -78,8 +78,10 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
@@ -95,10 +97,30 @@ impl Model {
         [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
     }
 
-    fn plan(&self, request: &GenerationRequest) -> Plan {
-        let steps = request.num_inference_steps as usize;
-        let begin = steps - request.effective_steps() as usize;
-        plan(&self.scheduler, PlanOrder { name: request.scheduler, steps, begin, eta: request.eta })
+    /// Whether an unconditional row shares its calls.
+    fn guides(&self, request: &GenerationRequest) -> bool {
+        request.uses_guidance() && !self.unet.config().embeds_guidance()
+    }
+}
+
+/// A stage of a request with all that its canvases have in common.
+struct PreparedStage {
+    model: usize,
+    batch_key: BatchKey,
+    plan: Arc<Plan>,
+    embeds: PromptEmbeds,
+    extras: Extras,
+}
+
+impl PreparedStage {
+    /// `picture` is what the UNet sees beside the latents.
+    fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
+        Takeover {
+            model: self.model,
+            batch_key: self.batch_key.clone(),
+            plan: Arc::clone(&self.plan),
+            conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
+        }
     }
 }
 
@@ -120,58 +142,63 @@ impl StableDiffusion {
         Ok(Self { models, placement })
     }
 
-    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
-        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
+        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
+        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
-        let plan = Arc::new(model.plan(request));
+    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.model_named(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
+        Ok(stages(request, first, refiner))
+    }
+
+    /// What each stage needs to become a part of a canvas.
+    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        if !stage.plan.is_finite() {
+            let problem = format!("{} has no solution with this model's config", request.scheduler);
+            return Err(EngineError::Failed(problem));
+        }
+        let model = &self.models[stage.model];
+        let embeds = model.prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
+        let extras = extras.map_err(|error| engine_error(&error))?;
+        let batch_key = key(&model.info.name, model.latent_shape(request), embeds.length());
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
+    }
+
+    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
+        let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
+        let model = &self.models[first.model];
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let beginning = source.begin(&first.plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
-                model: place,
-                batch_key: key(request, shape, embeds.length()),
+                model,
+                batch_key,
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 pred_original_sample: None,
                 generator,
                 noise: None,
-                plan: Arc::clone(&plan),
+                plan,
                 calls: 0,
-                conditioning: ConditioningSchedule::of(request, embeds),
+                conditioning,
+                steps_before: 0,
+                refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
         images.map(canvas).collect()
-    }
-
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match posterior {
-            Some(posterior) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(plan.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(plan.start.noise)?)
-            }
-            None => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
     }
 }
 
@@ -181,14 +208,13 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (place, model) = self.model_of(&order.request)?;
-        if !model.plan(&order.request).is_finite() {
-            let problem = format!("{} has no solution with this model's config", order.request.scheduler);
-            return Err(EngineError::Failed(problem));
-        }
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
+        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        // Two models mostly cut a prompt in the same place.
+        let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
+        warnings.dedup();
+        Ok(Begun { canvases, warnings })
     }
 
     fn step(
@@ -207,23 +233,24 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.pred_original_sample.as_ref().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
+        let decode = |canvas: &&Canvas| {
+            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
+            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
+        };
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }
 
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
+fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
 }
 
 impl Canvas {

@@ -3,10 +3,13 @@
 pub(super) mod attention;
 pub(super) mod clip;
 pub(super) mod config;
+#[cfg(test)]
+mod full_size;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;
 pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet_blocks;
+pub(super) mod unet_input;
 pub(super) mod vae;

@@ -19,12 +19,7 @@ pub(super) fn plan(config: &SchedulerConfig, order: &PlanOrder) -> Plan {
         let alpha_prev = if before >= 0.0 { alpha(before) } else { final_alpha(config, &alphas) };
         Call { timestep, ..ddim_call(config, (alpha(timestep), alpha_prev), order.eta()) }
     };
-    Plan {
-        init_noise_sigma: 1.0,
-        start: NoiseMix::of_alpha_cumprod(timesteps.first().map_or(1.0, |&first| alpha(first))),
-        limit: config.limit(),
-        calls: timesteps.iter().map(call).collect(),
-    }
+    Plan { init_noise_sigma: 1.0, limit: config.limit(), calls: timesteps.iter().map(call).collect() }
 }
 
 /// ᾱ behind the last step.
@@ -40,6 +35,7 @@ fn ddim_call(config: &SchedulerConfig, (alpha, alpha_prev): (f64, f64), eta: f64
     let direction = (1.0 - alpha_prev - sigma * sigma).sqrt();
     Call {
         input_scale: 1.0,
+        start: level,
         predict: level.prediction(config.prediction_type),
         combine: PREDICTION * alpha_prev.sqrt() + level.epsilon(config.prediction_type) * direction + NOISE * sigma,
         ..Call::default()

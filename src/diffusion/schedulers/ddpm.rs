@@ -20,12 +20,7 @@ pub(super) fn plan(config: &SchedulerConfig, order: &PlanOrder) -> Plan {
         let alpha_prev = timesteps.get(index + 1).map_or(1.0, |&prev| alpha(prev));
         Call { timestep, ..ddpm_call(config, alpha(timestep), alpha_prev, timestep > 0.0) }
     };
-    Plan {
-        init_noise_sigma: 1.0,
-        start: NoiseMix::of_alpha_cumprod(timesteps.first().map_or(1.0, |&first| alpha(first))),
-        limit: config.limit(),
-        calls: (0..timesteps.len()).map(call).collect(),
-    }
+    Plan { init_noise_sigma: 1.0, limit: config.limit(), calls: (0..timesteps.len()).map(call).collect() }
 }
 
 /// The mean of the posterior q(x_prev | x, x₀), and noise but for the training's first timestep.
@@ -38,9 +33,11 @@ fn ddpm_call(config: &SchedulerConfig, alpha: f64, alpha_prev: f64, is_noisy: bo
     };
     let mean = PREDICTION * (alpha_prev.sqrt() * (1.0 - current_alpha) / (1.0 - alpha))
         + SAMPLE * (current_alpha.sqrt() * (1.0 - alpha_prev) / (1.0 - alpha));
+    let level = NoiseMix::of_alpha_cumprod(alpha);
     Call {
         input_scale: 1.0,
-        predict: NoiseMix::of_alpha_cumprod(alpha).prediction(config.prediction_type),
+        start: level,
+        predict: level.prediction(config.prediction_type),
         combine: if is_noisy { mean + NOISE * variance.sqrt() } else { mean },
         ..Call::default()
     }

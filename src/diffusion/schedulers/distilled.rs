@@ -58,14 +58,9 @@ fn distilled(
     let call = |index: usize| {
         let timestep = timesteps[index];
         let call = step(level(timestep), timestep, timesteps.get(index + 1).copied(), &alphas);
-        Call { timestep: timestep as f64, input_scale: 1.0, ..call }
+        Call { timestep: timestep as f64, input_scale: 1.0, start: level(timestep), ..call }
     };
-    Plan {
-        init_noise_sigma: 1.0,
-        start: timesteps.first().map_or_else(NoiseMix::default, |&first| level(first)),
-        limit,
-        calls: (0..timesteps.len()).map(call).collect(),
-    }
+    Plan { init_noise_sigma: 1.0, limit, calls: (0..timesteps.len()).map(call).collect() }
 }
 
 /// Evenly spaced among the timesteps of the distillation, from the last.

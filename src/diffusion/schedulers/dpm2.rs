@@ -25,6 +25,6 @@ pub(super) fn plan(config: &SchedulerConfig, order: &PlanOrder) -> Plan {
         let first = Call { combine: straight(from, middle), record, is_partial: true, ..sigmas.call(index) };
         // Back to the step's begin, and from there to its end.
         let whole = SAMPLE - history(0) * (middle - from) + derivative(middle) * (down - from);
-        vec![first, Call { combine: whole + NOISE * up, forget: 1, ..sigmas.call_between(middle) }]
+        vec![first, Call { combine: whole + NOISE * up, forget: 1, ..sigmas.call_between(index, middle) }]
     })
 }

@@ -23,7 +23,7 @@ pub(super) fn ancestral_2s(config: &SchedulerConfig, order: &PlanOrder) -> Plan 
         let share = down / from;
         let first = Call { combine: straight(from, middle), record: Some(SAMPLE * share), is_partial: true, ..sigmas.call(index) };
         let combine = history(0) + PREDICTION * (1.0 - share) + NOISE * up;
-        vec![first, Call { combine, forget: 1, ..sigmas.call_between(middle) }]
+        vec![first, Call { combine, forget: 1, ..sigmas.call_between(index, middle) }]
     })
 }
 
@@ -50,6 +50,6 @@ pub(super) fn sde(config: &SchedulerConfig, order: &PlanOrder) -> Plan {
             ..sigmas.call(index)
         };
         let combine = history(0) + PREDICTION * (1.0 - share) + NOISE * (up * (1.0 - old).sqrt());
-        vec![first, Call { combine, forget: 1, ..sigmas.call_between(middle) }]
+        vec![first, Call { combine, forget: 1, ..sigmas.call_between(index, middle) }]
     })
 }

@@ -33,8 +33,6 @@ use crate::domain::{SchedulerAlgorithm, SchedulerName};
 pub struct Plan {
     /// The standard deviation of the noise that text2img starts from.
     pub init_noise_sigma: f64,
-    /// How img2img's latents and noise are mixed at the start.
-    pub start: NoiseMix,
     /// What is done to the prediction of the finished sample before it is used.
     pub limit: Limit,
     /// The UNet calls, those before the begin left out. A second-order scheduler makes two for one of the user's steps.
@@ -49,6 +47,8 @@ pub struct Call {
     pub timestep: f64,
     /// The UNet is given `input_scale · x`.
     pub input_scale: f64,
+    /// How a picture's latents and noise are mixed to be at the noise level of x: where img2img begins, and what a mask keeps.
+    pub start: NoiseMix,
     /// Makes the predicted finished sample.
     pub predict: Prediction,
     /// Makes the next sample.
@@ -105,7 +105,7 @@ pub struct PlanOrder {
     pub name: SchedulerName,
     /// `num_inference_steps`
     pub steps: usize,
-    /// The first step to run; 0 for text2img, less than `steps`.
+    /// The first step to run; 0 for text2img, `steps` for none.
     pub begin: usize,
     /// The share of the noise that is drawn anew, 0 to 1; `None` is the algorithm's own.
     pub eta: Option<f64>,
@@ -123,6 +123,26 @@ impl Plan {
     pub fn progress(&self, calls: usize) -> (u32, u32) {
         let steps = |calls: &[Call]| calls.iter().filter(|call| !call.is_partial).count() as u32;
         (steps(&self.calls[..calls.min(self.calls.len())]), steps(&self.calls))
+    }
+
+    /// The user's steps to be done.
+    pub fn steps(&self) -> usize {
+        self.progress(0).1 as usize
+    }
+
+    /// How many of the user's steps begin at this timestep or above.
+    pub fn steps_at_or_above(&self, timestep: f64) -> usize {
+        let begins = |index: usize| index.checked_sub(1).is_none_or(|last| !self.calls[last].is_partial);
+        let firsts = (0..self.calls.len()).filter(|&index| begins(index));
+        firsts.take_while(|&index| self.calls[index].timestep >= timestep).count()
+    }
+
+    /// Leaves only the first steps of the user's.
+    pub fn truncate(&mut self, steps: usize) {
+        let kept = (0..=self.calls.len()).take_while(|&calls| self.progress(calls).0 as usize <= steps);
+        let ends = |&calls: &usize| calls == 0 || !self.calls[calls - 1].is_partial;
+        let calls = kept.filter(ends).last().unwrap_or(0);
+        self.calls.truncate(calls);
     }
 
     /// Whether every coefficient is a number. It is not where a formula divides by nothing: ε says nothing of the picture at a timestep that
@@ -152,7 +172,7 @@ pub fn plan(config: &SchedulerConfig, order: PlanOrder) -> Plan {
     use SchedulerAlgorithm as A;
     let config = &config.resolved(order.name);
     let order = &order;
-    match order.name.algorithm {
+    let made = match order.name.algorithm {
         A::Ddim => ddim::plan(config, order),
         A::Ddpm => ddpm::plan(config, order),
         A::Pndm => pndm::plan(config, order),
@@ -168,5 +188,6 @@ pub fn plan(config: &SchedulerConfig, order: PlanOrder) -> Plan {
         A::Unipc => unipc::plan(config, order),
         A::Lcm => distilled::lcm(config, order),
         A::Tcd => distilled::tcd(config, order),
-    }
+    };
+    if order.begin < order.steps { made } else { Plan { calls: Vec::new(), ..made } }
 }

@@ -20,12 +20,7 @@ pub(super) fn plan(config: &SchedulerConfig, order: &PlanOrder) -> Plan {
     } else {
         pndm.runge_kutta()
     };
-    Plan {
-        init_noise_sigma: 1.0,
-        start: calls.first().map_or_else(NoiseMix::default, |first| pndm.level(first.timestep)),
-        limit: Limit::None,
-        calls,
-    }
+    Plan { init_noise_sigma: 1.0, limit: Limit::None, calls }
 }
 
 /// The noise levels, and the timesteps of the steps from the largest.
@@ -65,8 +60,9 @@ impl<'a> Pndm<'a> {
 
     /// A call at a timestep that combines nothing yet.
     fn call(&self, timestep: f64) -> Call {
-        let predict = self.level(timestep).prediction(self.config.prediction_type);
-        Call { timestep, input_scale: 1.0, predict, ..Call::default() }
+        let level = self.level(timestep);
+        let predict = level.prediction(self.config.prediction_type);
+        Call { timestep, input_scale: 1.0, start: level, predict, ..Call::default() }
     }
 
     /// Equation (11) of the paper as coefficients: (of the sample, of the model's output) on the way between two timesteps.

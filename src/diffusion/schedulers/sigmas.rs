@@ -44,9 +44,10 @@ impl Sigmas {
         self.call_at(self.timesteps[index], self.levels[index])
     }
 
-    /// A call at a noise level between those of the steps.
-    pub(super) fn call_between(&self, sigma: f64) -> Call {
-        self.call_at(sigma_to_timestep(&self.trained, sigma), sigma)
+    /// The second call of a step, at a noise level in the middle. What a mask keeps is put back there as at the step's end, as diffusers does.
+    pub(super) fn call_between(&self, index: usize, sigma: f64) -> Call {
+        let start = NoiseMix { signal: 1.0, noise: self.levels[index + 1] };
+        Call { start, ..self.call_at(sigma_to_timestep(&self.trained, sigma), sigma) }
     }
 
     /// A call at a timestep whose noise level is `sigma`.
@@ -57,18 +58,14 @@ impl Sigmas {
             PredictionType::VPrediction => Prediction { sample: 1.0 / variance, model_output: -sigma / variance.sqrt() },
             PredictionType::Sample => Prediction { sample: 0.0, model_output: 1.0 },
         };
-        Call { timestep, input_scale: 1.0 / variance.sqrt(), predict, ..Call::default() }
+        let start = NoiseMix { signal: 1.0, noise: sigma };
+        Call { timestep, input_scale: 1.0 / variance.sqrt(), start, predict, ..Call::default() }
     }
 
     /// The plan of the calls of the steps from `begin`.
     pub(super) fn plan(&self, config: &SchedulerConfig, begin: usize, calls_of: impl FnMut(usize) -> Vec<Call>) -> Plan {
         let steps = self.timesteps.len();
-        Plan {
-            init_noise_sigma: self.init_noise_sigma,
-            start: NoiseMix { signal: 1.0, noise: self.levels[begin.min(steps)] },
-            limit: config.limit(),
-            calls: (begin..steps).flat_map(calls_of).collect(),
-        }
+        Plan { init_noise_sigma: self.init_noise_sigma, limit: config.limit(), calls: (begin..steps).flat_map(calls_of).collect() }
     }
 }
 

@@ -102,18 +102,14 @@ impl VpLevels {
 
     /// The call of a step, which combines nothing yet.
     pub(super) fn call(&self, index: usize) -> Call {
-        let predict = self.levels[index].mix.prediction(self.prediction_type);
-        Call { timestep: self.timesteps[index], input_scale: 1.0, predict, ..Call::default() }
+        let level = self.levels[index].mix;
+        let predict = level.prediction(self.prediction_type);
+        Call { timestep: self.timesteps[index], input_scale: 1.0, start: level, predict, ..Call::default() }
     }
 
     /// The plan of the calls of the steps from `begin`.
     pub(super) fn plan(&self, config: &SchedulerConfig, begin: usize, call: impl FnMut(usize) -> Call) -> Plan {
-        Plan {
-            init_noise_sigma: 1.0,
-            start: self.levels[begin].mix,
-            limit: config.limit(),
-            calls: (begin..self.timesteps.len()).map(call).collect(),
-        }
+        Plan { init_noise_sigma: 1.0, limit: config.limit(), calls: (begin..self.timesteps.len()).map(call).collect() }
     }
 }
 

@@ -1,18 +1,27 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
+mod capability;
 mod fields;
 mod guidance;
 mod img2img;
+mod inpainting;
 mod parse;
+mod refiner;
 mod scheduler;
 mod size;
+mod sizes;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::img2img::Img2Img;
 use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+pub use self::{
+    img2img::Img2Img,
+    inpainting::Inpainting,
+    refiner::Refiner,
+    sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
+};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -21,6 +30,8 @@ pub const MAX_SEED: u64 = (1 << 53) - 1;
 pub const MAX_RANDOM_SEED: u64 = MAX_SEED - (MAX_IMAGES - 1);
 /// The guidance scales that a request may name.
 pub const GUIDANCE_SCALES: RangeInclusive<f64> = 0.0..=50.0;
+/// The numbers of steps that a request may name.
+pub const STEPS: RangeInclusive<u32> = 1..=150;
 const MAX_IMAGES: u64 = 16;
 
 /// What to paint. Field names and ranges are those of the native API.
@@ -58,6 +69,21 @@ pub struct GenerationRequest {
     /// The picture to start from, and how far to leave it.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub img2img: Option<Img2Img>,
+    /// What of that picture is painted anew.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
+    /// How closely to follow the picture, 1 or more: of instruct-pix2pix models only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f64>,
+    /// The sizes that a Stable Diffusion XL model is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<SizeConditioning>,
+    /// The scores that a refiner is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub aesthetics: Option<AestheticScores>,
+    /// The model that does the last steps.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<Refiner>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
     /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.
@@ -90,7 +116,8 @@ impl GenerationRequest {
 
     /// The pictures that it starts from.
     pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
-        self.img2img.iter().map(|img2img| &img2img.image)
+        let image = self.img2img.as_ref().map(|img2img| &img2img.image);
+        image.into_iter().chain(self.inpainting.as_ref().map(|inpainting| &inpainting.mask_image))
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
@@ -100,6 +127,12 @@ impl GenerationRequest {
             None => self.num_inference_steps,
             Some(img2img) => strength_steps(img2img.strength, self.num_inference_steps),
         }
+    }
+
+    /// Whether the picture gives no more than its shape: at full strength, inpainting begins with pure noise as in diffusers'
+    /// `StableDiffusionInpaintPipeline`.
+    pub fn begins_with_noise(&self) -> bool {
+        self.img2img.as_ref().is_none_or(|img2img| img2img.strength == 1.0 && self.inpainting.is_some())
     }
 
     /// Classifier-free guidance is on above 1, as in diffusers.

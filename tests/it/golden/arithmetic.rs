@@ -51,7 +51,10 @@ fn schedulers_do_what_those_of_diffusers_do() {
         let plan = plan_of(case);
         let mut sample: Vec<f64> = match case["strength"].is_null() {
             true => first.iter().map(|x| x * plan.init_noise_sigma).collect(),
-            false => first.iter().zip(&noise).map(|(x, noise)| plan.start.signal * x + plan.start.noise * noise).collect(),
+            false => {
+                let start = plan.calls[0].start;
+                first.iter().zip(&noise).map(|(x, noise)| start.signal * x + start.noise * noise).collect()
+            }
         };
         assert_close(plan.init_noise_sigma, case["init_noise_sigma"].as_f64().unwrap(), case, "init_noise_sigma");
         let timesteps = numbers(&case["timesteps"]);

@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models};
+use easel::{
+    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    domain::Task,
+};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 use super::golden;
 
-pub(super) fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -43,7 +46,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
 }
 
 fn folder(path: &Path) -> ModelFolder {
-    ModelFolder { name: "m".to_owned(), path: path.to_owned(), guidance_scale: None, max_size: None }
+    ModelFolder { name: "m".to_owned(), path: path.to_owned(), guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 
 /// The error as a person reads it; panics when the model loads.
@@ -185,6 +188,25 @@ fn a_folders_own_scheduler_is_the_default() {
         });
         let model = &describe_models(&[folder(&path)]).unwrap()[0];
         assert_eq!(model.default_scheduler.as_str(), name, "{class} with {keys}");
+    }
+}
+
+#[test]
+fn a_unet_whose_input_channels_mean_nothing_is_refused_with_what_they_may_be() {
+    let (_scratch, path) = scratch_model();
+    edit_json(&path.join("unet/config.json"), |config| config["in_channels"] = json!(5));
+    let error = refusal(&path);
+    assert!(error.contains("takes 5 channels and gives 4") && error.contains("twice as many and one (inpainting)"), "{error}");
+}
+
+#[test]
+fn the_input_channels_say_what_a_model_can_do() {
+    for (name, tasks) in
+        [("tiny-inpaint", vec![Task::Text2img, Task::Img2img, Task::Inpainting]), ("tiny-edit", vec![Task::InstructPix2pix])]
+    {
+        let (_scratch, path) = scratch_model();
+        copy_folder(&golden(name), &path);
+        assert_eq!(describe_models(&[folder(&path)]).unwrap()[0].tasks, tasks);
     }
 }
 

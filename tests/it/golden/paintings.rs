@@ -1,6 +1,9 @@
 //! Whole pictures: final latents within 1e-3 of diffusers', and every byte of the picture within 1 of 255.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use easel::{
     diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
@@ -30,8 +33,37 @@ fn other_architectures_paint_what_diffusers_paints() {
     paint_all(|case| case["model"] != "demo" && case["scheduler_config"].is_null());
 }
 
+#[test]
+fn masks_on_ordinary_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["base"].is_null());
+}
+
+#[test]
+fn inpainting_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["model"] == "tiny-inpaint");
+}
+
+#[test]
+fn instruct_pix2pix_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["model"] == "tiny-edit");
+}
+
+#[test]
+fn families_with_more_than_a_prompt_paint_what_diffusers_paints() {
+    paint_of("families.json", |case| case["request"]["refiner"].is_null());
+}
+
+#[test]
+fn a_refiner_goes_on_where_the_first_model_stops_as_in_diffusers() {
+    paint_of("families.json", |case| !case["request"]["refiner"].is_null());
+}
+
 fn paint_all(wanted: impl Fn(&Value) -> bool) {
-    let cases = read_json("cases.json");
+    paint_of("cases.json", wanted);
+}
+
+fn paint_of(file: &str, wanted: impl Fn(&Value) -> bool) {
+    let cases = read_json(file);
     let cases: Vec<&Value> = cases["cases"].as_array().unwrap().iter().filter(|case| wanted(case)).collect();
     assert!(!cases.is_empty());
     for case in cases {
@@ -42,14 +74,15 @@ fn paint_all(wanted: impl Fn(&Value) -> bool) {
 fn paint(case: &Value) {
     let name = case["name"].as_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let model = model_folder(case, folder.path());
-    let models = describe_models(std::slice::from_ref(&model)).unwrap();
+    let mut served = vec![model_folder(case, folder.path())];
+    served.extend(case["request"]["refiner"].as_str().map(|name| named_folder(name, golden(name))));
+    let models = describe_models(&served).unwrap();
     let settings = EngineSettings {
         device: "cpu".to_owned(),
         dtype: Precision::Float32,
         batch_invariant: Some(true),
         threads: 0,
-        models: vec![model],
+        models: served,
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();
     let submission = Submission::parse(request_body(case), &models, 0).unwrap();
@@ -65,7 +98,8 @@ fn paint(case: &Value) {
         let (_, values) = canvas.latents().unwrap();
         let expected = &expected[index * values.len()..][..values.len()];
         let worst = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        println!("{name}-{index}: latents differ by at most {worst:e}");
+        let largest = expected.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        println!("{name}-{index}: latents differ by at most {worst:e} of {largest:.2}");
         assert!(worst <= LATENT_TOLERANCE, "{name}-{index}: latents differ by {worst}");
     }
     let frames = engine.finish(&canvases.iter().collect::<Vec<_>>()).unwrap();
@@ -78,21 +112,29 @@ fn paint(case: &Value) {
     }
 }
 
-/// The case's model; with its own scheduler config if it has one.
+/// The case's model; laid over another, or with its own scheduler config, if the case says so.
 fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
     let name = case["model"].as_str().unwrap();
     let source = match name {
         "demo" => Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"),
         other => golden(other),
     };
-    let path = if case["scheduler_config"].is_null() {
+    let path = if let Some(base) = case["base"].as_str() {
+        copy_folder(&golden(base), scratch);
+        copy_folder(&source, scratch);
+        scratch.to_owned()
+    } else if case["scheduler_config"].is_null() {
         source
     } else {
         copy_folder(&source, scratch);
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
-    ModelFolder { name: name.to_owned(), path, guidance_scale: None, max_size: None }
+    named_folder(name, path)
+}
+
+fn named_folder(name: &str, path: PathBuf) -> ModelFolder {
+    ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 
 fn request_body(case: &Value) -> Value {
@@ -100,6 +142,9 @@ fn request_body(case: &Value) -> Value {
     let mut body = case["request"].clone();
     if let Some(file) = case["image_file"].as_str() {
         body["image"] = json!(STANDARD.encode(fs::read(golden(file)).unwrap()));
+    }
+    if let Some(file) = case["mask_file"].as_str() {
+        body["mask_image"] = json!(STANDARD.encode(fs::read(golden(file)).unwrap()));
     }
     body
 }
