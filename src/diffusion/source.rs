@@ -97,7 +97,7 @@ impl Source {
             None => None,
         };
         let initial = noise()?;
-        let latents = match (&image_latents, plan.steps.first()) {
+        let latents = match (&image_latents, plan.calls.first()) {
             (Some(image_latents), Some(first)) if !self.begins_with_noise => mix(first.start, image_latents, &initial)?,
             _ => initial.f_mul_scalar(plan.init_noise_sigma)?,
         };

@@ -188,6 +188,10 @@ impl StableDiffusion {
 
     /// What each stage needs to become a part of a canvas.
     fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        if !stage.plan.is_finite() {
+            let problem = format!("{} has no solution with this model's config", request.scheduler);
+            return Err(EngineError::Failed(problem));
+        }
         let model = &self.models[stage.model];
         let embeds = model.prompts.encode(request, model.guides(request))?;
         let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
@@ -220,8 +224,11 @@ impl StableDiffusion {
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
+                pred_original_sample: None,
+                generator,
+                noise: None,
                 plan,
-                step_index: 0,
+                calls: 0,
                 conditioning,
                 steps_before: 0,
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),

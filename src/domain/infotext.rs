@@ -23,6 +23,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         request.model,
         request.noise_source.a1111_name()
     );
+    if let Some(eta) = request.eta {
+        let _ = write!(text, ", Eta: {eta}");
+    }
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
     }

@@ -19,7 +19,7 @@ pub use event::{Event, EventId, Preview, Progress};
 pub use family::{Family, Task};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
-pub use model::{ModelInfo, SIDES, find_model};
+pub use model::{ModelInfo, SIDES, SchedulerLimit, find_model};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
@@ -29,4 +29,4 @@ pub use request::{
     AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, Refiner,
     STEPS, SizeConditioning, Submission, micro_conditioning_fields,
 };
-pub use scheduler::{SchedulerAlgorithm, SchedulerName};
+pub use scheduler::{SchedulerAlgorithm, SchedulerName, SigmaSchedule};

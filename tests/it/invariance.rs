@@ -202,6 +202,32 @@ fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
 }
 
 #[test]
+fn schedulers_of_every_kind_keep_their_bits_in_one_batch() {
+    let names = [
+        "heun",
+        "ddim",
+        "euler_ancestral",
+        "unipc",
+        "dpmpp_sde_karras",
+        "pndm",
+        "lcm",
+        "dpmpp_3m_sde",
+        "lms_beta",
+        "dpm2_ancestral",
+        "deis",
+        "dpmpp_2s_ancestral_exponential",
+        "tcd",
+        "ddpm",
+        "ipndm_sgm_uniform",
+    ];
+    let body = |(seed, name): (usize, &&str)| {
+        json!({"prompt": format!("a red house by {name}"), "seed": seed, "scheduler": name, "num_inference_steps": 4 + seed % 4,
+               "guidance_scale": 1 + seed % 3, "width": 64, "height": 64, "eta": if *name == "ddim" { json!(0.7) } else { Value::Null }})
+    };
+    same_bits(Studio::open(demo()), names.iter().enumerate().map(body).collect(), "schedulers");
+}
+
+#[test]
 fn a_canvas_of_stable_diffusion_xl_has_the_same_bits_alone_and_with_others_that_a_refiner_takes_over() {
     let studio = Studio::with(&[("tiny-sdxl", golden("tiny-sdxl")), ("tiny-sdxl-refiner", golden("tiny-sdxl-refiner"))]);
     let mut bodies = company(104, 136);

@@ -8,6 +8,7 @@ mod inpainting;
 mod noise_source;
 mod parse;
 mod refiner;
+mod scheduler;
 mod size;
 mod sizes;
 
@@ -60,6 +61,9 @@ pub struct GenerationRequest {
     pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
+    /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.
+    #[serde(default)]
+    pub eta: Option<f64>,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
     /// What the seeds are seeds of. Jobs of versions that knew one source do not have it.

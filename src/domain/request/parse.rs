@@ -10,11 +10,12 @@ use super::{
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
     capability::{check_task, refuse_unsupported},
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_seed, take_output},
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
     refiner::take_refiner,
+    scheduler::take_scheduler,
     size::take_size,
     sizes::{take_scores, take_sizes},
 };
@@ -84,6 +85,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
+    let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
         negative_prompt: negative_prompt.flatten(),
@@ -93,7 +95,8 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         guidance_scale: guidance.scale,
         guidance_rescale: guidance.rescale,
         guidance_interval: guidance.interval,
-        scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
+        scheduler,
+        eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         noise_source: fields.take("noise_source", NoiseSource::parse).unwrap_or_default(),
         num_images,
