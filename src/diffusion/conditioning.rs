@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::{
     models::time_embedding::AddedCondition,
-    prompt::{PromptEmbeds, TextEmbeds},
+    prompt::{BranchEmbeds, PromptEmbeds, TextEmbeds},
 };
 use crate::domain::GenerationRequest;
 
@@ -101,21 +101,52 @@ pub(super) struct ConditioningSchedule {
 }
 
 impl ConditioningSchedule {
-    /// Guidance in the steps of the request's interval and none in the others.
+    /// The prompts' texts as editing has them, with guidance in the steps of the request's interval and without in the others.
     pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds) -> Self {
-        let branch = || vec![Branch { row: Row::of_prompt(&embeds.prompt), weight: 1.0 }];
-        let unguided = Conditioning::unguided(branch());
-        let Some(negative) = &embeds.negative_prompt else {
-            return Self { conditionings: vec![unguided], of_step: Vec::new() };
-        };
-        let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
-        let guided = Conditioning::guided(Row::of_prompt(negative), branch(), guidance);
-        let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
-        Self { conditionings: vec![guided, unguided], of_step }
+        let (mut conditionings, mut of_step) = (Vec::new(), Vec::new());
+        let mut made = Vec::new();
+        for step in 0..request.effective_steps() {
+            let texts = StepTexts::at(request, embeds, step);
+            let place = made.iter().position(|other| *other == texts).unwrap_or(made.len());
+            if place == made.len() {
+                conditionings.push(texts.conditioning(request, embeds));
+                made.push(texts);
+            }
+            of_step.push(place);
+        }
+        Self { conditionings, of_step }
     }
 
     /// The conditioning of step `step`, counted from 0 over the steps that are run.
     pub(super) fn at(&self, step: usize) -> &Conditioning {
         &self.conditionings[self.of_step.get(step).copied().unwrap_or(0)]
+    }
+}
+
+/// Which texts a step is conditioned on, by their places.
+#[derive(Debug, PartialEq)]
+struct StepTexts {
+    branches: Vec<usize>,
+    /// None in a step without guidance.
+    negative: Option<usize>,
+}
+
+impl StepTexts {
+    fn at(request: &GenerationRequest, embeds: &PromptEmbeds, step: u32) -> Self {
+        let place = |branch: &BranchEmbeds| branch.place(step as usize);
+        let negative = embeds.negative_prompt.as_ref().filter(|_| request.is_guided(step)).map(place);
+        Self { branches: embeds.prompt.iter().map(place).collect(), negative }
+    }
+
+    fn conditioning(&self, request: &GenerationRequest, embeds: &PromptEmbeds) -> Conditioning {
+        let branch =
+            |(branch, &place): (&BranchEmbeds, &usize)| Branch { row: Row::of_prompt(&branch.texts[place]), weight: branch.weight };
+        let branches = embeds.prompt.iter().zip(&self.branches).map(branch).collect();
+        let negative = embeds.negative_prompt.as_ref().zip(self.negative).map(|(negative, place)| &negative.texts[place]);
+        let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
+        match negative {
+            Some(negative) => Conditioning::guided(Row::of_prompt(negative), branches, guidance),
+            None => Conditioning::unguided(branches),
+        }
     }
 }

@@ -10,6 +10,7 @@ mod job;
 mod model;
 mod origin;
 mod picture;
+mod prompt;
 mod request;
 mod scheduler;
 
@@ -23,5 +24,6 @@ pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
     remake, sha256_hex,
 };
-pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
+pub use prompt::{Branch, MAX_BRANCHES, MAX_NESTING, MAX_TEXTS, MAX_WEIGHT, Piece, Prompt, PromptError};
+pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, PromptSyntax, Submission};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

@@ -4,14 +4,15 @@ mod fields;
 mod guidance;
 mod img2img;
 mod parse;
+mod prompt;
 mod size;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::img2img::Img2Img;
 use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+pub use self::{img2img::Img2Img, prompt::PromptSyntax};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -31,6 +32,13 @@ pub struct GenerationRequest {
     pub prompt: String,
     /// What it should not show; `None` is diffusers' `None`, which an empty text is not for every model.
     pub negative_prompt: Option<String>,
+    /// How both are written.
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
+    /// The text encoder's layer that is read: 1 is the last, 2 the last but one, as in AUTOMATIC1111, which is diffusers' `clip_skip` plus
+    /// one; `None` is the model's own.
+    #[serde(default)]
+    pub clip_skip: Option<u8>,
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.

@@ -5,17 +5,16 @@ use serde_json::Value;
 use super::{
     super::{
         FieldError, ModelInfo,
-        fields::{Fields, describe, integer, text},
+        fields::{Fields, describe, integer},
         find_model,
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
     img2img::take_img2img,
+    prompt::{check_prompts, take_prompts},
     size::take_size,
 };
-
-const MAX_PROMPT_CHARS: usize = 10_000;
 
 impl Submission {
     /// Parses a request's body against the models that are served, the first of which is the default.
@@ -51,14 +50,7 @@ fn take_model<'a>(fields: &mut Fields, models: &'a [ModelInfo]) -> Option<&'a Mo
 }
 
 fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option<Submission> {
-    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
-    if prompt.is_none() && !fields.failed("prompt") {
-        fields.fail("prompt", "is required");
-    }
-    let negative_prompt = fields.take("negative_prompt", |value| match value {
-        Value::Null => Ok(None),
-        other => text(MAX_PROMPT_CHARS)(other).map(Some),
-    });
+    let prompts = take_prompts(fields);
     let inputs = InputPictures { image: fields.take("image", InputPicture::parse), mask_image: None };
     let (width, height) = take_size(fields, model, inputs.image.as_ref());
     let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
@@ -69,7 +61,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
-        negative_prompt: negative_prompt.flatten(),
+        negative_prompt: prompts.negative_prompt,
+        prompt_syntax: prompts.syntax,
+        clip_skip: prompts.clip_skip,
         width,
         height,
         num_inference_steps,
@@ -84,8 +78,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
-        prompt: prompt?,
+        prompt: prompts.prompt?,
     };
+    check_prompts(fields, &request);
     Some(Submission { request, inputs, warnings })
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 mod arithmetic;
 mod folders;
 mod paintings;
+mod prompts;
 
 /// A file of `tests/golden`.
 fn golden(name: &str) -> PathBuf {

@@ -20,6 +20,7 @@ mod list;
 mod metrics;
 mod negotiation;
 mod ops;
+mod prompts;
 mod queue;
 mod ranges;
 mod removal;
