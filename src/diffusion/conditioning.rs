@@ -21,9 +21,54 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// The same tensors, once more.
+    fn shallow_clone(&self) -> Self {
+        Self {
+            encoder_hidden_states: self.encoder_hidden_states.shallow_clone(),
+            added: self.added.as_ref().map(AddedCondition::shallow_clone),
+            image_latents: self.image_latents.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
     /// A row that has nothing but a prompt.
     pub(super) fn of_prompt(text: &TextEmbeds) -> Self {
         Self { encoder_hidden_states: text.encoder_hidden_states.shallow_clone(), added: None, image_latents: None }
+    }
+}
+
+/// What every row of a canvas sees beside the latents.
+#[derive(Debug)]
+pub(super) enum RowPicture {
+    /// Nothing.
+    None,
+    /// The same, `[1, C', h, w]`, whether guided or not: an inpainting model's mask and masked picture.
+    Everywhere(Tensor),
+    /// The picture that an instruct-pix2pix model is to change.
+    Instruction {
+        /// `[1, C, h, w]`
+        image_latents: Tensor,
+        /// `image_guidance_scale`
+        scale: f64,
+    },
+}
+
+impl RowPicture {
+    /// The same tensor, once more.
+    pub(super) fn shallow_clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Everywhere(picture) => Self::Everywhere(picture.shallow_clone()),
+            Self::Instruction { image_latents, scale } => {
+                Self::Instruction { image_latents: image_latents.shallow_clone(), scale: *scale }
+            }
+        }
+    }
+
+    fn latents(&self) -> Option<Tensor> {
+        match self {
+            Self::None => None,
+            Self::Everywhere(latents) | Self::Instruction { image_latents: latents, .. } => Some(latents.shallow_clone()),
+        }
     }
 }
 
@@ -91,6 +136,30 @@ impl Conditioning {
     }
 }
 
+impl Conditioning {
+    /// The same rows, each with its picture.
+    fn seeing(mut self, picture: &RowPicture) -> Self {
+        self.rows.iter_mut().for_each(|row| row.image_latents = picture.latents());
+        self
+    }
+
+    /// Guidance towards the picture, too (Brooks et al., 2022, equation 3; diffusers' `StableDiffusionInstructPix2PixPipeline`):
+    /// `none + Σ scale · (branch − picture) + image_guidance_scale · (picture − none)`, where `picture` has the picture without the prompt,
+    /// and `none` zeros in its place.
+    fn guided_by(mut self, picture: &RowPicture) -> Self {
+        self = self.seeing(picture);
+        let RowPicture::Instruction { image_latents, scale } = picture else { return self };
+        let with_picture = self.rows.len();
+        let none = &mut self.rows[0];
+        let row = Row { image_latents: none.image_latents.take(), ..none.shallow_clone() };
+        none.image_latents = Some(image_latents.zeros_like());
+        self.rows.push(row);
+        self.terms.iter_mut().for_each(|term| term.minus = with_picture);
+        self.terms.push(Term { plus: with_picture, minus: 0, scale: *scale });
+        self
+    }
+}
+
 /// A canvas's conditioning step by step.
 #[derive(Debug)]
 pub(super) struct ConditioningSchedule {
@@ -101,15 +170,15 @@ pub(super) struct ConditioningSchedule {
 }
 
 impl ConditioningSchedule {
-    /// The prompts' texts as editing has them, with guidance in the steps of the request's interval and without in the others.
-    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds) -> Self {
+    /// The prompts' texts as editing has them, with guidance in the steps of the request's interval and without in the others; `picture` in all.
+    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, picture: &RowPicture) -> Self {
         let (mut conditionings, mut of_step) = (Vec::new(), Vec::new());
         let mut made = Vec::new();
         for step in 0..request.effective_steps() {
             let texts = StepTexts::at(request, embeds, step);
             let place = made.iter().position(|other| *other == texts).unwrap_or(made.len());
             if place == made.len() {
-                conditionings.push(texts.conditioning(request, embeds));
+                conditionings.push(texts.conditioning(request, embeds, picture));
                 made.push(texts);
             }
             of_step.push(place);
@@ -138,15 +207,15 @@ impl StepTexts {
         Self { branches: embeds.prompt.iter().map(place).collect(), negative }
     }
 
-    fn conditioning(&self, request: &GenerationRequest, embeds: &PromptEmbeds) -> Conditioning {
+    fn conditioning(&self, request: &GenerationRequest, embeds: &PromptEmbeds, picture: &RowPicture) -> Conditioning {
         let branch =
             |(branch, &place): (&BranchEmbeds, &usize)| Branch { row: Row::of_prompt(&branch.texts[place]), weight: branch.weight };
         let branches = embeds.prompt.iter().zip(&self.branches).map(branch).collect();
         let negative = embeds.negative_prompt.as_ref().zip(self.negative).map(|(negative, place)| &negative.texts[place]);
         let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
         match negative {
-            Some(negative) => Conditioning::guided(Row::of_prompt(negative), branches, guidance),
-            None => Conditioning::unguided(branches),
+            Some(negative) => Conditioning::guided(Row::of_prompt(negative), branches, guidance).guided_by(picture),
+            None => Conditioning::unguided(branches).seeing(picture),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod blur;
 mod canvas;
 mod conditioning;
 mod denoise;
@@ -11,12 +12,14 @@ mod folder;
 mod guidance;
 mod latent_rgb;
 mod layers;
+mod mask;
 mod models;
 mod noise;
 mod pipeline;
 mod pixels;
 mod prompt;
 pub mod schedulers;
+mod source;
 mod stable_diffusion;
 mod tokenizer;
 mod weights;

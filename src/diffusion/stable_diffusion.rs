@@ -2,7 +2,6 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
@@ -15,15 +14,13 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig, plan},
+    source::Source,
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -61,6 +58,7 @@ struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
+    input: UNetInput,
     vae: AutoencoderKL,
     scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
@@ -78,8 +76,10 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
@@ -128,46 +128,27 @@ impl StableDiffusion {
         let (request, model) = (&*order.request, &self.models[place]);
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let beginning = source.begin(&plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
             Ok(Canvas {
                 model: place,
                 batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds),
+                conditioning: ConditioningSchedule::of(request, embeds, &beginning.picture),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
         images.map(canvas).collect()
-    }
-
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
-            }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
     }
 }
 
@@ -199,16 +180,17 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
+        let decode = |canvas: &&Canvas| {
+            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
+            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
+        };
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }

@@ -44,7 +44,7 @@ fn weighted(prompt: &str) -> Value {
 }
 
 fn long() -> String {
-    vec!["a purple cat in the snow, an orange boat at sunset, a (teal:1.4) robot"; 6].join(", ")
+    ["a purple cat in the snow, an orange boat at sunset, a (teal:1.4) robot"; 6].join(", ")
 }
 
 fn assert_golden(name: &str, embedding: &Tensor) {

@@ -13,12 +13,12 @@ enum Node {
     Text(Placed),
     /// `[before:after:when]`
     Scheduled {
-        before: Vec<Node>,
-        after: Vec<Node>,
+        before: Vec<Self>,
+        after: Vec<Self>,
         when: When,
     },
     /// `[a|b|…]`
-    Alternating(Vec<Vec<Node>>),
+    Alternating(Vec<Vec<Self>>),
 }
 
 /// Up to which step the text before an edit stays.

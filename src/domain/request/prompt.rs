@@ -79,9 +79,15 @@ impl GenerationRequest {
         }
     }
 
-    /// The most rows of a UNet call that a picture takes: one for each branch of the prompt, and one more with guidance.
+    /// The most rows of a UNet call that a picture takes: one for each branch of the prompt, with guidance one more, and one more again
+    /// with guidance towards a picture.
     pub fn max_rows(&self) -> usize {
-        self.parsed_prompt().map_or(1, |prompt| prompt.branches.len()) + usize::from(self.uses_guidance())
+        let branches = self.parsed_prompt().map_or(1, |prompt| prompt.branches.len());
+        match (self.uses_guidance(), self.image_guidance_scale) {
+            (false, _) => branches,
+            (true, None) => branches + 1,
+            (true, Some(_)) => branches + 2,
+        }
     }
 }
 

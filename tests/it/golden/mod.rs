@@ -12,6 +12,8 @@ mod folders;
 mod paintings;
 mod prompts;
 
+pub(crate) use folders::copy_folder;
+
 /// A file of `tests/golden`.
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
