@@ -1,19 +1,20 @@
 //! Prompts with weights, editing and composition, through the door.
 
+use easel::domain::decode_rgb;
+use image::RgbImage;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, json_of, request, sha256s, spawn_app};
+use crate::support::{TestApp, json_of, request, spawn_app};
 
-/// The pictures of a request in AUTOMATIC1111's syntax, and the job's warnings.
-async fn painted(app: &TestApp, changes: Value) -> (Vec<String>, Value) {
+/// The picture of a request in AUTOMATIC1111's syntax, and the job's warnings. Its pixels: the file tells its prompt.
+async fn painted(app: &TestApp, changes: Value) -> (RgbImage, Value) {
     let mut body = request(json!({"prompt_syntax": "weighted", "num_inference_steps": 4}));
     body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    let job = app.wait(&app.submit(&body).await).await;
-    assert_eq!(job["status"], "succeeded", "{job}");
-    (sha256s(&job), job["warnings"].clone())
+    let job = app.paint(&body).await;
+    (decode_rgb(&app.picture(&job, 0).await).unwrap(), job["warnings"].clone())
 }
 
-async fn picture(app: &TestApp, prompt: &str) -> Vec<String> {
+async fn picture(app: &TestApp, prompt: &str) -> RgbImage {
     painted(app, json!({"prompt": prompt})).await.0
 }
 
@@ -23,38 +24,41 @@ async fn a_long_prompt_is_painted_to_its_end() {
     let long = "a teal robot to the left of a black cactus in the desert, ".repeat(8);
     let (whole, warnings) = painted(&app, json!({"prompt": format!("{long} at night")})).await;
     assert_eq!(warnings, json!([]));
-    assert_ne!(whole, picture(&app, &long).await);
+    assert!(whole != picture(&app, &long).await);
+    app.finish().await;
 }
 
 #[tokio::test]
 async fn weights_change_the_picture_and_their_absence_does_not() {
     let app = spawn_app().await;
     let plain = painted(&app, json!({"prompt": "a cat", "prompt_syntax": "plain"})).await.0;
-    assert_eq!(picture(&app, "a cat").await, plain);
-    assert_ne!(picture(&app, "a (cat:2)").await, plain);
-    assert_ne!(picture(&app, "a [cat]").await, plain);
-    assert_eq!(picture(&app, "a (cat:1.0)").await, plain);
+    assert!(picture(&app, "a cat").await == plain);
+    assert!(picture(&app, "a (cat:2)").await != plain);
+    assert!(picture(&app, "a [cat]").await != plain);
+    assert!(picture(&app, "a (cat:1.0)").await == plain);
+    app.finish().await;
 }
 
 #[tokio::test]
 async fn composed_prompts_are_neither_of_their_parts() {
     let app = spawn_app().await;
     let (cat, composed) = (picture(&app, "a cat").await, picture(&app, "a cat AND a house").await);
-    assert_ne!(composed, cat);
-    assert_ne!(composed, picture(&app, "a house").await);
-    assert_ne!(composed, picture(&app, "a cat AND a house :0.5").await);
-    assert_eq!(picture(&app, "a cat AND a house :0").await, cat);
+    assert!(composed != cat && composed != picture(&app, "a house").await);
+    assert!(composed != picture(&app, "a cat AND a house :0.5").await);
+    assert!(picture(&app, "a cat AND a house :0").await == cat);
+    app.finish().await;
 }
 
 #[tokio::test]
 async fn an_edit_that_never_comes_changes_nothing_and_one_at_the_start_everything() {
     let app = spawn_app().await;
     let (cat, house) = (picture(&app, "a cat").await, picture(&app, "a house").await);
-    assert_eq!(picture(&app, "a [cat:house:1.0]").await, cat);
-    assert_eq!(picture(&app, "a [cat:house:0]").await, house);
+    assert!(picture(&app, "a [cat:house:1.0]").await == cat);
+    assert!(picture(&app, "a [cat:house:0]").await == house);
     let edited = picture(&app, "a [cat:house:0.5]").await;
     assert!(edited != cat && edited != house);
-    assert_ne!(picture(&app, "a [cat:house:1]").await, edited);
+    assert!(picture(&app, "a [cat:house:1]").await != edited);
+    app.finish().await;
 }
 
 #[tokio::test]
@@ -62,8 +66,9 @@ async fn clip_skip_reads_another_layer() {
     let app = spawn_app().await;
     let skipped = |layers: Value| painted(&app, json!({"prompt": "a cat", "clip_skip": layers}));
     let own = skipped(json!(null)).await.0;
-    assert_eq!(skipped(json!(1)).await.0, own);
-    assert_ne!(skipped(json!(2)).await.0, own);
+    assert!(skipped(json!(1)).await.0 == own);
+    assert!(skipped(json!(2)).await.0 != own);
+    app.finish().await;
 }
 
 #[tokio::test]
@@ -85,6 +90,6 @@ async fn faults_are_told_by_field_and_column() {
         let problem = json_of(app.post(&request(json!({field: bad}))).await, 422).await;
         assert_eq!(problem["errors"], json!([{"pointer": format!("/{field}"), "detail": detail}]));
     }
-    let plain = app.wait(&app.submit(&request(json!({"prompt": "a (cat:1.2.3)"}))).await).await;
-    assert_eq!(plain["status"], "succeeded", "{plain}");
+    app.paint(&request(json!({"prompt": "a (cat:1.2.3)"}))).await;
+    app.finish().await;
 }
