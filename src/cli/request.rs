@@ -134,7 +134,19 @@ mod tests {
         fs::File::create(&file).unwrap().set_len(2 << 20).unwrap();
         let error = parse_line(&["a cat", "--image", file.to_str().unwrap()]).unwrap_err();
         assert!(error.contains("must have at most 1048576 bytes, got 2097152"), "{error}");
-        let error = parse_line(&["a cat", "--image", "no-such-file.png"]).unwrap_err();
-        assert!(error.contains("--image no-such-file.png: "), "{error}");
+        for option in ["--image", "--mask-image"] {
+            let error = parse_line(&["a cat", option, "no-such-file.png"]).unwrap_err();
+            assert!(error.contains(&format!("{option} no-such-file.png: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mask_goes_with_its_image_into_the_request() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mask-disc.png");
+        let request = parse_line(&["a cat", "--image", file, "--mask-image", file, "--mask-blur", "4"]).unwrap().request;
+        let inpainting = request.inpainting.unwrap();
+        assert_eq!((inpainting.mask_image.width, inpainting.mask_blur), (128, 4));
+        let error = parse_line(&["a cat", "--image", file, "--image-guidance-scale", "2"]).unwrap_err();
+        assert!(error.contains("--image-guidance-scale: only instruct-pix2pix models"), "{error}");
     }
 }

@@ -23,6 +23,18 @@ pub enum Task {
     InstructPix2pix,
 }
 
+impl Task {
+    /// As the API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text2img => "text2img",
+            Self::Img2img => "img2img",
+            Self::Inpainting => "inpainting",
+            Self::InstructPix2pix => "instruct_pix2pix",
+        }
+    }
+}
+
 /// The public face of a loaded model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelInfo {
