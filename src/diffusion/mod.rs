@@ -8,6 +8,7 @@ mod conditioning;
 mod denoise;
 mod device;
 mod error;
+mod extras;
 mod folder;
 mod guidance;
 mod latent_rgb;
@@ -21,6 +22,7 @@ mod prompt;
 pub mod schedulers;
 mod source;
 mod stable_diffusion;
+mod stages;
 mod tokenizer;
 mod weights;
 

@@ -8,9 +8,10 @@ use super::{
     error::LoadError,
     models::{
         clip::{ClipTextClass, HiddenLayer},
-        config::read_config,
+        config::{ClipTextConfig, UNetConfig, read_config},
     },
 };
+use crate::domain::Family;
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
 const STABLE_DIFFUSION: [&str; 4] = [
@@ -70,6 +71,36 @@ impl ModelIndex {
             return Ok(index);
         };
         Err(LoadError::Invalid { path, problem })
+    }
+
+    /// The architecture.
+    pub(super) fn family(&self, unet: &UNetConfig) -> Family {
+        match (self.is_xl(), self.text_encoder.1.is_some()) {
+            (true, true) => Family::StableDiffusionXl,
+            (true, false) => Family::StableDiffusionXlRefiner,
+            (false, _) if unet.use_linear_projection => Family::StableDiffusion2,
+            (false, _) => Family::StableDiffusion1,
+        }
+    }
+
+    /// Whether the UNet is told an aesthetic score in the place of the target size: its `add_embedding` has room for the pooled prompt and
+    /// for 5 numbers, not 6.
+    pub(super) fn is_scored(&self, folder: &Path, unet: &UNetConfig) -> Result<bool, LoadError> {
+        let refuse = |problem: String| Err(LoadError::Invalid { path: folder.join("unet/config.json"), problem });
+        if unet.addition_embed_type.is_none() == self.is_xl() {
+            return refuse(format!("addition_embed_type = {:?} does not fit {}", unet.addition_embed_type, self.class_name));
+        }
+        let Some(tower) = self.towers().pop().filter(|_| self.is_xl()) else { return Ok(false) };
+        let text = ClipTextConfig::read(&folder.join(tower.text_encoder).join("config.json"))?;
+        let room = unet.projection_class_embeddings_input_dim - text.projection_dim;
+        match (room / unet.addition_time_embed_dim, room % unet.addition_time_embed_dim) {
+            (6, 0) => Ok(false),
+            (5, 0) => Ok(true),
+            _ => refuse(format!(
+                "projection_class_embeddings_input_dim = {} is neither 5 nor 6 times addition_time_embed_dim = {} and projection_dim = {}",
+                unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim, text.projection_dim
+            )),
+        }
     }
 
     /// Whether the pooled prompt and the time ids go to the UNet.

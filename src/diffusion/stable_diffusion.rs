@@ -6,11 +6,12 @@ use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    canvas::Canvas,
-    conditioning::ConditioningSchedule,
+    canvas::{Canvas, Takeover},
+    conditioning::{ConditioningSchedule, RowPicture},
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    extras::Extras,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -19,8 +20,9 @@ use super::{
     pipeline::ModelIndex,
     pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
-    schedulers::{Plan, SchedulerConfig, plan},
+    schedulers::{Plan, SchedulerConfig},
     source::Source,
+    stages::{Stage, stages},
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -54,13 +56,13 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-struct Model {
+pub(super) struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
     input: UNetInput,
     vae: AutoencoderKL,
-    scheduler: SchedulerConfig,
+    pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
@@ -95,9 +97,30 @@ impl Model {
         [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
     }
 
-    fn plan(&self, request: &GenerationRequest) -> Plan {
-        let skipped = request.num_inference_steps - request.effective_steps();
-        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+    /// Whether an unconditional row shares its calls.
+    fn guides(&self, request: &GenerationRequest) -> bool {
+        request.uses_guidance() && !self.unet.config().embeds_guidance()
+    }
+}
+
+/// A stage of a request with all that its canvases have in common.
+struct PreparedStage {
+    model: usize,
+    batch_key: BatchKey,
+    plan: Arc<Plan>,
+    embeds: PromptEmbeds,
+    extras: Extras,
+}
+
+impl PreparedStage {
+    /// `picture` is what the UNet sees beside the latents.
+    fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
+        Takeover {
+            model: self.model,
+            batch_key: self.batch_key.clone(),
+            plan: Arc::clone(&self.plan),
+            conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
+        }
     }
 }
 
@@ -119,31 +142,51 @@ impl StableDiffusion {
         Ok(Self { models, placement })
     }
 
-    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
-        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
+        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
+        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
-        let plan = Arc::new(model.plan(request));
+    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.model_named(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
+        Ok(stages(request, first, refiner))
+    }
+
+    /// What each stage needs to become a part of a canvas.
+    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        let model = &self.models[stage.model];
+        let embeds = model.prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
+        let extras = extras.map_err(|error| engine_error(&error))?;
+        let batch_key = key(&model.info.name, model.latent_shape(request), embeds.length());
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
+    }
+
+    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
+        let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
+        let model = &self.models[first.model];
         let shape = model.latent_shape(request);
         let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
-            let beginning = source.begin(&plan, || {
+            let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
             })?;
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
-                model: place,
-                batch_key: key(request, shape, embeds.length()),
+                model,
+                batch_key,
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
-                plan: Arc::clone(&plan),
+                plan,
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds, &beginning.picture),
+                conditioning,
+                steps_before: 0,
+                refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
                 kept: beginning.kept,
                 underlay: source.underlay(),
             })
@@ -158,10 +201,13 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (place, model) = self.model_of(&order.request)?;
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
+        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        // Two models mostly cut a prompt in the same place.
+        let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
+        warnings.dedup();
+        Ok(Begun { canvases, warnings })
     }
 
     fn step(
@@ -196,8 +242,8 @@ impl Engine for StableDiffusion {
 }
 
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
+fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
 }
 
 impl Canvas {

@@ -61,16 +61,16 @@ impl PromptEncoder {
         self.towers.iter().map(|tower| tower.text_encoder.width()).sum()
     }
 
-    /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
+    /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
     /// asks for it, zeros.
-    pub(super) fn encode(&self, request: &GenerationRequest) -> std::result::Result<PromptEmbeds, EngineError> {
+    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
         let refused = |error: PromptError| EngineError::Failed(error.to_string());
         let mut warnings = Vec::new();
         let layer = self.layer_of(request, &mut warnings);
         let mut reader = Reader { encoder: self, syntax: request.prompt_syntax, warnings };
         let mut prompts = vec![reader.read("prompt", &request.parsed_prompt().map_err(refused)?)?];
         let zeros = self.zeros_for_no_prompt && request.negative_prompt.is_none();
-        if request.uses_guidance() && !zeros {
+        if guided && !zeros {
             prompts.push(reader.read("negative_prompt", &request.parsed_negative_prompt().map_err(refused)?)?);
         }
         let mut writer = Writer { encoder: self, layer, length: longest(&prompts), known: HashMap::new() };
@@ -80,7 +80,7 @@ impl PromptEncoder {
             let prompt: Vec<BranchEmbeds> = prompts.next().unwrap_or_else(|| Ok(Vec::new()))?;
             let negative: Option<Vec<BranchEmbeds>> = prompts.next().transpose()?;
             let negative_prompt = match negative {
-                None if request.uses_guidance() => prompt.first().map(BranchEmbeds::zeros_like).transpose()?,
+                None if guided => prompt.first().map(BranchEmbeds::zeros_like).transpose()?,
                 negative => negative.into_iter().flatten().next(),
             };
             Ok(PromptEmbeds { prompt, negative_prompt, warnings })

@@ -25,12 +25,12 @@ impl Desk {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
         let encoder = PromptEncoder::load(&path, &ModelIndex::read(&path).unwrap(), placement).unwrap();
-        let folder = ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None };
+        let folder = ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None };
         Self { encoder, models: describe_models(&[folder]).unwrap() }
     }
 
     fn encode(&self, body: Value) -> PromptEmbeds {
-        self.encoder.encode(&Submission::parse(body, &self.models, 0).unwrap().request).unwrap()
+        self.encoder.encode(&Submission::parse(body, &self.models, 0).unwrap().request, true).unwrap()
     }
 
     /// `[L, hidden]` of the prompt's first text.
