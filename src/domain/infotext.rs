@@ -26,6 +26,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     if let Some(eta) = request.eta {
         let _ = write!(text, ", Eta: {eta}");
     }
+    if let Some(layers) = request.clip_skip {
+        let _ = write!(text, ", Clip skip: {layers}");
+    }
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
     }

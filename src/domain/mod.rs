@@ -11,6 +11,7 @@ mod job;
 mod model;
 mod origin;
 mod picture;
+mod prompt;
 mod request;
 mod scheduler;
 
@@ -25,8 +26,9 @@ pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
     remake, sha256_hex,
 };
+pub use prompt::{Branch, MAX_BRANCHES, MAX_NESTING, MAX_TEXTS, MAX_WEIGHT, Piece, Prompt, PromptError};
 pub use request::{
-    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, Refiner,
-    STEPS, SizeConditioning, Submission, micro_conditioning_fields,
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, PromptSyntax,
+    Refiner, STEPS, SizeConditioning, Submission, micro_conditioning_fields,
 };
 pub use scheduler::{SchedulerAlgorithm, SchedulerName, SigmaSchedule};

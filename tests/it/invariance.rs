@@ -120,6 +120,8 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
         json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
+        json!({"prompt": "a (red:1.4) [house|star] AND snow :0.6 AND [tree:boat:0.5]", "negative_prompt": "[black:ugly:2]", "seed": 8,
+               "prompt_syntax": "weighted", "num_inference_steps": 6, "clip_skip": 2}),
         json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
                "mask_blur": 3}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),

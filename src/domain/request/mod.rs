@@ -7,6 +7,7 @@ mod img2img;
 mod inpainting;
 mod noise_source;
 mod parse;
+mod prompt;
 mod refiner;
 mod scheduler;
 mod size;
@@ -21,6 +22,7 @@ pub use self::{
     img2img::Img2Img,
     inpainting::Inpainting,
     noise_source::NoiseSource,
+    prompt::PromptSyntax,
     refiner::Refiner,
     sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
 };
@@ -45,6 +47,13 @@ pub struct GenerationRequest {
     pub prompt: String,
     /// What it should not show; `None` is diffusers' `None`, which an empty text is not for every model.
     pub negative_prompt: Option<String>,
+    /// How both are written.
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
+    /// The text encoder's layer that is read: 1 is the last, 2 the last but one, as in AUTOMATIC1111, which is diffusers' `clip_skip` plus
+    /// one; `None` is the model's own.
+    #[serde(default)]
+    pub clip_skip: Option<u8>,
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.

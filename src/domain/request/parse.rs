@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{
         FieldError, ModelInfo, Task,
-        fields::{Fields, describe, integer, text},
+        fields::{Fields, describe, integer},
         find_model,
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
@@ -14,13 +14,12 @@ use super::{
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
+    prompt::{check_prompts, take_prompts},
     refiner::take_refiner,
     scheduler::take_scheduler,
     size::take_size,
     sizes::{take_scores, take_sizes},
 };
-
-const MAX_PROMPT_CHARS: usize = 10_000;
 
 impl Submission {
     /// Parses a request's body against the models that are served, the first of which is the default.
@@ -61,14 +60,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let second = refiner.as_ref().and_then(|refiner| find_model(models, &refiner.refiner));
     let painters: Vec<&ModelInfo> = std::iter::once(model).chain(second).collect();
     refuse_unsupported(fields, &painters);
-    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
-    if prompt.is_none() && !fields.failed("prompt") {
-        fields.fail("prompt", "is required");
-    }
-    let negative_prompt = fields.take("negative_prompt", |value| match value {
-        Value::Null => Ok(None),
-        other => text(MAX_PROMPT_CHARS)(other).map(Some),
-    });
+    let prompts = take_prompts(fields);
     let inputs = InputPictures {
         image: fields.take("image", InputPicture::parse),
         mask_image: fields.take("mask_image", InputPicture::parse),
@@ -88,7 +80,9 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
-        negative_prompt: negative_prompt.flatten(),
+        negative_prompt: prompts.negative_prompt,
+        prompt_syntax: prompts.syntax,
+        clip_skip: prompts.clip_skip,
         width,
         height,
         num_inference_steps,
@@ -110,8 +104,9 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
-        prompt: prompt?,
+        prompt: prompts.prompt?,
     };
+    check_prompts(fields, &request);
     Some(Submission { request, inputs, warnings })
 }
 

@@ -22,6 +22,7 @@ mod list;
 mod metrics;
 mod negotiation;
 mod ops;
+mod prompts;
 mod pull;
 mod queue;
 mod ranges;
