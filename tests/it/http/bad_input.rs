@@ -75,7 +75,7 @@ fn bad_fields() -> Vec<(Value, &'static str, &'static str)> {
         (json!({"output_quality": 101}), "/output_quality", "must be a whole number from 1 to 100, got 101"),
         (json!({"metadata": "note"}), "/metadata", "must be an object of at most 16 strings"),
         (json!({"metadata": {"a": 1}}), "/metadata", "must be an object of at most 16 strings"),
-        (json!({"steps": 20}), "/steps", "unknown field; the fields are model, prompt"),
+        (json!({"steps": 20}), "/steps", "unknown field; the fields are model, refiner, "),
         (json!({"a/b~c": 1}), "/a~1b~0c", "unknown field"),
         (base64(b"this is a text and no picture"), "/image", picture),
         (base64(&house[..house.len() / 2]), "/image", picture),
