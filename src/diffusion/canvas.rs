@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::schedulers::{HISTORY, Plan, Step};
+use super::{
+    residency::ModelHold,
+    schedulers::{HISTORY, Plan, Step},
+};
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
 #[derive(Debug)]
 pub struct Canvas {
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) batch_key: BatchKey,
     /// Of the picture.
     pub(super) pixels: usize,

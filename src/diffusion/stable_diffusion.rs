@@ -1,6 +1,11 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use image::RgbImage;
 use tch::{Kind, Tensor};
@@ -14,6 +19,7 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
+    measure::weights_bytes,
     models::{
         unet::UNet2DConditionModel,
         vae::{AutoencoderKL, Posterior},
@@ -21,10 +27,11 @@ use super::{
     noise::NoiseGenerator,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
+    residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig, plan},
 };
 use crate::{
-    dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
+    dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
     domain::{GenerationRequest, ModelInfo},
 };
 
@@ -39,13 +46,15 @@ pub struct EngineSettings {
     pub batch_invariant: Option<bool>,
     /// CPU threads of one operation; 0 leaves it to libtorch.
     pub threads: usize,
-    /// The models to load.
+    /// The models that are served.
     pub models: Vec<ModelFolder>,
+    /// Which of them are on the device, and when.
+    pub residency: ResidencySettings,
 }
 
-/// Every loaded model on one device.
+/// The models of one device.
 pub struct StableDiffusion {
-    models: Vec<Model>,
+    models: Residency<Model>,
     placement: Placement,
 }
 
@@ -55,7 +64,8 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-struct Model {
+/// A model that is on the device.
+pub struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
@@ -91,38 +101,86 @@ impl Model {
     }
 }
 
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// Where a model comes from, and where its tensors go.
+struct Source {
+    info: ModelInfo,
+    folder: PathBuf,
+    placement: Placement,
+}
+
+impl ModelSource<Model> for Source {
+    fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    fn bytes(&self) -> std::result::Result<u64, LoadError> {
+        weights_bytes(&self.folder, self.placement.kind)
+    }
+
+    fn load(&self) -> std::result::Result<Model, LoadError> {
+        Model::load(self.info.clone(), &self.folder, self.placement)
+    }
+}
+
 impl StableDiffusion {
-    /// Loads every model. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
+    /// Loads the models that are not for later. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
     ///
     /// # Errors
-    /// When the device is not there, or a folder does not hold a model that is supported.
+    /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
         let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
-        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let source = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
+            Box::new(Source { info, folder: folder.path.clone(), placement })
+        };
+        let sources = infos.into_iter().zip(&settings.models).map(source).collect();
+        let models = Residency::start(sources, settings.residency.clone())?;
         let Placement { device, kind, batch_invariant } = placement;
-        info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
+        let threads = tch::get_num_threads();
+        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "the engine is ready");
         Ok(Self { models, placement })
     }
 
-    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
-        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    fn begin_canvases(
+        &self,
+        hold: &ModelHold,
+        order: &PaintOrder,
+        images: Range<u32>,
+    ) -> std::result::Result<Begun<Canvas>, EngineError> {
+        let model = self.models.get(hold)?;
+        let embeds = model.prompts.encode(&order.request)?;
+        let canvases = self.canvases((hold, model), order, images, &embeds).map_err(|error| engine_error(&error))?;
+        Ok(Begun { canvases, warnings: embeds.warnings })
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
+    fn canvases(
+        &self,
+        (hold, model): (&ModelHold, &Model),
+        order: &PaintOrder,
+        images: Range<u32>,
+        embeds: &PromptEmbeds,
+    ) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
         let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
             Ok(Canvas {
-                model: place,
+                model: hold.clone(),
                 batch_key: key(request, shape),
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
@@ -135,6 +193,12 @@ impl StableDiffusion {
             })
         };
         images.map(canvas).collect()
+    }
+
+    fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
+        self.models.use_of(&canvas.model);
+        let decoded = self.models.get(&canvas.model)?.vae.decode(&canvas.latents);
+        decoded.and_then(|pixels| Frame::of(&pixels.f_squeeze_dim(0)?)).map_err(|error| engine_error(&error))
     }
 
     fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
@@ -166,13 +230,28 @@ impl StableDiffusion {
 impl Engine for StableDiffusion {
     type Canvas = Canvas;
     type Frame = Frame;
+    type Model = Model;
+
+    fn prepare(&mut self, model: &str) -> std::result::Result<Prepared<Model>, EngineError> {
+        self.models.prepare(model)
+    }
+
+    fn install(&mut self, model: &str, loaded: std::result::Result<Model, EngineError>) -> std::result::Result<(), EngineError> {
+        self.models.install(model, loaded)
+    }
+
+    fn models(&self) -> Vec<ModelReport> {
+        self.models.reports()
+    }
+
+    fn take_model_events(&mut self) -> Vec<ModelEvent> {
+        self.models.take_events()
+    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (place, model) = self.model_of(&order.request)?;
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        let hold = self.models.hold(&order.request.model)?;
+        self.begin_canvases(&hold, order, images)
     }
 
     fn step(
@@ -184,13 +263,13 @@ impl Engine for StableDiffusion {
         if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
-        let unet = &self.models[first.model].unet;
+        let unet = &self.models.get(&first.model)?.unet;
         denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
     }
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
+        let Some(latent_rgb) = &self.models.get(&canvas.model)?.latent_rgb else { return Ok(None) };
         // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
         let latents = canvas.history.first().unwrap_or(&canvas.latents);
         let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
@@ -200,8 +279,7 @@ impl Engine for StableDiffusion {
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
-        canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
+        canvases.iter().map(|canvas| self.decode(canvas)).collect()
     }
 }
 

@@ -147,7 +147,8 @@ impl<'a, T: std::fmt::Display> Div<T> for Scope<'a> {
     }
 }
 
-fn weight_files(folder: &Path, stem: &str) -> Result<Vec<PathBuf>, LoadError> {
+/// The files of a component.
+pub(super) fn weight_files(folder: &Path, stem: &str) -> Result<Vec<PathBuf>, LoadError> {
     for variant in ["", ".fp16"] {
         let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
         if index.is_file() {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{
     painting::Order,
-    ports::{ClaimOutcome, PaintOrder, PictureKey, StoreError},
+    ports::{ClaimOutcome, DeviceView, PaintOrder, PictureKey, StoreError},
     running::{Claim, Phase},
     settle,
     shared::{DeviceState, Shared},
@@ -54,8 +54,8 @@ impl Claimer {
         let shared = self.shared.clone();
         while self.may_claim().await? {
             let was_empty = shared.running.is_empty();
-            let claimed =
-                shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty, &shared.settings.quotas).await?;
+            let device = DeviceView { is_empty: was_empty, models: shared.residence.turns(shared.settings.model_stay) };
+            let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, &device, &shared.settings.quotas).await?;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };
             if was_empty {
                 shared.pace.work_begins(Instant::now());

@@ -8,6 +8,7 @@ mod fields;
 mod infotext;
 mod job;
 mod model;
+mod model_status;
 mod origin;
 mod picture;
 mod request;
@@ -18,6 +19,7 @@ pub use event::{Event, EventId, Preview, Progress};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, find_model};
+pub use model_status::{ModelState, ModelStatus};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, PictureError, PictureFormat, PictureRef, QUALITIES, decode_rgb, encode_png, remake, sha256_hex,

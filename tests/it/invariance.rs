@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission, decode_rgb},
 };
@@ -20,8 +20,14 @@ impl Studio {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
         let infos = describe_models(&models).unwrap();
-        let settings =
-            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 0,
+            models,
+            residency: ResidencySettings::default(),
+        };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 

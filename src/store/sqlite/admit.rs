@@ -37,8 +37,8 @@ impl SqliteStore {
     async fn store(&self, connection: &mut SqliteConnection, job: &Job, ageing: Duration) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, input_sha256, arrived_ms, turn_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, input_sha256, arrived_ms, turn_ms, model)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(rows::time(job.created_at))
@@ -50,6 +50,7 @@ impl SqliteStore {
         .bind(job.request.img2img.as_ref().map(|img2img| img2img.image.sha256.as_str()))
         .bind(arrived_ms)
         .bind(turn_ms(arrived_ms, job.request.priority, ageing))
+        .bind(&job.request.model)
         .execute(connection)
         .await
         .map(drop)

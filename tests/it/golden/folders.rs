@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models};
+use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, describe_models};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -39,6 +39,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         batch_invariant: None,
         threads: 0,
         models: vec![folder(path)],
+        residency: ResidencySettings::default(),
     })
 }
 
@@ -187,6 +188,7 @@ fn a_device_that_is_not_there_is_refused() {
             batch_invariant: None,
             threads: 0,
             models: vec![folder(&golden("tiny-sd2"))],
+            residency: ResidencySettings::default(),
         };
         let error = StableDiffusion::load(&settings).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use easel::{
-    diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{Submission, decode_rgb},
 };
@@ -50,6 +50,7 @@ fn paint(case: &Value) {
         batch_invariant: Some(true),
         threads: 0,
         models: vec![model],
+        residency: ResidencySettings::default(),
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();
     let submission = Submission::parse(request_body(case), &models, 0).unwrap();

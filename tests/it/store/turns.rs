@@ -9,7 +9,7 @@ use easel::{
 use serde_json::json;
 
 use super::{CAPACITY, MINUTE, TestStore, job, job_of, lease, success};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 async fn add(store: &TestStore, priority: u8) -> JobId {
     let job = job_of(json!({"prompt": "a house", "priority": priority}));
@@ -78,12 +78,12 @@ async fn an_owner_who_runs_as_much_as_it_may_is_overtaken() {
     let two = Quota { max_running_jobs: Some(2), ..Quota::default() };
     let quotas = Quotas { everyone: two, named: BTreeMap::from([(Owner::named("ann"), one)]) };
     let mut claimed = Vec::new();
-    while let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, true, &quotas).await.unwrap() {
+    while let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, &IDLE, &quotas).await.unwrap() {
         claimed.push(job);
     }
     assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [first, others[0], others[1]]);
     store.settle(&lease(&claimed[0]), success()).await.unwrap();
-    let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, true, &quotas).await.unwrap() else { panic!() };
+    let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, &IDLE, &quotas).await.unwrap() else { panic!() };
     assert_eq!(job.id, waiting);
 }
 
@@ -103,7 +103,7 @@ async fn a_paused_queue_gives_nothing_to_claim() {
     let store = TestStore::new().await;
     let id = store.add("a house").await;
     store.set_paused(true).await.unwrap();
-    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Paused);
+    assert_eq!(store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap(), ClaimOutcome::Paused);
     let store = store.after_a_crash().await;
     assert!(store.is_paused().await.unwrap());
     store.set_paused(false).await.unwrap();
