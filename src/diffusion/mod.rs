@@ -13,6 +13,7 @@ mod layers;
 mod measure;
 mod models;
 mod noise;
+mod pipeline;
 mod pixels;
 mod prompt;
 mod residency;

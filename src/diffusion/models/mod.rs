@@ -6,6 +6,7 @@ pub(super) mod config;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;
+pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet_blocks;
 pub(super) mod vae;

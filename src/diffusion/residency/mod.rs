@@ -1,7 +1,8 @@
 //! Which models are on the device: loaded at the start or on first use, within a budget of bytes; the least recently used leave.
 //!
 //! A model is read on a thread of its own, into memory that the device's thread gets whole, so that canvases of other models go on
-//! meanwhile. One is read at a time. libtorch's thread count is not set there: MKL's is one for the whole process.
+//! meanwhile. One is read at a time, into the pages that models which have left have freed (the allocator keeps those for some seconds).
+//! libtorch's thread count is not set there: MKL's is one for the whole process.
 
 mod entry;
 mod room;
@@ -19,10 +20,7 @@ pub(super) use entry::{ModelHold, ModelSource};
 use room::{Room, make_room};
 
 use super::error::LoadError;
-use crate::{
-    dispatch::ports::{EngineError, ModelEvent, ModelLoad, ModelReport, Prepared},
-    sys::return_freed_memory,
-};
+use crate::dispatch::ports::{EngineError, ModelEvent, ModelLoad, ModelReport, Prepared};
 
 const MIB: u64 = 1 << 20;
 
@@ -224,17 +222,11 @@ impl<M: Send + 'static> Residency<M> {
         }
         let entry = &mut self.entries[place];
         entry.state = Place::Coming { since: Instant::now() };
-        let (source, has_freed) = (Arc::clone(&entry.source), !evict.is_empty());
-        if has_freed {
+        let source = Arc::clone(&entry.source);
+        if !evict.is_empty() {
             self.events.push(ModelEvent::Switched { model: source.name().to_owned() });
         }
-        ModelLoad(Box::new(move || {
-            if has_freed {
-                // Before the new weights come, or the process would for a while be as large as both.
-                return_freed_memory();
-            }
-            source.load().map_err(|error| entry::unavailable(&*source, &error))
-        }))
+        ModelLoad(Box::new(move || source.load().map_err(|error| entry::unavailable(&*source, &error))))
     }
 
     /// The model is here.
