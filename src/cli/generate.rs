@@ -6,7 +6,11 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{CliError, output::Output, paint, request};
-use crate::{app, config::Config, diffusion::describe_models};
+use crate::{
+    app,
+    config::Config,
+    diffusion::{ResidencySettings, describe_models},
+};
 
 /// What to paint. The rules, defaults and errors are those of the API's `POST /v1/generate`.
 #[derive(Debug, Args)]
@@ -65,6 +69,8 @@ pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), 
     let submission = request::parse(arguments, output.format(), &models, config.server.max_body_bytes)?;
     let output = output.of_format(submission.request.output.format)?;
     settings.models.retain(|folder| folder.name == submission.request.model);
+    // It is wanted now, and has the device for itself.
+    settings.residency = ResidencySettings::default();
     paint::paint(&settings, &config.dispatch, submission, &output)
 }
 

@@ -160,7 +160,7 @@ impl StableDiffusion {
         let models = Residency::start(sources, settings.residency.clone())?;
         let Placement { device, kind, batch_invariant } = placement;
         let threads = tch::get_num_threads();
-        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "the engine is ready");
+        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "models loaded");
         Ok(Self { models, placement })
     }
 

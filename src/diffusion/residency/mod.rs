@@ -258,3 +258,6 @@ impl<M: Send + 'static> Residency<M> {
         self.entries[place].touch(self.uses);
     }
 }
+
+#[cfg(test)]
+mod tests;

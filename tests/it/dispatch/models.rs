@@ -4,7 +4,7 @@ use std::{sync::mpsc, time::Duration};
 
 use easel::{
     dispatch::ports::JobStore,
-    domain::{JobId, JobStatus, Owner},
+    domain::{Event, JobId, JobStatus, Owner},
 };
 use serde_json::{Value, json};
 
@@ -134,10 +134,14 @@ async fn a_job_whose_time_has_come_lets_nobody_of_the_busy_model_in_until_it_has
     let first = studio.submit(of("counter", "first", 10)).await;
     assert_eq!(studio.next_step().await, ["first"]);
     let other = studio.submit_in_company(of("second", "other", 3)).await;
+    let mut events = studio.dispatcher.subscribe(other).events;
+    while !events.try_recv().is_ok_and(|numbered| matches!(numbered.event, Event::Started)) {
+        studio.let_one_step_through();
+        assert_eq!(studio.next_step().await, ["first"]);
+    }
+    // The device has the order, and says before its next step which model must leave.
     studio.let_one_step_through();
     assert_eq!(studio.next_step().await, ["first"]);
-    // The device has taken the order and said which model must leave, or will before it takes another.
-    until(async || studio.dispatcher.model_statuses().len() == 4).await;
     let late = studio.submit(of("counter", "late", 3)).await;
     studio.open_gate();
     for id in [first, other, late] {
