@@ -22,9 +22,11 @@ pub(super) fn models(config: &Config) -> Result<(), CliError> {
 
 fn describe(info: &ModelInfo, folder: &ModelFolder) -> String {
     let ModelInfo { name, default_width, default_height, min_size, max_size, size_multiple, .. } = info;
+    let tasks: Vec<&str> = info.tasks.iter().map(|task| task.as_str()).collect();
     format!(
-        "{name}\n  size       {default_width} × {default_height} ({min_size} to {max_size} in steps of {size_multiple})\n  \
+        "{name}\n  tasks      {}\n  size       {default_width} × {default_height} ({min_size} to {max_size} in steps of {size_multiple})\n  \
          scheduler  {}\n  guidance   {}\n  path       {}",
+        tasks.join(", "),
         info.default_scheduler,
         info.default_guidance_scale,
         folder.path.display()

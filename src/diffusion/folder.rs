@@ -7,7 +7,10 @@ use tracing::warn;
 
 use super::{
     error::LoadError,
-    models::config::{UNetConfig, VaeConfig, read_config},
+    models::{
+        config::{UNetConfig, VaeConfig, read_config},
+        unet_input::UNetInput,
+    },
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
@@ -40,17 +43,12 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
     ModelIndex::read(&folder.path)?;
     let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
     let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
-    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-        let problem = format!(
-            "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
-            unet.in_channels, unet.out_channels, vae.latent_channels
-        );
-        return Err(LoadError::Invalid { path: folder.path.clone(), problem });
-    }
+    let input = UNetInput::of(&unet, &vae).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
     let info = ModelInfo {
         name: folder.name.clone(),
+        tasks: input.tasks(),
         default_width: *SIDES.start(),
         default_height: *SIDES.start(),
         size_multiple: factor,

@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod blur;
 mod canvas;
 mod conditioning;
 mod denoise;
@@ -11,7 +12,7 @@ mod folder;
 mod guidance;
 mod latent_rgb;
 mod layers;
-mod measure;
+mod mask;
 mod models;
 mod noise;
 mod pipeline;
@@ -19,7 +20,9 @@ mod pixels;
 mod prompt;
 mod residency;
 pub mod schedulers;
+mod source;
 mod stable_diffusion;
+mod stored_model;
 mod tokenizer;
 mod weights;
 

@@ -13,9 +13,15 @@ use super::{
 };
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
-const STABLE_DIFFUSION: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
+const STABLE_DIFFUSION: [&str; 4] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+];
 /// Those with Stable Diffusion XL's two text encoders, or the refiner's one.
-const STABLE_DIFFUSION_XL: [&str; 2] = ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"];
+const STABLE_DIFFUSION_XL: [&str; 3] =
+    ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
 /// What `model_index.json` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,7 +62,7 @@ impl ModelIndex {
         }
         let index: Self = read_config(&path, &[])?;
         let problem = if !index.is_xl() && !STABLE_DIFFUSION.contains(&index.class_name.as_str()) {
-            let supported = [STABLE_DIFFUSION, STABLE_DIFFUSION_XL].concat().join(", ");
+            let supported = [&STABLE_DIFFUSION[..], &STABLE_DIFFUSION_XL].concat().join(", ");
             format!("{} is not supported; supported: {supported}", index.class_name)
         } else if index.towers().is_empty() {
             format!("{} names no text encoder", index.class_name)

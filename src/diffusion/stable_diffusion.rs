@@ -1,13 +1,7 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{
-    fmt,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, ops::Range, path::Path, sync::Arc};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
@@ -20,17 +14,15 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    measure::weights_bytes,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
     residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig, plan},
+    source::Source,
+    stored_model::StoredModel,
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
@@ -71,13 +63,14 @@ pub struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
+    input: UNetInput,
     vae: AutoencoderKL,
     scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
+    pub(super) fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
         let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
@@ -88,8 +81,10 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
@@ -117,31 +112,6 @@ impl fmt::Debug for Model {
     }
 }
 
-/// Where a model comes from, and where its tensors go.
-struct Source {
-    info: ModelInfo,
-    folder: PathBuf,
-    placement: Placement,
-}
-
-impl ModelSource<Model> for Source {
-    fn name(&self) -> &str {
-        &self.info.name
-    }
-
-    fn path(&self) -> &Path {
-        &self.folder
-    }
-
-    fn bytes(&self) -> std::result::Result<u64, LoadError> {
-        weights_bytes(&self.folder, self.placement.kind)
-    }
-
-    fn load(&self) -> std::result::Result<Model, LoadError> {
-        Model::load(self.info.clone(), &self.folder, self.placement)
-    }
-}
-
 impl StableDiffusion {
     /// Loads the models that are not for later. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
     ///
@@ -154,7 +124,7 @@ impl StableDiffusion {
         }
         let infos = describe_models(&settings.models)?;
         let source = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(Source { info, folder: folder.path.clone(), placement })
+            Box::new(StoredModel { info, folder: folder.path.clone(), placement })
         };
         let sources = infos.into_iter().zip(&settings.models).map(source).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
@@ -186,18 +156,24 @@ impl StableDiffusion {
         let request = &*order.request;
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let beginning = source.begin(&plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
             Ok(Canvas {
                 model: hold.clone(),
                 batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds),
+                conditioning: ConditioningSchedule::of(request, embeds, &beginning.picture),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
         images.map(canvas).collect()
@@ -206,32 +182,8 @@ impl StableDiffusion {
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
         self.models.use_of(&canvas.model);
         let decoded = self.models.get(&canvas.model)?.vae.decode(&canvas.latents);
-        decoded.and_then(|pixels| Frame::of(&pixels.f_squeeze_dim(0)?)).map_err(|error| engine_error(&error))
-    }
-
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
-            }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
+        let frame = decoded.and_then(|pixels| Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone())));
+        frame.map_err(|error| engine_error(&error))
     }
 }
 
@@ -278,9 +230,7 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(latent_rgb) = &self.models.get(&canvas.model)?.latent_rgb else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 

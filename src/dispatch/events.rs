@@ -160,12 +160,13 @@ pub(super) mod tests {
     use broadcast::error::{RecvError, TryRecvError};
 
     use super::*;
-    use crate::domain::{Job, ModelInfo, Submission};
+    use crate::domain::{Job, ModelInfo, Submission, Task};
 
     /// A job of one picture that has been claimed so often.
     pub(in super::super) fn job(attempts: u32) -> Job {
         let model = ModelInfo {
             name: "demo".to_owned(),
+            tasks: vec![Task::Text2img, Task::Img2img, Task::Inpainting],
             default_width: 128,
             default_height: 128,
             size_multiple: 8,

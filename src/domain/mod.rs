@@ -18,12 +18,12 @@ pub use error::{FieldError, JobError};
 pub use event::{Event, EventId, Preview, Progress};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
-pub use model::{ModelInfo, SIDES, find_model};
+pub use model::{ModelInfo, SIDES, Task, find_model};
 pub use model_status::{ModelState, ModelStatus};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
     remake, sha256_hex,
 };
-pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
+pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, Submission};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

@@ -1,6 +1,6 @@
 //! The same picture in any company, bit for bit: the CPU in float32.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use easel::{
     diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, describe_models},
@@ -10,14 +10,15 @@ use easel::{
 use image::RgbImage;
 use serde_json::{Value, json};
 
+use crate::golden::copy_folder;
+
 struct Studio {
     engine: StableDiffusion,
     models: Vec<ModelInfo>,
 }
 
 impl Studio {
-    fn open() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    fn open(path: PathBuf) -> Self {
         let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
         let infos = describe_models(&models).unwrap();
         let settings = EngineSettings {
@@ -80,15 +81,22 @@ impl Studio {
 
 type Finished = (Vec<f32>, RgbImage);
 
-fn init_picture() -> String {
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn picture(name: &str) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/init-house.png");
-    STANDARD.encode(std::fs::read(file).unwrap())
+    STANDARD.encode(std::fs::read(golden(name)).unwrap())
 }
 
 /// Different prompts, seeds, guidance, step counts, schedulers and strengths, with img2img and several pictures.
 fn company(width: u32, height: u32) -> Vec<Value> {
-    let image = init_picture();
+    let (image, mask) = (picture("init-house.png"), picture("mask-disc.png"));
     let mut bodies = vec![
         json!({"prompt": "a purple cat in the snow", "seed": 1, "num_inference_steps": 5, "scheduler": "ddim"}),
         json!({"prompt": "a red house", "seed": 2, "num_inference_steps": 7, "scheduler": "euler", "guidance_scale": 1}),
@@ -96,6 +104,8 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
         json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
+        json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
+               "mask_blur": 3}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {
@@ -105,16 +115,18 @@ fn company(width: u32, height: u32) -> Vec<Value> {
 }
 
 fn same_alone_and_together(width: u32, height: u32) {
-    let mut studio = Studio::open();
-    let bodies = company(width, height);
+    same_bits(Studio::open(demo()), company(width, height), &format!("{width} × {height}"));
+}
+
+fn same_bits(mut studio: Studio, bodies: Vec<Value>, what: &str) {
     let together = studio.paint_together(&bodies);
     for (body, together) in bodies.iter().zip(together) {
         let alone = studio.paint_alone(body);
         assert_eq!(alone.len(), together.len());
         for ((latents, picture), (others, other)) in alone.iter().zip(&together) {
             let same = latents.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{width} × {height}: the latents of {} depend on the company", body["prompt"]);
-            assert!(picture == other, "{width} × {height}: the picture of {} depends on the company", body["prompt"]);
+            assert!(same, "{what}: the latents of {} depend on the company", body["prompt"]);
+            assert!(picture == other, "{what}: the picture of {} depends on the company", body["prompt"]);
         }
     }
 }
@@ -122,6 +134,45 @@ fn same_alone_and_together(width: u32, height: u32) {
 #[test]
 fn a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(128, 128);
+}
+
+/// A small model that is laid over another.
+fn laid_over(name: &str) -> (tempfile::TempDir, Studio) {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&golden("tiny-sd2"), folder.path());
+    copy_folder(&golden(name), folder.path());
+    let studio = Studio::open(folder.path().to_owned());
+    (folder, studio)
+}
+
+#[test]
+fn an_inpainting_models_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    let (_folder, studio) = laid_over("tiny-inpaint");
+    let (image, mask) = (picture("init-house.png"), picture("mask-disc.png"));
+    let sized = |more: Value| {
+        let mut body = json!({"prompt": "a red house", "width": 128, "height": 128, "num_inference_steps": 4});
+        more.as_object().unwrap().iter().for_each(|(field, value)| body[field] = value.clone());
+        body
+    };
+    let bodies = vec![
+        sized(json!({"image": image, "mask_image": mask, "seed": 1})),
+        sized(json!({"seed": 2, "scheduler": "ddim", "guidance_scale": 1})),
+        sized(json!({"image": image, "strength": 0.5, "seed": 3, "num_images": 2})),
+        sized(json!({"image": image, "mask_image": mask, "strength": 0.6, "mask_blur": 9, "seed": 4, "scheduler": "dpmpp_2m"})),
+    ];
+    same_bits(studio, bodies, "inpainting");
+}
+
+#[test]
+fn an_instruct_pix2pix_models_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    let (_folder, studio) = laid_over("tiny-edit");
+    let image = picture("init-house.png");
+    let bodies = vec![
+        json!({"prompt": "a blue sky", "image": image, "seed": 1, "num_inference_steps": 4, "image_guidance_scale": 2}),
+        json!({"prompt": "a red house", "image": image, "seed": 2, "num_inference_steps": 3, "guidance_scale": 1, "scheduler": "ddim"}),
+        json!({"prompt": "a star", "image": image, "seed": 3, "num_inference_steps": 5, "num_images": 2, "guidance_interval": [0.2, 0.7]}),
+    ];
+    same_bits(studio, bodies, "instruct-pix2pix");
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod tests;
 pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet_blocks;
+pub(super) mod unet_input;
 pub(super) mod vae;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     attention::Attention,
@@ -62,6 +62,11 @@ impl AutoencoderKL {
         &self.config
     }
 
+    /// Where it is.
+    pub(in crate::diffusion) fn device(&self) -> Device {
+        self.placement.device
+    }
+
     /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
     pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Posterior> {
         let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;
@@ -95,6 +100,11 @@ pub(in crate::diffusion) struct Posterior {
 }
 
 impl Posterior {
+    /// The likeliest latents as the encoder gives them: not in the UNet's scale, for instruct-pix2pix is trained with that.
+    pub(in crate::diffusion) fn mode(&self) -> Tensor {
+        self.mean.shallow_clone()
+    }
+
     /// Latents drawn with `[1, C, h, w]` of noise, in the UNet's scale.
     pub(in crate::diffusion) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         self.mean.f_add(&self.std.f_mul(noise)?)?.f_mul_scalar(self.scaling_factor)

@@ -4,14 +4,15 @@ use serde_json::Value;
 
 use super::{
     super::{
-        FieldError, ModelInfo,
+        FieldError, ModelInfo, Task,
         fields::{Fields, describe, integer, text},
         find_model,
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
-    img2img::take_img2img,
+    img2img::{take_image_guidance_scale, take_img2img, take_instruction},
+    inpainting::take_inpainting,
     size::take_size,
 };
 
@@ -59,12 +60,19 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         Value::Null => Ok(None),
         other => text(MAX_PROMPT_CHARS)(other).map(Some),
     });
-    let inputs = InputPictures { image: fields.take("image", InputPicture::parse), mask_image: None };
+    let inputs = InputPictures {
+        image: fields.take("image", InputPicture::parse),
+        mask_image: fields.take("mask_image", InputPicture::parse),
+    };
     let (width, height) = take_size(fields, model, inputs.image.as_ref());
     let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
-    let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
+    let inpainting = take_inpainting(fields, model, &inputs, &mut warnings);
+    let img2img = match model.can(Task::InstructPix2pix) {
+        true => take_instruction(fields, model, inputs.image.as_ref()),
+        false => take_img2img(fields, &inputs, num_inference_steps, &mut warnings),
+    };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
@@ -80,6 +88,8 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,
         img2img,
+        inpainting,
+        image_guidance_scale: take_image_guidance_scale(fields, model),
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),

@@ -13,6 +13,7 @@ mod formats;
 mod generate;
 mod health;
 mod idempotency;
+mod inpainting;
 mod jobs;
 mod key;
 mod limits;

@@ -46,6 +46,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
+        "tasks": ["text2img", "img2img", "inpainting"],
         "state": "loaded",
         "error": null,
         "weights_bytes": 70_337_580,

@@ -1,12 +1,12 @@
-//! How much memory a model's weights take, from the headers of its files.
+//! A model as it lies in its files: how large it is, and how it comes to the device.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use tch::Kind;
 
-use super::{error::LoadError, weights::weight_files};
-use crate::sys::map_file;
+use super::{device::Placement, error::LoadError, residency::ModelSource, stable_diffusion::Model, weights::weight_files};
+use crate::{domain::ModelInfo, sys::map_file};
 
 /// The parts of a pipeline that go to the device, with the stems of their files.
 const PARTS: [(&str, &str); 4] = [
@@ -16,9 +16,34 @@ const PARTS: [(&str, &str); 4] = [
     ("vae", "diffusion_pytorch_model"),
 ];
 
+/// Where a model comes from, and where its tensors go.
+pub(super) struct StoredModel {
+    pub(super) info: ModelInfo,
+    pub(super) folder: PathBuf,
+    pub(super) placement: Placement,
+}
+
+impl ModelSource<Model> for StoredModel {
+    fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    fn path(&self) -> &Path {
+        &self.folder
+    }
+
+    fn bytes(&self) -> Result<u64, LoadError> {
+        weights_bytes(&self.folder, self.placement.kind)
+    }
+
+    fn load(&self) -> Result<Model, LoadError> {
+        Model::load(self.info.clone(), &self.folder, self.placement)
+    }
+}
+
 /// Bytes of every tensor of a model's folder in the dtype `kind`. Only the headers are read; a file that is shorter than its header says
 /// is refused.
-pub(super) fn weights_bytes(folder: &Path, kind: Kind) -> Result<u64, LoadError> {
+fn weights_bytes(folder: &Path, kind: Kind) -> Result<u64, LoadError> {
     let parts = PARTS.iter().map(|(part, stem)| (folder.join(part), *stem)).filter(|(part, _)| part.is_dir());
     parts.map(|(part, stem)| part_bytes(&part, stem, kind)).sum()
 }

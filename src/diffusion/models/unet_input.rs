@@ -1,0 +1,44 @@
+//! What a UNet sees besides the latents, told by its number of input channels.
+
+use super::config::{UNetConfig, VaeConfig};
+use crate::domain::Task;
+
+/// What the UNet's input channels hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum UNetInput {
+    /// The latents alone.
+    Latents,
+    /// The latents, a mask's cells, and the latents of the picture without what is masked; diffusers' `StableDiffusionInpaintPipeline`.
+    MaskedPicture,
+    /// The latents and those of a picture; diffusers' `StableDiffusionInstructPix2PixPipeline`.
+    Picture,
+}
+
+impl UNetInput {
+    /// Tells by the channels, or says what is wrong with them.
+    pub(in crate::diffusion) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Result<Self, String> {
+        let latents = vae.latent_channels;
+        let problem = || {
+            format!(
+                "the UNet takes {} channels and gives {}, the VAE has {latents}; supported are UNets that give as many as the VAE has and \
+                 take as many, twice as many (instruct-pix2pix) or twice as many and one (inpainting)",
+                unet.in_channels, unet.out_channels
+            )
+        };
+        match unet.in_channels {
+            _ if unet.out_channels != latents => Err(problem()),
+            channels if channels == latents => Ok(Self::Latents),
+            channels if channels == 2 * latents => Ok(Self::Picture),
+            channels if channels == 2 * latents + 1 => Ok(Self::MaskedPicture),
+            _ => Err(problem()),
+        }
+    }
+
+    /// What such a model can be asked to do.
+    pub(in crate::diffusion) fn tasks(self) -> Vec<Task> {
+        match self {
+            Self::Latents | Self::MaskedPicture => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
+            Self::Picture => vec![Task::InstructPix2pix],
+        }
+    }
+}
