@@ -185,7 +185,11 @@ impl<E: Engine> Device<E> {
         }
         let Shared { doors, residence, wake, .. } = &*self.shared;
         models::count(self.engine.take_model_events(), &doors.metrics);
-        if residence.update(self.engine.models(), &self.leaving, &doors.metrics) {
+        let mut is_news = residence.update(self.engine.models(), &self.leaving, &doors.metrics);
+        for job in &self.jobs {
+            is_news |= !job.claim.note_seen();
+        }
+        if is_news {
             wake.notify_one();
         }
     }

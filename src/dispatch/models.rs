@@ -1,6 +1,10 @@
 //! What the rest of the server may know about the models of the device: clients, claims and metrics.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+    time::Duration,
+};
 
 use super::{
     ports::{ModelEvent, ModelReport, ModelTurn, ModelTurns},
@@ -41,13 +45,15 @@ impl Residence {
         view.reports.iter().find(|report| report.model == model).map(|report| report.status.clone()).unwrap_or_default()
     }
 
-    /// How the models stand for the next claim.
-    pub(super) fn turns(&self, stay: Duration) -> ModelTurns {
+    /// How the models stand for the next claim, when these have been claimed for and the device has not seen it yet: they are as good as
+    /// here, and until it has, nobody knows whether another one would fit beside them.
+    pub(super) fn turns(&self, stay: Duration, claimed_for: &BTreeSet<String>) -> ModelTurns {
         let view = lock(&self.0);
         let turn = |report: &ModelReport| match report.status.state {
             _ if view.leaving.contains(&report.model) => Some(ModelTurn::Leaves),
             ModelState::Loaded | ModelState::Loading => Some(ModelTurn::Here),
-            _ if report.displaces => Some(ModelTurn::Displaces),
+            _ if claimed_for.contains(&report.model) => Some(ModelTurn::Here),
+            _ if report.displaces || !claimed_for.is_empty() => Some(ModelTurn::Displaces),
             ModelState::NotLoaded | ModelState::Failed => None,
         };
         let models: BTreeMap<_, _> = view.reports.iter().filter_map(|report| Some((report.model.clone(), turn(report)?))).collect();

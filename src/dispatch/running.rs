@@ -1,10 +1,10 @@
 //! The jobs that this process holds leases on, and what is to become of each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -45,6 +45,8 @@ pub(super) struct Claim {
     phase: Mutex<Phase>,
     /// Pictures that take, or will take, a place on the device. None are left once the job is being settled.
     canvases: AtomicUsize,
+    /// The device has it, and has told what that means for the models.
+    seen: AtomicBool,
 }
 
 impl Claim {
@@ -59,6 +61,7 @@ impl Claim {
             since: Instant::now(),
             phase: Mutex::new(Phase::Painting),
             canvases: AtomicUsize::new(job.request.num_images as usize),
+            seen: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +97,11 @@ impl Claim {
         }
         self.canvases.store(0, Ordering::Relaxed);
         before
+    }
+
+    /// The device has it; answers whether it had it before.
+    pub(super) fn note_seen(&self) -> bool {
+        self.seen.swap(true, Ordering::Relaxed)
     }
 
     /// Some of its pictures no longer need a place on the device.
@@ -146,6 +154,13 @@ impl Running {
             }
         }
         painting < max_canvases && settling <= max_canvases && !claims.values().any(|claim| claim.alone)
+    }
+
+    /// The models of the claims that the device has not seen yet.
+    pub(super) fn unseen_models(&self) -> BTreeSet<String> {
+        let claims = lock(&self.claims);
+        let unseen = claims.values().filter(|claim| !claim.seen.load(Ordering::Relaxed) && !claim.is_stopped());
+        unseen.map(|claim| claim.request.model.clone()).collect()
     }
 
     /// The leases to renew.

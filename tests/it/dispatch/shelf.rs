@@ -79,7 +79,7 @@ impl Shelf {
     }
 
     pub(super) fn reports(&self) -> Vec<ModelReport> {
-        let is_full = self.capacity.is_some_and(|capacity| self.here.len() >= capacity);
+        let is_full = self.capacity.is_some_and(|capacity| self.here.len() + usize::from(self.coming.is_some()) >= capacity);
         let all_busy = self.here.iter().all(|(_, users)| Arc::strong_count(users) > 1);
         let report = |model: &str| {
             let is_here = self.capacity.is_none() || self.here.iter().any(|(here, _)| here == model);
