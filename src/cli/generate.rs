@@ -77,8 +77,8 @@ pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), 
     let models = describe_models(&settings.models).map_err(CliError::failed)?;
     let submission = request::parse(arguments, output.format(), &models, config.server.max_body_bytes)?;
     let output = output.of_format(submission.request.output.format)?;
-    settings.models.retain(|folder| folder.name == submission.request.model);
-    // It is wanted now, and has the device for itself.
+    settings.models.retain(|folder| submission.request.models().contains(&folder.name.as_str()));
+    // They are wanted now, and have the device for themselves.
     settings.residency = ResidencySettings::default();
     paint::paint(&settings, &config.dispatch, submission, &output)
 }

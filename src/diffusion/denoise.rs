@@ -9,7 +9,7 @@ use super::{
     models::unet::UNet2DConditionModel,
     schedulers::{HISTORY, Limit, Step},
 };
-use crate::dispatch::ports::EngineError;
+use crate::dispatch::ports::{CanvasState, EngineError};
 
 /// Moves every canvas one step forward; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
@@ -37,7 +37,7 @@ pub(super) fn step(
     let rows: Vec<(Tensor, Tensor)> = rows.collect::<Result<_>>()?;
     let settle = |((canvas, (prev, pred)), finite): ((&mut &mut Canvas, (Tensor, Tensor)), bool)| {
         canvas.advance(prev, pred);
-        if finite { Ok(()) } else { Err(EngineError::NotFinite { step: canvas.step_index as u32 }) }
+        if finite { Ok(()) } else { Err(EngineError::NotFinite { step: canvas.progress().0 }) }
     };
     Ok(canvases.iter_mut().zip(rows).zip(finite).map(settle).collect())
 }

@@ -1,22 +1,29 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
+    files::ModelFiles,
     models::{
-        config::{UNetConfig, VaeConfig, read_config},
+        config::{UNetConfig, VaeConfig},
         unet_input::UNetInput,
     },
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
-use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
+use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
+const DEFAULT_STEPS: u32 = 25;
+/// diffusers' defaults of `LatentConsistencyModelPipeline`.
+const FEW_STEPS: u32 = 4;
+const DISTILLED_GUIDANCE_SCALE: f64 = 8.5;
+/// CLIP's.
+const PROMPT_TOKENS: u32 = 77;
 
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +34,8 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// The guidance scale of requests that name none.
     pub guidance_scale: Option<f64>,
+    /// The steps of requests that name no number.
+    pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
 }
@@ -36,34 +45,95 @@ pub struct ModelFolder {
 /// # Errors
 /// When a folder or a config is missing, or describes a model that is not supported.
 pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
-    folders.iter().map(describe).collect()
+    let described = folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
+    let refine = |(info, kind): &(ModelInfo, LatentKind)| (info.can(Task::Refiner).then(|| info.name.clone()), *kind);
+    let refining: Vec<(Option<String>, LatentKind)> = described.iter().map(refine).collect();
+    let refiners = |info: &ModelInfo, own: LatentKind| {
+        let fitting = refining.iter().filter(|(_, kind)| *kind == own).filter_map(|(name, _)| name.clone());
+        fitting.filter(|name| *name != info.name).collect::<Vec<_>>()
+    };
+    Ok(described.into_iter().map(|(info, kind)| ModelInfo { refiners: refiners(&info, kind), ..info }).collect())
 }
 
-fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
-    ModelIndex::read(&folder.path)?;
-    let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
-    let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
-    let input = UNetInput::of(&unet, &vae).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
+/// Models whose latents are of one kind can go on with each other's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct LatentKind {
+    channels: i64,
+    factor: u32,
+    scaling_factor: f64,
+}
+
+fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> {
+    let files = ModelFiles::open(&folder.path)?;
+    let index = ModelIndex::read(&files)?;
+    files.require(&index.parts())?;
+    let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
+    let input = UNetInput::of(&unet, &vae).map_err(|problem| files.invalid(problem))?;
+    let (family, scored) = (index.family(&unet), index.is_scored(&files, &unet)?);
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
+    let scheduler = read_scheduler(&files)?;
     let info = ModelInfo {
         name: folder.name.clone(),
-        tasks: input.tasks(),
+        family,
+        tasks: tasks(family, input),
+        unsupported_fields: unsupported_fields(&unet, scored),
+        refiners: Vec::new(),
+        prompt_tokens: PROMPT_TOKENS,
+        default_num_inference_steps: folder.num_inference_steps.unwrap_or_else(|| default_steps(&unet, &scheduler)),
         default_width: *SIDES.start(),
         default_height: *SIDES.start(),
         size_multiple: factor,
         min_size: *SIDES.start(),
         max_size,
-        default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
-        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
+        default_guidance_scale: folder.guidance_scale.unwrap_or_else(|| default_guidance_scale(&unet, &scheduler)),
+        default_scheduler: default_scheduler(&folder.name, &scheduler),
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
-    Ok(ModelInfo { default_width: side, default_height: side, ..info })
+    let kind = LatentKind { channels: vae.latent_channels, factor, scaling_factor: vae.scaling_factor };
+    Ok((ModelInfo { default_width: side, default_height: side, ..info }, kind))
+}
+
+/// diffusers has no text2img pipeline for a refiner. A model that sees a picture beside the latents goes on with nobody's.
+fn tasks(family: Family, input: UNetInput) -> Vec<Task> {
+    match (family, input) {
+        (_, UNetInput::Picture) => vec![Task::InstructPix2pix],
+        (_, UNetInput::MaskedPicture) => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
+        (Family::StableDiffusionXlRefiner, _) => vec![Task::Img2img, Task::Inpainting, Task::Refiner],
+        _ => vec![Task::Text2img, Task::Img2img, Task::Inpainting, Task::Refiner],
+    }
+}
+
+fn unsupported_fields(unet: &UNetConfig, scored: bool) -> Vec<&'static str> {
+    let is_told_sizes = unet.addition_embed_type.is_some();
+    let told =
+        |field: &&str| if field.contains("aesthetic") { scored } else { is_told_sizes && !(scored && field.contains("target")) };
+    let untold = micro_conditioning_fields().filter(|field| !told(field));
+    // What a distilled model's guidance leads away from was settled when it was distilled.
+    let distilled = unet.embeds_guidance().then_some(["negative_prompt", "guidance_rescale", "guidance_interval"]);
+    untold.chain(distilled.into_iter().flatten()).collect()
+}
+
+/// The classes that belong to models which were distilled to few steps.
+fn is_few_step(scheduler: &SchedulerConfig) -> bool {
+    ["LCMScheduler", "TCDScheduler"].contains(&scheduler.class_name.as_str())
+}
+
+fn default_steps(unet: &UNetConfig, scheduler: &SchedulerConfig) -> u32 {
+    if unet.embeds_guidance() || is_few_step(scheduler) { FEW_STEPS } else { DEFAULT_STEPS }
+}
+
+fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64 {
+    match (unet.embeds_guidance(), is_few_step(scheduler)) {
+        (true, _) => DISTILLED_GUIDANCE_SCALE,
+        (false, true) => 1.0,
+        (false, false) => DEFAULT_GUIDANCE_SCALE,
+    }
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
 /// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
@@ -74,7 +144,7 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
     ];
-    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
+    files.config("scheduler", &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

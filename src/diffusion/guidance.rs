@@ -31,28 +31,33 @@ impl<'a> GuidanceRows<'a> {
         Self { conditionings, canvas, first }
     }
 
-    /// What the UNet is told of each row besides its latents.
+    /// What the UNet is told in each row.
     pub(super) fn condition(&self) -> Result<UNetCondition> {
-        let stack = |part: fn(&Row) -> &Tensor| Tensor::f_cat(&self.rows().map(part).collect::<Vec<_>>(), 0);
-        Ok(UNetCondition {
-            encoder_hidden_states: stack(|row| &row.encoder_hidden_states)?,
-            added: self.added()?,
-            timestep_cond: None,
-        })
+        let prompts: Vec<&Tensor> = self.rows().map(|row| &row.encoder_hidden_states).collect();
+        let text_embeds: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.text_embeds).collect();
+        let time_ids: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.time_ids).collect();
+        let added = match self.all_or_none(&text_embeds)? {
+            true => Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }),
+            false => None,
+        };
+        let guidance: Vec<&Tensor> = self.rows().filter_map(|row| row.timestep_cond.as_ref()).collect();
+        let timestep_cond = if self.all_or_none(&guidance)? { Some(Tensor::f_cat(&guidance, 0)?) } else { None };
+        Ok(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond })
     }
 
-    fn added(&self) -> Result<Option<AddedCondition>> {
-        let added: Vec<&AddedCondition> = self.rows().filter_map(|row| row.added.as_ref()).collect();
-        if added.is_empty() {
-            return Ok(None);
-        }
-        let text_embeds: Vec<&Tensor> = added.iter().map(|added| &added.text_embeds).collect();
-        let time_ids: Vec<&Tensor> = added.iter().map(|added| &added.time_ids).collect();
-        Ok(Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }))
-    }
-
-    fn rows(&self) -> impl Iterator<Item = &Row> {
+    fn rows(&self) -> impl Iterator<Item = &'a Row> {
         self.conditionings.iter().flat_map(|conditioning| &conditioning.rows)
+    }
+
+    /// Whether every row has such a tensor; an error when only some have.
+    fn all_or_none(&self, tensors: &[&Tensor]) -> Result<bool> {
+        match tensors.len() {
+            0 => Ok(false),
+            count if count == self.canvas.len() => Ok(true),
+            count => {
+                Err(TchError::Shape(format!("{count} of {} rows of a UNet call have what all or none should", self.canvas.len())))
+            }
+        }
     }
 
     /// One value a canvas to one a row.
@@ -64,11 +69,7 @@ impl<'a> GuidanceRows<'a> {
     pub(super) fn model_input(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = select(latents, &self.canvas)?;
         let pictures: Vec<&Tensor> = self.rows().filter_map(|row| row.image_latents.as_ref()).collect();
-        match pictures.len() {
-            0 => Ok(latents),
-            count if count == self.canvas.len() => Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1),
-            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a picture", self.canvas.len()))),
-        }
+        if self.all_or_none(&pictures)? { Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1) } else { Ok(latents) }
     }
 
     /// Model output `[rows, …] → [canvases, …]`: each canvas's guided output.
@@ -129,7 +130,7 @@ mod tests {
     use tch::Kind;
 
     use super::{
-        super::conditioning::{Branch, Guidance},
+        super::conditioning::{Branch, Guidance, Row},
         *,
     };
 
@@ -137,7 +138,7 @@ mod tests {
 
     fn row() -> Row {
         let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
-        Row { encoder_hidden_states, added: None, image_latents: None }
+        Row { encoder_hidden_states, added: None, timestep_cond: None, image_latents: None }
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {

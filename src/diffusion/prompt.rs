@@ -1,12 +1,11 @@
 //! Prompts to embeddings.
 
-use std::path::Path;
-
 use tch::{Kind, Tensor};
 
 use super::{
     device::Placement,
     error::{LoadError, engine_error},
+    files::ModelFiles,
     layers::Result,
     models::clip::{ClipTextModel, HiddenLayer, TextOutput},
     pipeline::{ModelIndex, TowerParts},
@@ -54,13 +53,13 @@ impl PromptEmbeds {
 }
 
 impl PromptEncoder {
-    pub(super) fn load(folder: &Path, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let towers = index.towers().into_iter().map(|parts| Tower::load(folder, parts, placement));
+    pub(super) fn load(files: &ModelFiles, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let towers = index.towers().into_iter().map(|parts| Tower::load(files, parts, placement));
         let towers = towers.collect::<std::result::Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = towers.iter().map(|tower| tower.tokenizer.length()).collect();
         if lengths.iter().any(|&length| length != lengths[0]) {
             let problem = format!("the tokenizers make different numbers of tokens (model_max_length): {lengths:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let (layer, zeros_for_no_prompt) = (index.hidden_layer(), index.zeros_for_no_prompt());
         Ok(Self { towers, layer, zeros_for_no_prompt, kind: placement.kind })
@@ -71,12 +70,12 @@ impl PromptEncoder {
         self.towers.iter().map(|tower| tower.text_encoder.width()).sum()
     }
 
-    /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
+    /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
     /// asks for it, zeros.
-    pub(super) fn encode(&self, request: &GenerationRequest) -> std::result::Result<PromptEmbeds, EngineError> {
+    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
         let mut warnings = Vec::new();
         let prompt = self.embed("prompt", &request.prompt, &mut warnings)?;
-        let negative_prompt = match (request.uses_guidance(), &request.negative_prompt) {
+        let negative_prompt = match (guided, &request.negative_prompt) {
             (false, _) => None,
             (true, None) if self.zeros_for_no_prompt => Some(prompt.zeros_like().map_err(|error| engine_error(&error))?),
             (true, text) => Some(self.embed("negative_prompt", text.as_deref().unwrap_or_default(), &mut warnings)?),
@@ -103,14 +102,14 @@ impl PromptEncoder {
 }
 
 impl Tower {
-    fn load(folder: &Path, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let tokenizer = ClipTokenizer::load(&folder.join(parts.tokenizer))?;
-        let text_encoder = ClipTextModel::load(&folder.join(parts.text_encoder), parts.class, placement)?;
+    fn load(files: &ModelFiles, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let tokenizer = files.tokenizer(parts.tokenizer)?;
+        let text_encoder = ClipTextModel::load(files, parts, placement)?;
         let (length, positions) = (tokenizer.length(), text_encoder.positions());
         if length > positions {
             let problem =
                 format!("{} makes {length} tokens (model_max_length), {} takes {positions}", parts.tokenizer, parts.text_encoder);
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         Ok(Self { tokenizer, text_encoder })
     }

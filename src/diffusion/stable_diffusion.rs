@@ -1,16 +1,18 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    canvas::Canvas,
-    conditioning::ConditioningSchedule,
+    canvas::{Canvas, Takeover},
+    conditioning::{ConditioningSchedule, RowPicture},
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    extras::Extras,
+    files::ModelFiles,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -20,8 +22,9 @@ use super::{
     pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
     residency::{ModelHold, ModelSource, Residency, ResidencySettings},
-    schedulers::{Plan, SchedulerConfig, plan},
+    schedulers::{Plan, SchedulerConfig},
     source::Source,
+    stages::{Stage, stages},
     stored_model::StoredModel,
 };
 use crate::{
@@ -65,29 +68,29 @@ pub struct Model {
     unet: UNet2DConditionModel,
     input: UNetInput,
     vae: AutoencoderKL,
-    scheduler: SchedulerConfig,
+    pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    pub(super) fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
+    pub(super) fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let vae = AutoencoderKL::load(files, placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
-        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
-        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
+        let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
+        let unet = UNet2DConditionModel::load(files, placement)?;
         let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
         if attended != Some(embeds) {
             let problem =
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
-            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
+            input: input.map_err(|problem| files.invalid(problem))?,
             unet,
-            scheduler: read_scheduler(folder)?,
-            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            scheduler: read_scheduler(files)?,
+            latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
             info,
             vae,
         })
@@ -100,15 +103,36 @@ impl Model {
         [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
     }
 
-    fn plan(&self, request: &GenerationRequest) -> Plan {
-        let skipped = request.num_inference_steps - request.effective_steps();
-        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+    /// Whether an unconditional row shares its calls.
+    fn guides(&self, request: &GenerationRequest) -> bool {
+        request.uses_guidance() && !self.unet.config().embeds_guidance()
     }
 }
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Model").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// A stage of a request with all that its canvases have in common.
+struct PreparedStage {
+    model: ModelHold,
+    batch_key: BatchKey,
+    plan: Arc<Plan>,
+    embeds: PromptEmbeds,
+    extras: Extras,
+}
+
+impl PreparedStage {
+    /// `picture` is what the UNet sees beside the latents.
+    fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
+        Takeover {
+            model: self.model.clone(),
+            batch_key: self.batch_key.clone(),
+            plan: Arc::clone(&self.plan),
+            conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
+        }
     }
 }
 
@@ -123,10 +147,10 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let source = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(StoredModel { info, folder: folder.path.clone(), placement })
+        let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
+            Box::new(StoredModel { info, path: folder.path.clone(), placement })
         };
-        let sources = infos.into_iter().zip(&settings.models).map(source).collect();
+        let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
         let Placement { device, kind, batch_invariant } = placement;
         let threads = tch::get_num_threads();
@@ -134,44 +158,61 @@ impl StableDiffusion {
         Ok(Self { models, placement })
     }
 
+    fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.models.hold(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.models.hold(&refiner.refiner)).transpose()?;
+        let refiner = refiner.as_ref().map(|hold| self.models.get(hold).map(|model| (hold, model))).transpose()?;
+        Ok(stages(request, (&first, self.models.get(&first)?), refiner))
+    }
+
+    /// What each stage needs to become a part of a canvas.
+    fn prepare_stage(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        let model = self.models.get(&stage.model)?;
+        let embeds = model.prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
+        let extras = extras.map_err(|error| engine_error(&error))?;
+        let batch_key = key(&model.info.name, model.latent_shape(request), embeds.length());
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
+    }
+
     fn begin_canvases(
         &self,
-        hold: &ModelHold,
         order: &PaintOrder,
         images: Range<u32>,
-    ) -> std::result::Result<Begun<Canvas>, EngineError> {
-        let model = self.models.get(hold)?;
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.canvases((hold, model), order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        stages: &[PreparedStage],
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
+        let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
+        let model = self.models.get(&first.model)?;
+        self.canvases(model, (order, images), (first, later)).map_err(|error| engine_error(&error))
     }
 
     fn canvases(
         &self,
-        (hold, model): (&ModelHold, &Model),
-        order: &PaintOrder,
-        images: Range<u32>,
-        embeds: &PromptEmbeds,
+        model: &Model,
+        (order, images): (&PaintOrder, Range<u32>),
+        (first, later): (&PreparedStage, &[PreparedStage]),
     ) -> Result<Vec<Canvas>> {
         let request = &*order.request;
-        let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
         let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
-            let beginning = source.begin(&plan, || {
+            let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
             })?;
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
-                model: hold.clone(),
-                batch_key: key(request, shape, embeds.length()),
+                model,
+                batch_key,
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
-                plan: Arc::clone(&plan),
+                plan,
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds, &beginning.picture),
+                conditioning,
+                steps_before: 0,
+                refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
                 kept: beginning.kept,
                 underlay: source.underlay(),
             })
@@ -180,7 +221,7 @@ impl StableDiffusion {
     }
 
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
-        self.models.use_of(&canvas.model);
+        self.models.note_use(&canvas.model);
         let decoded = self.models.get(&canvas.model)?.vae.decode(&canvas.latents);
         let frame = decoded.and_then(|pixels| Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone())));
         frame.map_err(|error| engine_error(&error))
@@ -192,8 +233,8 @@ impl Engine for StableDiffusion {
     type Frame = Frame;
     type Model = Model;
 
-    fn prepare(&mut self, model: &str) -> std::result::Result<Prepared<Model>, EngineError> {
-        self.models.prepare(model)
+    fn prepare(&mut self, request: &GenerationRequest) -> std::result::Result<Prepared<Model>, EngineError> {
+        self.models.prepare(&request.models())
     }
 
     fn install(&mut self, model: &str, loaded: std::result::Result<Model, EngineError>) -> std::result::Result<(), EngineError> {
@@ -210,8 +251,13 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let hold = self.models.hold(&order.request.model)?;
-        self.begin_canvases(&hold, order, images)
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare_stage(stage, &order.request));
+        let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
+        let canvases = self.begin_canvases(order, images, &stages)?;
+        // Two models mostly cut a prompt in the same place.
+        let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
+        warnings.dedup();
+        Ok(Begun { canvases, warnings })
     }
 
     fn step(
@@ -242,8 +288,8 @@ impl Engine for StableDiffusion {
 }
 
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
+fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
 }
 
 impl Canvas {

@@ -127,7 +127,8 @@ impl<E: Engine> Device<E> {
     /// Brings a model to the engine. If it has not come, the jobs that wait for it fail, and nobody else.
     fn take_model(&mut self, Arrival { model, loaded }: Arrival<E::Model>) -> Result<(), Lost> {
         if let Err(error) = guard::blame(|| self.engine.install(&model, loaded))? {
-            let waiting = self.jobs.iter_mut().filter(|job| job.order.request.model == model && !job.unbegun.is_empty());
+            let waits = |job: &&mut Painting<_, _>| !job.unbegun.is_empty() && job.order.request.models().contains(&model.as_str());
+            let waiting = self.jobs.iter_mut().filter(waits);
             waiting.for_each(|job| job.fault = Some(error.clone()));
         }
         Ok(())
@@ -158,14 +159,14 @@ impl<E: Engine> Device<E> {
                 break;
             }
             // Nor must it keep a model on the device that is to leave for an older one.
-            let model = &job.order.request.model;
-            if self.leaving.contains(model) {
+            let request = job.order.request.clone();
+            if self.leaving.iter().any(|model| request.models().contains(&model.as_str())) {
                 continue;
             }
-            match guard::blame(|| self.engine.prepare(model))? {
+            match guard::blame(|| self.engine.prepare(&request))? {
                 Ok(Prepared::Ready) => begin_group(&mut self.engine, job, room, Company { canvases, steps: self.steps })?,
                 Ok(Prepared::Load(work)) => {
-                    self.loader.start(model, work);
+                    self.loader.start(work);
                     waiting += 1;
                 }
                 Ok(Prepared::Loading) => waiting += 1,

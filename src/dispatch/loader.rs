@@ -34,9 +34,9 @@ impl<M: Send + 'static> Loader<M> {
     }
 
     /// Begins to load a model. A panic of the work becomes its error, as does a system that has no thread to give.
-    pub(super) fn start(&mut self, model: &str, ModelLoad(work): ModelLoad<M>) {
+    pub(super) fn start(&mut self, ModelLoad { model, work }: ModelLoad<M>) {
         self.is_busy = true;
-        let (arrived, name) = (self.arrived.clone(), model.to_owned());
+        let (arrived, name) = (self.arrived.clone(), model.clone());
         let spawned = thread::Builder::new().name("easel-loader".to_owned()).spawn(move || {
             let loaded = guard::catch(work);
             // Nobody takes it when the device's thread has ended meanwhile.
@@ -44,7 +44,7 @@ impl<M: Send + 'static> Loader<M> {
         });
         if let Err(error) = spawned {
             let loaded = Err(EngineError::Failed(format!("no thread to load it: {error}")));
-            let _ = self.arrived.send(Arrival { model: model.to_owned(), loaded });
+            let _ = self.arrived.send(Arrival { model, loaded });
         }
     }
 

@@ -4,44 +4,28 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-use super::SchedulerName;
+use super::{Family, SchedulerName, Task};
 
 /// The widths and heights, in pixels, that a model may be allowed at all.
 pub const SIDES: RangeInclusive<u32> = 64..=2048;
-
-/// What a model can be asked to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Task {
-    /// Paint what a prompt says.
-    Text2img,
-    /// Begin with a picture and leave it as far as `strength` says.
-    Img2img,
-    /// Paint anew what of a picture a mask covers.
-    Inpainting,
-    /// Change a picture as the prompt tells (InstructPix2Pix; Brooks et al., 2022).
-    InstructPix2pix,
-}
-
-impl Task {
-    /// As the API writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Text2img => "text2img",
-            Self::Img2img => "img2img",
-            Self::Inpainting => "inpainting",
-            Self::InstructPix2pix => "instruct_pix2pix",
-        }
-    }
-}
 
 /// What requests may ask of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelInfo {
     /// The name that requests use.
     pub name: String,
-    /// What it can be asked to do.
+    /// Its architecture.
+    pub family: Family,
+    /// What it can do.
     pub tasks: Vec<Task>,
+    /// The request fields that mean nothing to it: a request that gives one is refused.
+    pub unsupported_fields: Vec<&'static str>,
+    /// The models that may do the last steps of its pictures, for their latents are of the same kind.
+    pub refiners: Vec<String>,
+    /// Tokens of a prompt, both ends included, that are encoded at once.
+    pub prompt_tokens: u32,
+    /// The steps of a request that names no number.
+    pub default_num_inference_steps: u32,
     /// The width that the model was trained for, in pixels.
     pub default_width: u32,
     /// The height that the model was trained for, in pixels.
@@ -59,6 +43,11 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// Whether a request may give this field.
+    pub fn takes(&self, field: &str) -> bool {
+        !self.unsupported_fields.contains(&field)
+    }
+
     /// Whether it can be asked to do this.
     pub fn can(&self, task: Task) -> bool {
         self.tasks.contains(&task)

@@ -19,7 +19,18 @@ struct Studio {
 
 impl Studio {
     fn open(path: PathBuf) -> Self {
-        let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
+        Self::with(&[("demo", path)])
+    }
+
+    fn with(folders: &[(&str, PathBuf)]) -> Self {
+        let folder = |(name, path): &(&str, PathBuf)| ModelFolder {
+            name: (*name).to_owned(),
+            path: path.clone(),
+            guidance_scale: None,
+            num_inference_steps: None,
+            max_size: None,
+        };
+        let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
         let infos = describe_models(&models).unwrap();
         let settings = EngineSettings {
             device: "cpu".to_owned(),
@@ -62,11 +73,15 @@ impl Studio {
             let joined = waiting.next().map(|body| self.begin(body));
             let new = joined.is_some();
             paintings.extend(joined);
-            let mut batch: Vec<&mut Canvas> = paintings.iter_mut().rev().flatten().filter(|canvas| !canvas.is_done()).collect();
-            match batch.is_empty() {
-                false => self.step(&mut batch),
-                true if !new => break,
-                true => {}
+            let mut unfinished: Vec<&mut Canvas> =
+                paintings.iter_mut().rev().flatten().filter(|canvas| !canvas.is_done()).collect();
+            if unfinished.is_empty() && !new {
+                break;
+            }
+            while let Some(key) = unfinished.first().map(|canvas| canvas.batch_key()) {
+                let (mut batch, others) = unfinished.into_iter().partition::<Vec<_>, _>(|canvas| canvas.batch_key() == key);
+                self.step(&mut batch);
+                unfinished = others;
             }
         }
         paintings.iter().map(|canvases| self.finish(canvases)).collect()
@@ -183,4 +198,17 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn a_canvas_of_stable_diffusion_xl_has_the_same_bits_alone_and_with_others_that_a_refiner_takes_over() {
+    let studio = Studio::with(&[("tiny-sdxl", golden("tiny-sdxl")), ("tiny-sdxl-refiner", golden("tiny-sdxl-refiner"))]);
+    let mut bodies = company(104, 136);
+    let refiner = json!("tiny-sdxl-refiner");
+    (bodies[0]["refiner"], bodies[0]["refiner_start"]) = (refiner.clone(), json!(0.5));
+    (bodies[3]["refiner"], bodies[3]["aesthetic_score"]) = (refiner.clone(), json!(9));
+    bodies[2]["original_size"] = json!([33, 1999]);
+    bodies
+        .push(json!({"model": refiner, "prompt": "a red house", "seed": 8, "width": 104, "height": 136, "image": picture("init-house.png")}));
+    same_bits(studio, bodies, "Stable Diffusion XL");
 }

@@ -3,6 +3,8 @@
 pub(super) mod attention;
 pub(super) mod clip;
 pub(super) mod config;
+#[cfg(test)]
+mod full_size;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,9 @@
 //! Each network by itself against diffusers and transformers (`tests/golden/maker/layers.py`), so that a wrong picture has an address.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -10,18 +13,23 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::device::Placement;
+use crate::diffusion::{device::Placement, files::ModelFiles, pipeline::TowerParts};
 
 const TOLERANCE: f64 = 1e-4;
-const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
-fn demo(part: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
+fn demo() -> ModelFiles {
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
 }
 
 /// The tensors of a golden file by name.
 fn golden(file: &str) -> impl Fn(&str) -> Tensor {
-    let bytes = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap();
+    golden_at(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file))
+}
+
+/// The tensors of a safetensors file by name.
+pub(super) fn golden_at(file: PathBuf) -> impl Fn(&str) -> Tensor {
+    let bytes = fs::read(file).unwrap();
     move |name| {
         let view = SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap();
         let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
@@ -31,15 +39,20 @@ fn golden(file: &str) -> impl Fn(&str) -> Tensor {
 }
 
 fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
+    assert_within(name, got, expected, TOLERANCE);
+}
+
+fn assert_within(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.size(), expected.size(), "{name}");
     let worst = (got - expected).abs().max().double_value(&[]);
-    assert!(worst <= TOLERANCE, "{name} differs by {worst}");
+    assert!(worst <= tolerance, "{name} differs by {worst}");
 }
 
 #[test]
 fn the_text_encoders_hidden_states_are_those_of_transformers() {
     let golden = golden("text.safetensors");
-    let model = ClipTextModel::load(&demo("text_encoder"), ClipTextClass::Plain, ON_CPU).unwrap();
+    let parts = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
+    let model = ClipTextModel::load(&demo(), parts, ON_CPU).unwrap();
     let last = HiddenLayer { skipped: 0, final_layer_norm: true };
     for case in ["0", "1"] {
         let ids = Vec::<i64>::try_from(golden(&format!("ids.{case}"))).unwrap();
@@ -50,8 +63,31 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 }
 
 #[test]
+fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
+    let golden = golden("text-families.safetensors");
+    let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl")).unwrap();
+    let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
+    let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
+    for (suffix, parts, states) in [("", first, 3), ("_2", second, 4)] {
+        let (class, model) = (parts.class, ClipTextModel::load(&files, parts, ON_CPU).unwrap());
+        let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
+        for skipped in 0..states {
+            for (name, final_layer_norm) in [("hidden", false), ("normed", true)] {
+                let name = format!("{name}{suffix}.{skipped}");
+                let output = model.forward(&ids, HiddenLayer { skipped, final_layer_norm }).unwrap();
+                assert_within(&name, &output.hidden.squeeze_dim(0).narrow(0, 0, 8), &golden(&name), 1e-5);
+                assert_eq!(output.pooled.is_some(), class == ClipTextClass::WithProjection);
+                if let Some(pooled) = output.pooled {
+                    assert_within("text_embeds", &pooled, &golden("text_embeds_2"), 1e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_unet_predicts_the_noise_that_diffusers_predicts() {
-    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo("unet"), ON_CPU).unwrap());
+    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo(), ON_CPU).unwrap());
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
@@ -65,7 +101,7 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
-    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo("vae"), ON_CPU).unwrap());
+    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), ON_CPU).unwrap());
     let moments = golden("moments");
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
     let posterior = model.encode(&golden("image")).unwrap();

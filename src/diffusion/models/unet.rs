@@ -1,12 +1,10 @@
 //! The UNet that predicts the noise (Rombach et al., 2022), diffusers' `UNet2DConditionModel`.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::{
     attention::TransformerSettings,
-    config::{AdditionEmbedType, DownBlockType, UNetConfig, UpBlockType},
+    config::{AdditionEmbedType, DownBlockType, MidBlockType, UNetConfig, UpBlockType},
     resnet::ResnetSettings,
     time_embedding::{AddedCondition, TextTimeEmbedding, TimestepEmbedding, Timesteps},
     unet_blocks::{BlockSettings, Conditioning, DownBlock, MidBlock, UpBlock},
@@ -14,8 +12,9 @@ use super::{
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Conv2d, ConvShape, GroupNorm, Result},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// Predicts the noise (or what the model was trained to predict) in latents.
@@ -27,7 +26,7 @@ pub(in crate::diffusion) struct UNet2DConditionModel {
     add_embedding: Option<TextTimeEmbedding>,
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    mid_block: Option<MidBlock>,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -44,10 +43,10 @@ pub(in crate::diffusion) struct UNetCondition {
 }
 
 impl UNet2DConditionModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = UNetConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", |key| Some(key.to_owned()), placement)?;
+    /// Loads the config and the weights of the part `unet`.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = UNetConfig::read(files)?;
+        let weights = files.weights("unet", |key| Some(key.to_owned()), placement)?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)
@@ -67,7 +66,7 @@ impl UNet2DConditionModel {
             time_embedding: blocks.time_embedding(vs, first)?,
             add_embedding: (config.addition_embed_type == Some(AdditionEmbedType::TextTime)).then(added).transpose()?,
             conv_in: Conv2d::load(&(vs / "conv_in"), kernel(config.in_channels, first, config.conv_in_kernel))?,
-            mid_block: MidBlock::load(&(vs / "mid_block"), last, blocks.mid_resnet(), blocks.mid_transformer())?,
+            mid_block: blocks.mid(vs, last)?,
             up_blocks: blocks.up(vs, last, &mut skips)?,
             down_blocks,
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
@@ -97,7 +96,9 @@ impl UNet2DConditionModel {
         for block in &self.down_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
-        hidden = self.mid_block.forward(&hidden, cond)?;
+        if let Some(mid_block) = &self.mid_block {
+            hidden = mid_block.forward(&hidden, cond)?;
+        }
         for block in &self.up_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
@@ -147,19 +148,23 @@ impl BlockBuilder<'_> {
         ResnetSettings { groups: norm_num_groups, eps: norm_eps, act_fn, temb_channels, output_scale_factor }
     }
 
-    fn mid_resnet(&self) -> ResnetSettings {
-        self.resnet(self.config.mid_block_scale_factor)
-    }
-
-    fn mid_transformer(&self) -> TransformerSettings {
-        TransformerSettings { only_cross_attention: false, ..self.transformer(self.blocks() - 1) }
+    fn mid(&self, vs: &Scope, channels: i64) -> std::result::Result<Option<MidBlock>, LoadError> {
+        let (bottom, resnet) = (self.blocks() - 1, self.resnet(self.config.mid_block_scale_factor));
+        let layers = self.config.transformer_layers(bottom, 0, false);
+        let transformer = TransformerSettings { only_cross_attention: false, layers, ..self.transformer(bottom) };
+        let load = |transformer| MidBlock::load(&(vs / "mid_block"), channels, resnet, transformer).map(Some);
+        match self.config.mid_block_type {
+            MidBlockType::UNetMidBlock2DCrossAttn => load(Some(transformer)),
+            MidBlockType::UNetMidBlock2D => load(None),
+            MidBlockType::None => Ok(None),
+        }
     }
 
     fn transformer(&self, index: usize) -> TransformerSettings {
         let config = self.config;
         TransformerSettings {
             heads: config.heads(index),
-            layers: config.transformer_layers_per_block.at(index).unwrap_or(1),
+            layers: 1,
             cross_attention_dim: config.cross_attention_dim.at(index).unwrap_or_default(),
             groups: config.norm_num_groups,
             use_linear_projection: config.use_linear_projection,
@@ -168,12 +173,17 @@ impl BlockBuilder<'_> {
     }
 
     /// The settings of the block at level `index`, counted from the top of the U.
-    fn block(&self, index: usize, attends: bool, resamples: bool) -> BlockSettings {
+    fn block(&self, index: usize, attends: bool, up: bool) -> BlockSettings {
+        let layers = 0..=self.layers(index) as usize;
+        let transformer = |layer| {
+            let layers = self.config.transformer_layers(index, layer, up);
+            attends.then(|| TransformerSettings { layers, ..self.transformer(index) })
+        };
         BlockSettings {
             outputs: self.config.block_out_channels[index],
             resnet: self.resnet(1.0),
-            transformer: attends.then(|| self.transformer(index)),
-            resamples,
+            transformers: layers.map(transformer).collect(),
+            resamples: if up { index > 0 } else { index + 1 < self.blocks() },
         }
     }
 
@@ -187,7 +197,7 @@ impl BlockBuilder<'_> {
         let mut inputs = self.config.block_out_channels[0];
         let (mut blocks, mut skips) = (Vec::new(), vec![inputs]);
         for (index, kind) in self.config.down_block_types.iter().enumerate() {
-            let settings = self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, index + 1 < self.blocks());
+            let settings = self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, false);
             let layers = self.layers(index);
             let padding = self.config.downsample_padding;
             blocks.push(DownBlock::load(&(&scope / index), inputs, layers, padding, &settings)?);
@@ -204,7 +214,7 @@ impl BlockBuilder<'_> {
         let (mut blocks, mut inputs) = (Vec::new(), bottom);
         for (index, kind) in self.config.up_block_types.iter().enumerate() {
             let level = self.blocks() - 1 - index;
-            let settings = self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, index + 1 < self.blocks());
+            let settings = self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, true);
             let taken: Vec<i64> = (0..=self.layers(level)).filter_map(|_| skips.pop()).collect();
             blocks.push(UpBlock::load(&(&scope / index), inputs, &taken, &settings)?);
             inputs = settings.outputs;

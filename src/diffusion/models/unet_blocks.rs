@@ -22,8 +22,8 @@ pub(in crate::diffusion) struct Conditioning<'a> {
 pub(in crate::diffusion) struct BlockSettings {
     pub(in crate::diffusion) outputs: i64,
     pub(in crate::diffusion) resnet: ResnetSettings,
-    /// None for blocks without attention.
-    pub(in crate::diffusion) transformer: Option<TransformerSettings>,
+    /// Of each layer; none in blocks without attention.
+    pub(in crate::diffusion) transformers: Vec<Option<TransformerSettings>>,
     /// Whether the size changes at the block's end.
     pub(in crate::diffusion) resamples: bool,
 }
@@ -35,9 +35,12 @@ struct Layer {
 }
 
 impl Layer {
-    fn load(vs: &Scope, index: i64, inputs: i64, settings: &BlockSettings) -> std::result::Result<Self, LoadError> {
+    fn load(vs: &Scope, index: usize, inputs: i64, settings: &BlockSettings) -> std::result::Result<Self, LoadError> {
         let transformer = settings
-            .transformer
+            .transformers
+            .get(index)
+            .copied()
+            .flatten()
             .map(|transformer| Transformer2DModel::load(&(vs / "attentions" / index), settings.outputs, transformer));
         Ok(Self {
             resnet: ResnetBlock2D::load(&(vs / "resnets" / index), inputs, settings.outputs, settings.resnet)?,
@@ -70,7 +73,7 @@ impl DownBlock {
     ) -> std::result::Result<Self, LoadError> {
         let downsampler = || Downsample2D::load(&(vs / "downsamplers" / 0), settings.outputs, padding);
         Ok(Self {
-            layers: (0..layers)
+            layers: (0..layers as usize)
                 .map(|index| Layer::load(vs, index, if index == 0 { inputs } else { settings.outputs }, settings))
                 .collect::<std::result::Result<_, _>>()?,
             downsampler: settings.resamples.then(downsampler).transpose()?,
@@ -92,11 +95,10 @@ impl DownBlock {
     }
 }
 
-/// diffusers' `UNetMidBlock2DCrossAttn`: a transformer between two residual blocks.
+/// diffusers' `UNetMidBlock2DCrossAttn`, a transformer between two residual blocks, or its `UNetMidBlock2D`, the first of them alone.
 pub(in crate::diffusion) struct MidBlock {
     first: ResnetBlock2D,
-    transformer: Transformer2DModel,
-    second: ResnetBlock2D,
+    rest: Option<(Transformer2DModel, ResnetBlock2D)>,
 }
 
 impl MidBlock {
@@ -104,20 +106,23 @@ impl MidBlock {
         vs: &Scope,
         channels: i64,
         resnet: ResnetSettings,
-        transformer: TransformerSettings,
+        transformer: Option<TransformerSettings>,
     ) -> std::result::Result<Self, LoadError> {
         let resnets = vs / "resnets";
+        let rest = |transformer| -> std::result::Result<_, LoadError> {
+            let transformer = Transformer2DModel::load(&(vs / "attentions" / 0), channels, transformer)?;
+            Ok((transformer, ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet)?))
+        };
         Ok(Self {
             first: ResnetBlock2D::load(&(&resnets / 0), channels, channels, resnet)?,
-            transformer: Transformer2DModel::load(&(vs / "attentions" / 0), channels, transformer)?,
-            second: ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet)?,
+            rest: transformer.map(rest).transpose()?,
         })
     }
 
     pub(in crate::diffusion) fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
         let hidden = self.first.forward(x, Some(cond.temb))?;
-        let hidden = self.transformer.forward(&hidden, cond.encoder_hidden_states)?;
-        self.second.forward(&hidden, Some(cond.temb))
+        let Some((transformer, second)) = &self.rest else { return Ok(hidden) };
+        second.forward(&transformer.forward(&hidden, cond.encoder_hidden_states)?, Some(cond.temb))
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a UNet sees besides the latents, told by its number of input channels.
 
 use super::config::{UNetConfig, VaeConfig};
-use crate::domain::Task;
 
 /// What the UNet's input channels hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +30,6 @@ impl UNetInput {
             channels if channels == 2 * latents => Ok(Self::Picture),
             channels if channels == 2 * latents + 1 => Ok(Self::MaskedPicture),
             _ => Err(problem()),
-        }
-    }
-
-    /// What such a model can be asked to do.
-    pub(in crate::diffusion) fn tasks(self) -> Vec<Task> {
-        match self {
-            Self::Latents | Self::MaskedPicture => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
-            Self::Picture => vec![Task::InstructPix2pix],
         }
     }
 }

@@ -97,26 +97,45 @@ impl<M: Send + 'static> Residency<M> {
         let _ = self.install(&name, Err(error));
     }
 
-    /// As [`crate::dispatch::ports::Engine::prepare`].
-    pub(super) fn prepare(&mut self, name: &str) -> Result<Prepared<M>, EngineError> {
-        let place = self.find(name)?;
-        match &self.entries[place].state {
-            Place::Here(_) => return Ok(Prepared::Ready),
-            Place::Failed { error, since } if since.elapsed() < self.settings.retry => return Err(error.clone()),
-            _ if self.entries.iter().any(Entry::is_coming) => return Ok(Prepared::Loading),
-            _ => {}
+    /// As [`crate::dispatch::ports::Engine::prepare`], for a job that needs all of these models at once.
+    pub(super) fn prepare(&mut self, names: &[&str]) -> Result<Prepared<M>, EngineError> {
+        let places = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>, _>>()?;
+        for &place in &places {
+            if let Place::Failed { error, since } = &self.entries[place].state
+                && since.elapsed() < self.settings.retry
+            {
+                return Err(error.clone());
+            }
         }
-        // The files may have changed since they were last measured; that they are whole is known before anybody leaves for them.
-        if let Room::Occupied { leaving } = self.room_for(place) {
+        let Some(&missing) = places.iter().find(|&&place| !self.entries[place].is_here()) else { return Ok(Prepared::Ready) };
+        if self.entries.iter().any(Entry::is_coming) {
+            return Ok(Prepared::Loading);
+        }
+        self.check_together(&places)?;
+        if let Room::Occupied { leaving } = self.room_for(missing, &places) {
             return Ok(Prepared::Occupied { leaving: self.names(&leaving) });
         }
-        if let Err(error) = self.measure(place) {
-            let error = entry::unavailable(&*self.entries[place].source, &error);
-            return Err(self.fail(place, error));
+        // The files may have changed since they were last measured; that they are whole is known before anybody leaves for them.
+        if let Err(error) = self.measure(missing) {
+            let error = entry::unavailable(&*self.entries[missing].source, &error);
+            return Err(self.fail(missing, error));
         }
-        match self.room_for(place) {
+        match self.room_for(missing, &places) {
             Room::Occupied { leaving } => Ok(Prepared::Occupied { leaving: self.names(&leaving) }),
-            Room::Free { evict } => Ok(Prepared::Load(self.bring(place, &evict))),
+            Room::Free { evict } => Ok(Prepared::Load(self.bring(missing, &evict))),
+        }
+    }
+
+    /// Refuses models that could never be on the device together.
+    fn check_together(&self, places: &[usize]) -> Result<(), EngineError> {
+        let bytes = places.iter().filter_map(|&place| self.entries[place].bytes).sum::<u64>();
+        match self.settings.memory {
+            Some(memory) if places.len() > 1 && bytes > memory => {
+                let (weights, memory) = (bytes.div_ceil(MIB), memory / MIB);
+                let reason = format!("together they take {weights} MiB, and device.model_memory_mib is {memory}");
+                Err(EngineError::ModelUnavailable { model: self.names(places).join("\" and \""), reason })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -152,14 +171,14 @@ impl<M: Send + 'static> Residency<M> {
     }
 
     /// Notes that the model has been used.
-    pub(super) fn use_of(&mut self, hold: &ModelHold) {
+    pub(super) fn note_use(&mut self, hold: &ModelHold) {
         self.touch(hold.place());
     }
 
     /// Where each model is.
     pub(super) fn reports(&self) -> Vec<ModelReport> {
         let displaces = |place: usize| {
-            self.entries[place].wants_room(self.settings.retry) && matches!(self.room_for(place), Room::Occupied { .. })
+            self.entries[place].wants_room(self.settings.retry) && matches!(self.room_for(place, &[]), Room::Occupied { .. })
         };
         self.entries.iter().enumerate().map(|(place, entry)| entry.report(displaces(place))).collect()
     }
@@ -207,9 +226,13 @@ impl<M: Send + 'static> Residency<M> {
         }
     }
 
-    fn room_for(&self, place: usize) -> Room {
-        let tenants: Vec<_> = self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place)).collect();
-        make_room(&tenants, self.entries[place].bytes.unwrap_or(0), self.budget().unwrap_or(u64::MAX))
+    /// The room for a model beside those of `stay`, which nobody may make leave.
+    fn room_for(&self, place: usize, stay: &[usize]) -> Room {
+        let tenants = self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place));
+        let (stay, others): (Vec<_>, Vec<_>) = tenants.partition(|tenant| stay.contains(&tenant.place));
+        let taken = stay.iter().map(|tenant| tenant.bytes).sum::<u64>();
+        let budget = self.budget().unwrap_or(u64::MAX).saturating_sub(taken);
+        make_room(&others, self.entries[place].bytes.unwrap_or(0), budget)
     }
 
     /// Lets the models of `evict` go, and answers the work that brings another one.
@@ -226,7 +249,8 @@ impl<M: Send + 'static> Residency<M> {
         if !evict.is_empty() {
             self.events.push(ModelEvent::Switched { model: source.name().to_owned() });
         }
-        ModelLoad(Box::new(move || source.load().map_err(|error| entry::unavailable(&*source, &error))))
+        let model = source.name().to_owned();
+        ModelLoad { model, work: Box::new(move || source.load().map_err(|error| entry::unavailable(&*source, &error))) }
     }
 
     /// The model is here.

@@ -51,7 +51,7 @@ fn here(residency: &Residency<&'static str>) -> Vec<&'static str> {
 }
 
 fn load(residency: &mut Residency<&'static str>, name: &str) {
-    let Ok(Prepared::Load(ModelLoad(work))) = residency.prepare(name) else { panic!("{name} was not to be loaded") };
+    let Ok(Prepared::Load(ModelLoad { work, .. })) = residency.prepare(&[name]) else { panic!("{name} was not to be loaded") };
     residency.install(name, work()).unwrap();
 }
 
@@ -77,7 +77,7 @@ fn the_least_recently_used_leaves_for_one_that_does_not_fit() {
 fn a_model_stays_while_somebody_holds_it() {
     let mut residency = start(&[("a", 8), ("b", 8)], settings(8)).unwrap();
     let hold = residency.hold("a").unwrap();
-    let Ok(Prepared::Occupied { leaving }) = residency.prepare("b") else { panic!() };
+    let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["b"]) else { panic!() };
     assert_eq!(leaving, ["a"]);
     assert!(residency.reports()[1].displaces);
     drop(hold);
@@ -89,11 +89,11 @@ fn a_model_stays_while_somebody_holds_it() {
 #[test]
 fn one_model_comes_at_a_time_and_takes_its_memory_from_the_beginning() {
     let mut residency = start(&[("a", 4), ("b", 4), ("c", 4)], settings(8)).unwrap();
-    assert!(matches!(residency.prepare("c"), Ok(Prepared::Load(_))));
+    assert!(matches!(residency.prepare(&["c"]), Ok(Prepared::Load(_))));
     assert_eq!((here(&residency), residency.taken()), (vec!["b"], 8));
-    assert!(matches!(residency.prepare("c"), Ok(Prepared::Loading)));
-    assert!(matches!(residency.prepare("a"), Ok(Prepared::Loading)));
-    assert!(matches!(residency.prepare("b"), Ok(Prepared::Ready)));
+    assert!(matches!(residency.prepare(&["c"]), Ok(Prepared::Loading)));
+    assert!(matches!(residency.prepare(&["a"]), Ok(Prepared::Loading)));
+    assert!(matches!(residency.prepare(&["b"]), Ok(Prepared::Ready)));
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn a_model_that_fails_is_not_tried_again_before_its_time_and_makes_nobody_leave(
         let sources: Vec<Box<dyn ModelSource<_>>> =
             vec![Box::new(Named("a", Arc::new(4.into()))), Box::new(Named("b", bytes.clone()))];
         let mut residency = Residency::start(sources, ResidencySettings { retry, ..settings(4) }).unwrap();
-        let error = residency.prepare("b").unwrap_err();
+        let error = residency.prepare(&["b"]).unwrap_err();
         assert_eq!(error.to_string(), "the model \"b\" cannot be loaded: unet/a.safetensors: cut short");
         bytes.store(4, Ordering::SeqCst);
-        assert_eq!(residency.prepare("b").is_ok(), is_tried);
+        assert_eq!(residency.prepare(&["b"]).is_ok(), is_tried);
         assert_eq!(here(&residency).is_empty(), is_tried);
     }
 }
@@ -116,7 +116,7 @@ fn a_model_that_fails_is_not_tried_again_before_its_time_and_makes_nobody_leave(
 fn a_model_larger_than_all_memory_says_so_and_the_others_are_served() {
     let mut residency = start(&[("a", 9 * MIB), ("b", 4 * MIB)], settings(8 * MIB)).unwrap();
     assert_eq!(here(&residency), ["b"]);
-    let problem = residency.prepare("a").unwrap_err().to_string();
+    let problem = residency.prepare(&["a"]).unwrap_err().to_string();
     assert_eq!(problem, "the model \"a\" cannot be loaded: its weights take 9 MiB, and device.model_memory_mib is 8");
     assert!(start(&[("a", 9 * MIB)], settings(8 * MIB)).is_err(), "none can be used");
 }
@@ -132,4 +132,20 @@ fn a_device_that_is_out_of_memory_holds_so_many_models_and_no_more() {
     alone.entries[0].state = Place::Coming { since: Instant::now() };
     let error = alone.install("a", Err(EngineError::OutOfMemory("CUDA".to_owned()))).unwrap_err();
     assert_eq!(error.code(), "model_unavailable");
+}
+
+#[test]
+fn a_job_of_two_models_has_both_at_once_or_learns_that_they_never_fit() {
+    let mut residency = start(&[("a", 4), ("b", 4), ("c", 4), ("d", 6)], settings(8)).unwrap();
+    drop(residency.hold("b").unwrap());
+    drop(residency.hold("a").unwrap());
+    let Ok(Prepared::Load(ModelLoad { model, work })) = residency.prepare(&["b", "c"]) else { panic!() };
+    residency.install(&model, work()).unwrap();
+    assert_eq!(here(&residency), ["b", "c"], "b stays though it was used before a");
+    assert!(matches!(residency.prepare(&["b", "c"]), Ok(Prepared::Ready)));
+    assert_eq!(residency.prepare(&["c", "d"]).unwrap_err().code(), "model_unavailable");
+    let hold = residency.hold("c").unwrap();
+    let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["b", "a"]) else { panic!() };
+    assert_eq!(leaving, ["c"]);
+    drop(hold);
 }

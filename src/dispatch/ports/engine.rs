@@ -16,12 +16,12 @@ pub trait Engine: Send {
     /// A model that a thread of its own has read, on its way to the engine.
     type Model: Send + 'static;
 
-    /// Asks that a model be on the device, for a job that wants to begin. Models that no canvas uses leave for it, the least recently
-    /// used first, as far as the memory for models demands it.
+    /// Asks that the models of a request be on the device, for a job that wants to begin. Models that no canvas uses leave for them, the
+    /// least recently used first, as far as the memory for models demands it.
     ///
     /// # Errors
-    /// When the model cannot be loaded, or there is none of this name.
-    fn prepare(&mut self, model: &str) -> Result<Prepared<Self::Model>, EngineError>;
+    /// When one of them cannot be loaded, or there is none of its name.
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<Self::Model>, EngineError>;
 
     /// Takes what a [`Prepared::Load`] has brought, or why it has brought nothing.
     ///
@@ -35,7 +35,7 @@ pub trait Engine: Send {
     /// What has happened to models since this was last asked.
     fn take_model_events(&mut self) -> Vec<ModelEvent>;
 
-    /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`. Its model is on the device:
+    /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`. Its models are on the device:
     /// [`Self::prepare`] has just answered [`Prepared::Ready`].
     ///
     /// # Errors

@@ -7,11 +7,11 @@ use crate::domain::ModelStatus;
 
 /// An answer to [`super::Engine::prepare`].
 pub enum Prepared<M> {
-    /// The model is on the device.
+    /// The models are on the device.
     Ready,
-    /// There is room for it: this work brings it.
+    /// There is room for one that is not: this work brings it.
     Load(ModelLoad<M>),
-    /// It is on its way, or another one is: one is loaded at a time.
+    /// One is on its way, perhaps for another job: one is loaded at a time.
     Loading,
     /// The canvases of these models must leave first.
     Occupied {
@@ -22,7 +22,12 @@ pub enum Prepared<M> {
 
 /// The work of loading a model. It takes long and touches nothing of the engine, so it belongs on a thread of its own; what it answers
 /// goes to [`super::Engine::install`].
-pub struct ModelLoad<M>(pub Box<dyn FnOnce() -> Result<M, EngineError> + Send>);
+pub struct ModelLoad<M> {
+    /// The model that it brings.
+    pub model: String,
+    /// The work.
+    pub work: Box<dyn FnOnce() -> Result<M, EngineError> + Send>,
+}
 
 impl<M> fmt::Debug for Prepared<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +42,7 @@ impl<M> fmt::Debug for Prepared<M> {
 
 impl<M> fmt::Debug for ModelLoad<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ModelLoad").finish_non_exhaustive()
+        f.debug_struct("ModelLoad").field("model", &self.model).finish_non_exhaustive()
     }
 }
 

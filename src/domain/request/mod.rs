@@ -1,18 +1,26 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
+mod capability;
 mod fields;
 mod guidance;
 mod img2img;
 mod inpainting;
 mod parse;
+mod refiner;
 mod size;
+mod sizes;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
 use self::{fields::default_priority, guidance::always, img2img::strength_steps};
-pub use self::{img2img::Img2Img, inpainting::Inpainting};
+pub use self::{
+    img2img::Img2Img,
+    inpainting::Inpainting,
+    refiner::Refiner,
+    sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
+};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -21,6 +29,8 @@ pub const MAX_SEED: u64 = (1 << 53) - 1;
 pub const MAX_RANDOM_SEED: u64 = MAX_SEED - (MAX_IMAGES - 1);
 /// The guidance scales that a request may name.
 pub const GUIDANCE_SCALES: RangeInclusive<f64> = 0.0..=50.0;
+/// The numbers of steps that a request may name.
+pub const STEPS: RangeInclusive<u32> = 1..=150;
 const MAX_IMAGES: u64 = 16;
 
 /// What to paint. Field names and ranges are those of the native API.
@@ -61,6 +71,15 @@ pub struct GenerationRequest {
     /// How closely to follow the picture, 1 or more: of instruct-pix2pix models only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_guidance_scale: Option<f64>,
+    /// The sizes that a Stable Diffusion XL model is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<SizeConditioning>,
+    /// The scores that a refiner is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub aesthetics: Option<AestheticScores>,
+    /// The model that does the last steps.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<Refiner>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
     /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.
@@ -89,6 +108,12 @@ impl GenerationRequest {
     /// The seed of picture `index`.
     pub fn image_seed(&self, index: u32) -> u64 {
         self.seed + u64::from(index)
+    }
+
+    /// The models that it needs on the device: its own and the refiner's.
+    pub fn models(&self) -> Vec<&str> {
+        let refiner = self.refiner.as_ref().map(|refiner| refiner.refiner.as_str());
+        std::iter::once(self.model.as_str()).chain(refiner).collect()
     }
 
     /// The pictures that it starts from.

@@ -8,12 +8,15 @@ use super::{
         fields::{Fields, describe, integer, text},
         find_model,
     },
-    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
+    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, STEPS, Submission,
+    capability::{check_task, refuse_unsupported},
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
+    refiner::take_refiner,
     size::take_size,
+    sizes::{take_scores, take_sizes},
 };
 
 const MAX_PROMPT_CHARS: usize = 10_000;
@@ -32,7 +35,7 @@ impl Submission {
         };
         let mut fields = Fields::new(body);
         let model = take_model(&mut fields, models);
-        let parsed = model.and_then(|model| parse_for(&mut fields, model, random_seed));
+        let parsed = model.and_then(|model| parse_for(&mut fields, (model, models), random_seed));
         let errors = fields.into_errors();
         match parsed {
             Some(submission) if errors.is_empty() => Ok(submission),
@@ -51,7 +54,12 @@ fn take_model<'a>(fields: &mut Fields, models: &'a [ModelInfo]) -> Option<&'a Mo
     named.or(models.first())
 }
 
-fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option<Submission> {
+fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), random_seed: u64) -> Option<Submission> {
+    let mut warnings = Vec::new();
+    let refiner = take_refiner(fields, (model, models), &mut warnings);
+    let second = refiner.as_ref().and_then(|refiner| find_model(models, &refiner.refiner));
+    let painters: Vec<&ModelInfo> = std::iter::once(model).chain(second).collect();
+    refuse_unsupported(fields, &painters);
     let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
     if prompt.is_none() && !fields.failed("prompt") {
         fields.fail("prompt", "is required");
@@ -64,10 +72,11 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         image: fields.take("image", InputPicture::parse),
         mask_image: fields.take("mask_image", InputPicture::parse),
     };
+    check_task(fields, model, inputs.image.is_some());
     let (width, height) = take_size(fields, model, inputs.image.as_ref());
-    let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
+    let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
+    let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
-    let mut warnings = Vec::new();
     let inpainting = take_inpainting(fields, model, &inputs, &mut warnings);
     let img2img = match model.can(Task::InstructPix2pix) {
         true => take_instruction(fields, model, inputs.image.as_ref()),
@@ -90,6 +99,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         img2img,
         inpainting,
         image_guidance_scale: take_image_guidance_scale(fields, model),
+        sizes: take_sizes(fields, &painters, (width, height)),
+        aesthetics: take_scores(fields, &painters),
+        refiner,
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),

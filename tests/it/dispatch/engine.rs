@@ -8,8 +8,9 @@ use std::{
     thread,
 };
 
-use easel::dispatch::ports::{
-    BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared,
+use easel::{
+    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    domain::GenerationRequest,
 };
 use image::{Rgb, RgbImage};
 use tokio::sync::mpsc::UnboundedSender;
@@ -103,10 +104,10 @@ impl Engine for FaultyEngine {
     type Frame = Shade;
     type Model = String;
 
-    fn prepare(&mut self, model: &str) -> Result<Prepared<String>, EngineError> {
-        let prepared = self.shelf.prepare(model);
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<String>, EngineError> {
+        let prepared = self.shelf.prepare(&request.model);
         if matches!(prepared, Prepared::Load(_)) {
-            self.tell(Call::Load(model.to_owned()));
+            self.tell(Call::Load(request.model.clone()));
         }
         Ok(prepared)
     }

@@ -53,11 +53,12 @@ impl Shelf {
         }
         self.coming = Some(model.to_owned());
         let (name, gate) = (model.to_owned(), self.gate.clone());
-        Prepared::Load(ModelLoad(Box::new(move || {
+        let work = Box::new(move || {
             let _ = gate.lock().unwrap().recv();
             assert_ne!(name, BROKEN, "a file that nobody can read");
             Ok(name)
-        })))
+        });
+        Prepared::Load(ModelLoad { model: model.to_owned(), work })
     }
 
     pub(super) fn install(&mut self, model: &str, loaded: Result<String, EngineError>) -> Result<(), EngineError> {

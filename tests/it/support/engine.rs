@@ -12,6 +12,7 @@ use std::{
 use easel::{
     diffusion::{Canvas, Frame, StableDiffusion},
     dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    domain::GenerationRequest,
 };
 use image::RgbImage;
 use tokio::{
@@ -139,8 +140,8 @@ impl Engine for TestEngine {
     type Frame = TestFrame;
     type Model = <StableDiffusion as Engine>::Model;
 
-    fn prepare(&mut self, model: &str) -> Result<Prepared<Self::Model>, EngineError> {
-        self.engine.prepare(model)
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<Self::Model>, EngineError> {
+        self.engine.prepare(request)
     }
 
     fn install(&mut self, model: &str, loaded: Result<Self::Model, EngineError>) -> Result<(), EngineError> {
