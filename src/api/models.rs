@@ -4,12 +4,21 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 
 use super::Context;
-use crate::domain::{ModelInfo, SchedulerAlgorithm, SchedulerName, SigmaSchedule};
+use crate::domain::{ModelInfo, ModelStatus, SchedulerAlgorithm, SchedulerName, SigmaSchedule};
 
 /// The models that are served, the default one first.
 #[derive(Serialize)]
 pub(super) struct ModelsJson {
-    models: Vec<ModelInfo>,
+    models: Vec<ModelJson>,
+}
+
+/// What a request may ask of a model, and where the model is.
+#[derive(Serialize)]
+struct ModelJson {
+    #[serde(flatten)]
+    info: ModelInfo,
+    #[serde(flatten)]
+    status: ModelStatus,
 }
 
 /// The schedulers, with other spellings that are accepted.
@@ -49,7 +58,9 @@ impl SchedulerJson {
 
 /// `GET /v1/models`
 pub(super) async fn models(State(context): State<Context>) -> Json<ModelsJson> {
-    Json(ModelsJson { models: context.dispatcher.models().to_vec() })
+    let (infos, statuses) = (context.dispatcher.models(), context.dispatcher.model_statuses());
+    let models = infos.iter().cloned().zip(statuses).map(|(info, status)| ModelJson { info, status });
+    Json(ModelsJson { models: models.collect() })
 }
 
 /// `GET /v1/schedulers`

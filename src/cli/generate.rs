@@ -6,7 +6,11 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{CliError, output::Output, paint, request};
-use crate::{app, config::Config, diffusion::describe_models};
+use crate::{
+    app,
+    config::Config,
+    diffusion::{ResidencySettings, describe_models},
+};
 
 /// What to paint. The rules, defaults and errors are those of the API's `POST /v1/generate`.
 #[derive(Debug, Args)]
@@ -76,7 +80,9 @@ pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), 
     let models = describe_models(&settings.models).map_err(CliError::failed)?;
     let submission = request::parse(arguments, output.format(), &models, config.server.max_body_bytes)?;
     let output = output.of_format(submission.request.output.format)?;
-    settings.models.retain(|folder| folder.name == submission.request.model);
+    settings.models.retain(|folder| submission.request.models().contains(&folder.name.as_str()));
+    // They are wanted now, and have the device for themselves.
+    settings.residency = ResidencySettings::default();
     paint::paint(&settings, &config.dispatch, submission, &output)
 }
 

@@ -9,6 +9,7 @@ use super::{
     layers::Result,
     mask::Underlay,
     noise::NoiseGenerator,
+    residency::ModelHold,
     schedulers::{Call, HISTORY, Plan},
     source::Kept,
 };
@@ -17,7 +18,7 @@ use crate::dispatch::ports::{BatchKey, CanvasState};
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
 #[derive(Debug)]
 pub struct Canvas {
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) batch_key: BatchKey,
     /// Of the picture.
     pub(super) pixels: usize,
@@ -46,7 +47,7 @@ pub struct Canvas {
 /// A second model that does the last steps of a picture.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) batch_key: BatchKey,
     pub(super) plan: Arc<Plan>,
     pub(super) conditioning: ConditioningSchedule,

@@ -29,12 +29,14 @@ use super::{
     pipeline::ModelIndex,
     pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
+    residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig},
     source::Source,
     stages::{Stage, stages},
+    stored_model::StoredModel,
 };
 use crate::{
-    dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
+    dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
     domain::{GenerationRequest, ModelInfo},
 };
 
@@ -56,8 +58,10 @@ pub struct EngineSettings {
     pub vae_tiling: VaeTiling,
     /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
     pub vae_memory: Option<u64>,
-    /// The models to load.
+    /// The models that are served.
     pub models: Vec<ModelFolder>,
+    /// Which of them are on the device, and when.
+    pub residency: ResidencySettings,
 }
 
 impl EngineSettings {
@@ -67,9 +71,9 @@ impl EngineSettings {
     }
 }
 
-/// Every loaded model on one device.
+/// The models of one device.
 pub struct StableDiffusion {
-    models: Vec<Model>,
+    models: Residency<Model>,
     placement: Placement,
     /// As [`VaePolicy::float32_retries`].
     float32_retries: Arc<AtomicU64>,
@@ -81,7 +85,8 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-pub(super) struct Model {
+/// A model that is on the device.
+pub struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
@@ -92,7 +97,7 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn load(
+    pub(super) fn load(
         info: ModelInfo,
         files: &Arc<ModelFiles>,
         placement: Placement,
@@ -133,9 +138,15 @@ impl Model {
     }
 }
 
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
 /// A stage of a request with all that its canvases have in common.
 struct PreparedStage {
-    model: usize,
+    model: ModelHold,
     batch_key: BatchKey,
     plan: Arc<Plan>,
     embeds: PromptEmbeds,
@@ -146,7 +157,7 @@ impl PreparedStage {
     /// `picture` is what the UNet sees beside the latents.
     fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
         Takeover {
-            model: self.model,
+            model: self.model.clone(),
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
             conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
@@ -155,10 +166,10 @@ impl PreparedStage {
 }
 
 impl StableDiffusion {
-    /// Loads every model. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
+    /// Loads the models that are not for later. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
     ///
     /// # Errors
-    /// When the device is not there, or a folder does not hold a model that is supported.
+    /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
         let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
@@ -166,33 +177,31 @@ impl StableDiffusion {
         }
         let infos = describe_models(&settings.models)?;
         let vae_policy = settings.vae_policy(placement);
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| {
-            Model::load(info, &Arc::new(ModelFiles::open(&folder.path)?), placement, vae_policy.clone())
+        let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
+            Box::new(StoredModel { info, path: folder.path.clone(), placement, vae_policy: vae_policy.clone() })
         };
-        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
+        let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
+        let models = Residency::start(sources, settings.residency.clone())?;
         let Placement { device, kind, batch_invariant } = placement;
-        info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
+        let threads = tch::get_num_threads();
+        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "models loaded");
         Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
     }
 
-    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
-        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
-    }
-
-    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
-        let first = self.model_named(&request.model)?;
-        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
-        Ok(stages(request, first, refiner))
+    fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.models.hold(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.models.hold(&refiner.refiner)).transpose()?;
+        let refiner = refiner.as_ref().map(|hold| self.models.get(hold).map(|model| (hold, model))).transpose()?;
+        Ok(stages(request, (&first, self.models.get(&first)?), refiner))
     }
 
     /// What each stage needs to become a part of a canvas.
-    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+    fn prepare_stage(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
         if !stage.plan.is_finite() {
             let problem = format!("{} has no solution with this model's config", request.scheduler);
             return Err(EngineError::Failed(problem));
         }
-        let model = &self.models[stage.model];
+        let model = self.models.get(&stage.model)?;
         let embeds = model.prompts.encode(request, model.guides(request))?;
         let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
         let extras = extras.map_err(|error| engine_error(&error))?;
@@ -206,9 +215,18 @@ impl StableDiffusion {
         images: Range<u32>,
         stages: &[PreparedStage],
     ) -> std::result::Result<Vec<Canvas>, EngineError> {
-        let request = &*order.request;
         let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
-        let model = &self.models[first.model];
+        let model = self.models.get(&first.model)?;
+        self.canvases(model, (order, images), (first, later))
+    }
+
+    fn canvases(
+        &self,
+        model: &Model,
+        (order, images): (&PaintOrder, Range<u32>),
+        (first, later): (&PreparedStage, &[PreparedStage]),
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
+        let request = &*order.request;
         let shape = model.latent_shape(request);
         let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
@@ -239,8 +257,9 @@ impl StableDiffusion {
         images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 
-    fn decode(&self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
-        let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?;
+    fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
+        self.models.note_use(&canvas.model);
+        let pixels = self.models.get(&canvas.model)?.vae.decode(&canvas.latents)?;
         Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone()))
     }
 }
@@ -248,10 +267,27 @@ impl StableDiffusion {
 impl Engine for StableDiffusion {
     type Canvas = Canvas;
     type Frame = Frame;
+    type Model = Model;
+
+    fn prepare(&mut self, request: &GenerationRequest) -> std::result::Result<Prepared<Model>, EngineError> {
+        self.models.prepare(&request.models())
+    }
+
+    fn install(&mut self, model: &str, loaded: std::result::Result<Model, EngineError>) -> std::result::Result<(), EngineError> {
+        self.models.install(model, loaded)
+    }
+
+    fn models(&self) -> Vec<ModelReport> {
+        self.models.reports()
+    }
+
+    fn take_model_events(&mut self) -> Vec<ModelEvent> {
+        self.models.take_events()
+    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare_stage(stage, &order.request));
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
         let canvases = self.begin_canvases(order, images, &stages)?;
         // Two models mostly cut a prompt in the same place.
@@ -269,13 +305,13 @@ impl Engine for StableDiffusion {
         if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
-        let unet = &self.models[first.model].unet;
+        let unet = &self.models.get(&first.model)?.unet;
         denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
     }
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
+        let Some(latent_rgb) = &self.models.get(&canvas.model)?.latent_rgb else { return Ok(None) };
         let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }

@@ -1,6 +1,7 @@
 //! Which model does which steps of a request: one does all, or a second one takes over for the last.
 
 use super::{
+    residency::ModelHold,
     schedulers::{Plan, PlanOrder, SchedulerConfig, plan},
     stable_diffusion::Model,
 };
@@ -8,30 +9,33 @@ use crate::domain::{GenerationRequest, Refiner};
 
 /// The steps of one model.
 pub(super) struct Stage {
-    /// The model's place in the engine.
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) plan: Plan,
 }
 
-/// The stages of a request that have steps to do, the first model's and the refiner's, each by its place.
+/// The stages of a request that have steps to do, the first model's and the refiner's.
 ///
 /// The steps are shared out as diffusers does with `denoising_end` and `denoising_start`: by the timestep, each model with its own noise
 /// schedule.
-pub(super) fn stages(request: &GenerationRequest, first: (usize, &Model), refiner: Option<(usize, &Model)>) -> Vec<Stage> {
+pub(super) fn stages(
+    request: &GenerationRequest,
+    first: (&ModelHold, &Model),
+    refiner: Option<(&ModelHold, &Model)>,
+) -> Vec<Stage> {
     let steps = request.num_inference_steps as usize;
     let order = PlanOrder { name: request.scheduler, steps, begin: 0, eta: request.eta };
-    let whole = |(_, model): (usize, &Model), begin| plan(&model.scheduler, PlanOrder { begin, ..order });
+    let whole = |(_, model): (&ModelHold, &Model), begin| plan(&model.scheduler, PlanOrder { begin, ..order });
     let skipped = steps - request.effective_steps() as usize;
     let mut own = whole(first, skipped);
     let (Some(refiner), Some(Refiner { refiner_start, .. })) = (refiner, &request.refiner) else {
-        return vec![Stage { model: first.0, plan: own }];
+        return vec![Stage { model: first.0.clone(), plan: own }];
     };
     let cutoff = |model: &Model| cutoff(&model.scheduler, *refiner_start);
     // A step of two calls is not divided.
     own.truncate(own.steps_at_or_above(cutoff(first.1)));
     let begin = skipped.max(whole(refiner, 0).steps_at_or_above(cutoff(refiner.1)));
     let last = whole(refiner, begin.min(steps));
-    let stages = [Stage { model: first.0, plan: own }, Stage { model: refiner.0, plan: last }];
+    let stages = [Stage { model: first.0.clone(), plan: own }, Stage { model: refiner.0.clone(), plan: last }];
     stages.into_iter().filter(|stage| !stage.plan.calls.is_empty()).collect()
 }
 

@@ -9,6 +9,7 @@ mod fields;
 mod infotext;
 mod job;
 mod model;
+mod model_status;
 mod origin;
 mod picture;
 mod prompt;
@@ -21,6 +22,7 @@ pub use family::{Family, Task};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, SchedulerLimit, find_model};
+pub use model_status::{ModelState, ModelStatus};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,

@@ -9,7 +9,7 @@ use super::{Family, SchedulerAlgorithm, SchedulerName, Task};
 /// The widths and heights, in pixels, that a model may be allowed at all.
 pub const SIDES: RangeInclusive<u32> = 64..=2048;
 
-/// The public face of a loaded model.
+/// What requests may ask of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelInfo {
     /// The name that requests use.

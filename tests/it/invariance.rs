@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -40,6 +40,7 @@ impl Studio {
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
             models,
+            residency: ResidencySettings::default(),
         };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }

@@ -128,6 +128,12 @@ impl GenerationRequest {
         self.seed + u64::from(index)
     }
 
+    /// The models that it needs on the device: its own and the refiner's.
+    pub fn models(&self) -> Vec<&str> {
+        let refiner = self.refiner.as_ref().map(|refiner| refiner.refiner.as_str());
+        std::iter::once(self.model.as_str()).chain(refiner).collect()
+    }
+
     /// The pictures that it starts from.
     pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
         let image = self.img2img.as_ref().map(|img2img| &img2img.image);

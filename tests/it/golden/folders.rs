@@ -7,7 +7,9 @@ use std::{
 };
 
 use easel::{
-    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
+    diffusion::{
+        EngineSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+    },
     domain::Task,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -44,6 +46,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
         models: vec![folder(path)],
+        residency: ResidencySettings::default(),
     })
 }
 
@@ -256,6 +259,7 @@ fn a_device_that_is_not_there_is_refused() {
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
             models: vec![folder(&golden("tiny-sd2"))],
+            residency: ResidencySettings::default(),
         };
         let error = StableDiffusion::load(&settings).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");

@@ -20,6 +20,7 @@ mod key;
 mod limits;
 mod list;
 mod metrics;
+mod models;
 mod negotiation;
 mod ops;
 mod prompts;

@@ -33,7 +33,10 @@ async fn a_server_whose_picture_folder_has_gone_is_not_ready() {
 #[tokio::test]
 async fn the_models_and_what_they_can_do_are_listed() {
     let app = spawn_app().await;
-    let models = json_of(app.get("/v1/models").await, 200).await;
+    app.paint(&request(json!({}))).await;
+    let mut models = json_of(app.get("/v1/models").await, 200).await;
+    let last_used_at = models["models"][0]["last_used_at"].take();
+    assert!(last_used_at.is_string(), "{last_used_at}");
     let demo = json!({
         "name": "demo",
         "family": "sd1",
@@ -53,6 +56,10 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
+        "state": "loaded",
+        "error": null,
+        "weights_bytes": 70_337_580,
+        "last_used_at": null,
     });
     assert_eq!(models, json!({"models": [demo]}));
     app.finish().await;

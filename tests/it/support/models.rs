@@ -9,7 +9,7 @@ use serde_json::Value;
 /// Copies the demo model to `folder`, and makes the embedding of `word` NaN.
 pub(crate) fn model_with_a_broken_word(folder: &Path, word: &str) {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
-    copy(&demo, folder);
+    copy_folder(&demo, folder);
     let id = ClipTokenizer::load(&demo.join("tokenizer")).unwrap().encode(word).unwrap().ids[1];
     let file = folder.join("text_encoder/model.safetensors");
     let mut bytes = fs::read(&file).unwrap();
@@ -21,7 +21,7 @@ pub(crate) fn model_with_a_broken_word(folder: &Path, word: &str) {
 
 /// Copies the demo model to `folder`, and gives it the scheduler of a class that is not served.
 pub(crate) fn model_with_an_unserved_scheduler(folder: &Path) {
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
     let file = folder.join("scheduler/scheduler_config.json");
     let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     config["_class_name"] = "MagicScheduler".into();
@@ -41,7 +41,7 @@ pub(crate) fn model_with_a_broken_vae(folder: &Path) {
 
 /// Makes the first channel before the decoder's last layer zero, and that layer's weight for it `weight`.
 fn change_last_layer(folder: &Path, weight: f32) {
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
+    copy_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), folder);
     let file = folder.join("vae/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&file).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -77,13 +77,20 @@ fn row(file: &[u8], id: usize) -> (usize, usize) {
     (start + id * length, length)
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         match entry.path().is_dir() {
-            true => copy(&entry.path(), &target),
+            true => copy_folder(&entry.path(), &target),
             false => drop(fs::copy(entry.path(), target).unwrap()),
         }
     }
+}
+
+/// Takes the second half of a file away.
+pub(crate) fn cut_short(file: &Path) {
+    let length = fs::metadata(file).unwrap().len();
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(length / 2).unwrap();
 }
