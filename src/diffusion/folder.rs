@@ -1,14 +1,15 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
+    files::ModelFiles,
     models::{
-        config::{UNetConfig, VaeConfig, read_config},
+        config::{UNetConfig, VaeConfig},
         unet_input::UNetInput,
     },
     pipeline::ModelIndex,
@@ -63,14 +64,15 @@ struct LatentKind {
 }
 
 fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> {
-    let index = ModelIndex::read(&folder.path)?;
-    let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
-    let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
-    let input = UNetInput::of(&unet, &vae).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
-    let (family, scored) = (index.family(&unet), index.is_scored(&folder.path, &unet)?);
+    let files = ModelFiles::open(&folder.path)?;
+    let index = ModelIndex::read(&files)?;
+    files.require(&index.parts())?;
+    let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
+    let input = UNetInput::of(&unet, &vae).map_err(|problem| files.invalid(problem))?;
+    let (family, scored) = (index.family(&unet), index.is_scored(&files, &unet)?);
     let factor = vae.factor();
     let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
-    let scheduler = read_scheduler(&folder.path)?;
+    let scheduler = read_scheduler(&files)?;
     let info = ModelInfo {
         name: folder.name.clone(),
         family,
@@ -131,7 +133,7 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
 /// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
@@ -142,7 +144,7 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
     ];
-    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
+    files.config("scheduler", &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

@@ -9,6 +9,7 @@ mod denoise;
 mod device;
 mod error;
 mod extras;
+mod files;
 mod folder;
 mod guidance;
 mod latent_rgb;

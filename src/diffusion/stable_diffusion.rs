@@ -1,6 +1,6 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use tch::{Kind, Tensor};
 use tracing::info;
@@ -12,6 +12,7 @@ use super::{
     device::{Placement, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
+    files::ModelFiles,
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -67,24 +68,24 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
+    fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let vae = AutoencoderKL::load(files, placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
-        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
-        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
+        let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
+        let unet = UNet2DConditionModel::load(files, placement)?;
         let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
         if attended != Some(embeds) {
             let problem =
                 format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let input = UNetInput::of(unet.config(), vae.config());
         Ok(Self {
             prompts,
-            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
+            input: input.map_err(|problem| files.invalid(problem))?,
             unet,
-            scheduler: read_scheduler(folder)?,
-            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            scheduler: read_scheduler(files)?,
+            latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
             info,
             vae,
         })
@@ -135,8 +136,8 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
-        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &ModelFiles::open(&folder.path)?, placement);
+        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
         Ok(Self { models, placement })

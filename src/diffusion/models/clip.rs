@@ -1,15 +1,15 @@
 //! CLIP's text encoder (Radford et al., 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::config::ClipTextConfig;
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
-    weights::{Scope, Weights},
+    pipeline::TowerParts,
+    weights::Scope,
 };
 
 /// Turns token ids into embeddings.
@@ -72,17 +72,17 @@ struct EncoderLayer {
 }
 
 impl ClipTextModel {
-    /// Loads the folder's config and weights.
+    /// Loads the config and the weights of the part `text_encoder` or `text_encoder_2`.
     pub(in crate::diffusion) fn load(
-        folder: &Path,
-        class: ClipTextClass,
+        files: &ModelFiles,
+        parts: TowerParts,
         placement: Placement,
     ) -> std::result::Result<Self, LoadError> {
-        let config = ClipTextConfig::read(&folder.join("config.json"))?;
-        let alias = if class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
-        let weights = Weights::open(folder, "model", alias, placement)?;
+        let config = ClipTextConfig::read(files, parts.text_encoder)?;
+        let alias = if parts.class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
+        let weights = files.weights(parts.text_encoder, alias, placement)?;
         let mut model = Self::build(&weights.root(), &config)?;
-        if class == ClipTextClass::WithProjection {
+        if parts.class == ClipTextClass::WithProjection {
             let scope = &weights.root() / "text_projection";
             model.text_projection = Some(Linear::without_bias(&scope, config.hidden_size, config.projection_dim)?);
         }
