@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
-    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig, ServerConfig},
-    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    config::{AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, RetentionConfig, ServerConfig, Tiling},
+    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
         ports::{Engine, EngineError, Quota, Quotas, StoreError},
@@ -161,6 +161,12 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
             BatchInvariant::Never => Some(false),
         },
         threads: config.device.threads,
+        vae_tiling: match config.device.vae_tiling {
+            Tiling::Auto => VaeTiling::Auto,
+            Tiling::Always => VaeTiling::Always,
+            Tiling::Never => VaeTiling::Never,
+        },
+        vae_memory: (config.device.vae_memory_mib > 0).then_some(config.device.vae_memory_mib << 20),
         models: model_folders(config),
     }
 }

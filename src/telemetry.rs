@@ -42,6 +42,8 @@ pub struct Metrics {
     pub pictures_swept_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
+    /// Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32.
+    pub vae_float32_retries_total: IntCounter,
     /// Open TCP connections of clients.
     pub connections: IntGauge,
     /// Open event streams.
@@ -75,6 +77,10 @@ impl Metrics {
                 "Inputs, unfinished files and jobs' folders removed because no job owned them",
             )?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
+            vae_float32_retries_total: IntCounter::new(
+                "easel_vae_float32_retries_total",
+                "Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32",
+            )?,
             connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
             event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,
             http_requests_total: counters("easel_http_requests_total", "HTTP responses", &["method", "route", "status"])?,
@@ -99,6 +105,7 @@ impl Metrics {
         registry.register(Box::new(self.jobs_expired_total.clone()))?;
         registry.register(Box::new(self.pictures_swept_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
+        registry.register(Box::new(self.vae_float32_retries_total.clone()))?;
         registry.register(Box::new(self.connections.clone()))?;
         registry.register(Box::new(self.event_streams.clone()))?;
         registry.register(Box::new(self.http_requests_total.clone()))?;

@@ -47,6 +47,9 @@ pub(super) struct GenerateArgs {
     /// The same seed paints the same picture; picture i uses seed + i [default: random]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) seed: Option<Value>,
+    /// What the seed is a seed of: cpu, as for diffusers and ComfyUI, or philox, as for AUTOMATIC1111 on a GPU [default: cpu]
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) noise_source: Option<String>,
     /// How many pictures, 1 to 16 [default: 1]
     #[arg(short, long, value_name = "COUNT", value_parser = number, allow_negative_numbers = true)]
     pub(super) num_images: Option<Value>,

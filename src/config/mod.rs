@@ -89,6 +89,8 @@ pub struct DeviceConfig {
     pub dtype: Dtype,
     pub batch_invariant: BatchInvariant,
     pub threads: usize,
+    pub vae_tiling: Tiling,
+    pub vae_memory_mib: u64,
 }
 
 /// `[device] dtype`
@@ -100,6 +102,16 @@ pub enum Dtype {
     Float32,
     Bfloat16,
     Float16,
+}
+
+/// `[device] vae_tiling`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub enum Tiling {
+    Auto,
+    Always,
+    Never,
 }
 
 /// `[device] batch_invariant`
@@ -232,6 +244,7 @@ impl Config {
         check_server(server)?;
         auth.check()?;
         check_range("device.threads", device.threads, 0..=1024)?;
+        check_range("device.vae_memory_mib", device.vae_memory_mib, 0..=1 << 24)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
         check_range("dispatch.max_attempts", dispatch.max_attempts, 1..=1000)?;
         check_range("dispatch.max_queued_jobs", dispatch.max_queued_jobs, 1..=1_000_000)?;
@@ -317,6 +330,7 @@ mod tests {
             ("server", "max_connections", "0", "1 to 1000000"),
             ("server", "max_event_streams", "0", "1 to 1000000"),
             ("device", "threads", "1025", "0 to 1024"),
+            ("device", "vae_memory_mib", "16777217", "0 to 16777216"),
             ("dispatch", "lease_seconds", "0", "1 to 3600"),
             ("dispatch", "max_attempts", "0", "1 to 1000"),
             ("dispatch", "max_queued_jobs", "0", "1 to 1000000"),

@@ -13,7 +13,7 @@ use super::{
         unet_input::UNetInput,
     },
     pipeline::ModelIndex,
-    schedulers::SchedulerConfig,
+    schedulers::{SchedulerConfig, limits},
 };
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
@@ -88,6 +88,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> 
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or_else(|| default_guidance_scale(&unet, &scheduler)),
         default_scheduler: default_scheduler(&folder.name, &scheduler),
+        scheduler_limits: limits(&scheduler),
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     let kind = LatentKind { channels: vae.latent_channels, factor, scaling_factor: vae.scaling_factor };
@@ -131,25 +132,24 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
     }
 }
 
-/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
-/// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and `solver_order` are not refused: a
+/// request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
 pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
-    let supported: [(&str, &[Value]); 7] = [
-        ("use_exponential_sigmas", &off),
-        ("use_beta_sigmas", &off),
+    let supported: [(&str, &[Value]); 6] = [
         ("use_lu_lambdas", &off),
         ("use_flow_sigmas", &off),
         ("use_dynamic_shifting", &off),
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
+        ("solver_p", &[Value::Null]),
     ];
     files.config("scheduler", &supported).map(SchedulerConfig::corrected)
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.
 fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
-    let named = SchedulerName::parse(&config.class_name).filter(|_| !config.is_stochastic());
+    let named = config.own_scheduler();
     if named.is_none() {
         warn!(
             model.name = model,
@@ -157,6 +157,5 @@ fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
             "the model's own scheduler is not served; its default is ddim"
         );
     }
-    let name = named.unwrap_or(SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false });
-    SchedulerName { karras: config.use_karras_sigmas && name.algorithm != SchedulerAlgorithm::Ddim, ..name }
+    named.unwrap_or(SchedulerName::own(SchedulerAlgorithm::Ddim))
 }

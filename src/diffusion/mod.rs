@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod autoencoder;
 mod blur;
 mod canvas;
 mod conditioning;
@@ -27,6 +28,7 @@ mod stages;
 mod tokenizer;
 mod weights;
 
+pub use autoencoder::VaeTiling;
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};

@@ -1,11 +1,19 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
+    autoencoder::{Autoencoder, VaePolicy, VaeTiling},
     canvas::{Canvas, Takeover},
     conditioning::{ConditioningSchedule, RowPicture},
     denoise,
@@ -16,7 +24,7 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::Frame,
@@ -30,6 +38,9 @@ use crate::{
     domain::{GenerationRequest, ModelInfo},
 };
 
+/// The VAE may take one in this many bytes of the device's memory, unless the settings say how much.
+const VAE_SHARE: u64 = 3;
+
 /// What an engine is made from.
 #[derive(Debug, Clone)]
 pub struct EngineSettings {
@@ -41,14 +52,27 @@ pub struct EngineSettings {
     pub batch_invariant: Option<bool>,
     /// CPU threads of one operation; 0 leaves it to libtorch.
     pub threads: usize,
+    /// When pictures go through the VAE in tiles.
+    pub vae_tiling: VaeTiling,
+    /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
+    pub vae_memory: Option<u64>,
     /// The models to load.
     pub models: Vec<ModelFolder>,
+}
+
+impl EngineSettings {
+    fn vae_policy(&self, placement: Placement) -> VaePolicy {
+        let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
+        VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
+    }
 }
 
 /// Every loaded model on one device.
 pub struct StableDiffusion {
     models: Vec<Model>,
     placement: Placement,
+    /// As [`VaePolicy::float32_retries`].
+    float32_retries: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for StableDiffusion {
@@ -62,14 +86,19 @@ pub(super) struct Model {
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
     input: UNetInput,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(files, placement)?;
+    fn load(
+        info: ModelInfo,
+        files: &Arc<ModelFiles>,
+        placement: Placement,
+        vae_policy: VaePolicy,
+    ) -> std::result::Result<Self, LoadError> {
+        let vae = Autoencoder::load(Arc::clone(files), placement, vae_policy)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
         let unet = UNet2DConditionModel::load(files, placement)?;
@@ -136,11 +165,14 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &ModelFiles::open(&folder.path)?, placement);
+        let vae_policy = settings.vae_policy(placement);
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| {
+            Model::load(info, &Arc::new(ModelFiles::open(&folder.path)?), placement, vae_policy.clone())
+        };
         let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
-        Ok(Self { models, placement })
+        Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
     }
 
     fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
@@ -156,6 +188,10 @@ impl StableDiffusion {
 
     /// What each stage needs to become a part of a canvas.
     fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        if !stage.plan.is_finite() {
+            let problem = format!("{} has no solution with this model's config", request.scheduler);
+            return Err(EngineError::Failed(problem));
+        }
         let model = &self.models[stage.model];
         let embeds = model.prompts.encode(request, model.guides(request))?;
         let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
@@ -164,14 +200,19 @@ impl StableDiffusion {
         Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
     }
 
-    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
+    fn begin_canvases(
+        &self,
+        order: &PaintOrder,
+        images: Range<u32>,
+        stages: &[PreparedStage],
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
         let request = &*order.request;
         let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
         let model = &self.models[first.model];
         let shape = model.latent_shape(request);
         let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
-            let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
@@ -183,8 +224,11 @@ impl StableDiffusion {
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
+                pred_original_sample: None,
+                generator,
+                noise: None,
                 plan,
-                step_index: 0,
+                calls: 0,
                 conditioning,
                 steps_before: 0,
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
@@ -192,7 +236,12 @@ impl StableDiffusion {
                 underlay: source.underlay(),
             })
         };
-        images.map(canvas).collect()
+        images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
+    }
+
+    fn decode(&self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
+        let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?;
+        Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone()))
     }
 }
 
@@ -204,7 +253,7 @@ impl Engine for StableDiffusion {
         let _no_grad = tch::no_grad_guard();
         let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
-        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        let canvases = self.begin_canvases(order, images, &stages)?;
         // Two models mostly cut a prompt in the same place.
         let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
         warnings.dedup();
@@ -234,11 +283,11 @@ impl Engine for StableDiffusion {
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| {
-            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
-            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
-        };
-        canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
+        canvases.iter().map(|canvas| self.decode(canvas)).collect()
+    }
+
+    fn take_float32_retries(&mut self) -> u64 {
+        self.float32_retries.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -183,6 +183,7 @@ impl<E: Engine> Device<E> {
                 Ok(frames) => job.frames.extend(done.iter().map(|slot| slot.index).zip(frames)),
                 Err(error) => job.fault = Some(error),
             }
+            self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
             job.times.decode += start.elapsed();
             job.claim.leave(done.len());
             self.shared.wake.notify_one();

@@ -20,7 +20,7 @@ pub use event::{Event, EventId, Preview, Progress};
 pub use family::{Family, Task};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
-pub use model::{ModelInfo, SIDES, find_model};
+pub use model::{ModelInfo, SIDES, SchedulerLimit, find_model};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
@@ -28,7 +28,7 @@ pub use picture::{
 };
 pub use prompt::{Branch, MAX_BRANCHES, MAX_NESTING, MAX_TEXTS, MAX_WEIGHT, Piece, Prompt, PromptError};
 pub use request::{
-    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, PromptSyntax, Refiner,
-    STEPS, SizeConditioning, Submission, micro_conditioning_fields,
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, PromptSyntax,
+    Refiner, STEPS, SizeConditioning, Submission, micro_conditioning_fields,
 };
-pub use scheduler::{SchedulerAlgorithm, SchedulerName};
+pub use scheduler::{SchedulerAlgorithm, SchedulerName, SigmaSchedule};

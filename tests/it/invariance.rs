@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -32,8 +32,15 @@ impl Studio {
         };
         let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
         let infos = describe_models(&models).unwrap();
-        let settings =
-            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
+            models,
+        };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 
@@ -194,6 +201,32 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn schedulers_of_every_kind_keep_their_bits_in_one_batch() {
+    let names = [
+        "heun",
+        "ddim",
+        "euler_ancestral",
+        "unipc",
+        "dpmpp_sde_karras",
+        "pndm",
+        "lcm",
+        "dpmpp_3m_sde",
+        "lms_beta",
+        "dpm2_ancestral",
+        "deis",
+        "dpmpp_2s_ancestral_exponential",
+        "tcd",
+        "ddpm",
+        "ipndm_sgm_uniform",
+    ];
+    let body = |(seed, name): (usize, &&str)| {
+        json!({"prompt": format!("a red house by {name}"), "seed": seed, "scheduler": name, "num_inference_steps": 4 + seed % 4,
+               "guidance_scale": 1 + seed % 3, "width": 64, "height": 64, "eta": if *name == "ddim" { json!(0.7) } else { Value::Null }})
+    };
+    same_bits(Studio::open(demo()), names.iter().enumerate().map(body).collect(), "schedulers");
 }
 
 #[test]

@@ -23,8 +23,8 @@ struct Desk {
 impl Desk {
     fn open() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
-        let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
         let files = ModelFiles::open(&path).unwrap();
+        let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
         let encoder = PromptEncoder::load(&files, &ModelIndex::read(&files).unwrap(), placement).unwrap();
         let folder = ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None };
         Self { encoder, models: describe_models(&[folder]).unwrap() }

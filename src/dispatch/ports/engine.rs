@@ -36,6 +36,11 @@ pub trait Engine: Send {
     /// # Errors
     /// When the device fails.
     fn finish(&mut self, canvases: &[&Self::Canvas]) -> Result<Vec<Self::Frame>, EngineError>;
+
+    /// How many encodes and decodes had to be repeated in float32, since this was last asked.
+    fn take_float32_retries(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What the dispatcher may know of a canvas.
@@ -123,6 +128,9 @@ pub enum EngineError {
         /// The step, from 1.
         step: u32,
     },
+    /// What the VAE makes is no picture.
+    #[error("the picture became NaN or infinite in the VAE, in float32 as well")]
+    PictureNotFinite,
     /// The device's memory does not suffice.
     #[error("the device is out of memory: {0}")]
     OutOfMemory(String),
@@ -142,7 +150,7 @@ impl EngineError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownModel(_) => "unknown_model",
-            Self::NotFinite { .. } => "not_finite",
+            Self::NotFinite { .. } | Self::PictureNotFinite => "not_finite",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::DeviceLost(_) => "device_lost",
             Self::Panicked(_) => "engine_panicked",

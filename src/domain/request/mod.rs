@@ -5,9 +5,11 @@ mod fields;
 mod guidance;
 mod img2img;
 mod inpainting;
+mod noise_source;
 mod parse;
 mod prompt;
 mod refiner;
+mod scheduler;
 mod size;
 mod sizes;
 
@@ -19,6 +21,7 @@ use self::{fields::default_priority, guidance::always, img2img::strength_steps};
 pub use self::{
     img2img::Img2Img,
     inpainting::Inpainting,
+    noise_source::NoiseSource,
     prompt::PromptSyntax,
     refiner::Refiner,
     sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
@@ -67,8 +70,14 @@ pub struct GenerationRequest {
     pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
+    /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.
+    #[serde(default)]
+    pub eta: Option<f64>,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
+    /// What the seeds are seeds of. Jobs of versions that knew one source do not have it.
+    #[serde(default)]
+    pub noise_source: NoiseSource,
     /// How many pictures.
     pub num_images: u32,
     /// The picture to start from, and how far to leave it.

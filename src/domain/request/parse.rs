@@ -8,14 +8,15 @@ use super::{
         fields::{Fields, describe, integer},
         find_model,
     },
-    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, STEPS, Submission,
+    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
     capability::{check_task, refuse_unsupported},
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_seed, take_output},
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
     prompt::{check_prompts, take_prompts},
     refiner::take_refiner,
+    scheduler::take_scheduler,
     size::take_size,
     sizes::{take_scores, take_sizes},
 };
@@ -76,6 +77,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
+    let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
         negative_prompt: prompts.negative_prompt,
@@ -87,8 +89,10 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         guidance_scale: guidance.scale,
         guidance_rescale: guidance.rescale,
         guidance_interval: guidance.interval,
-        scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
+        scheduler,
+        eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
+        noise_source: fields.take("noise_source", NoiseSource::parse).unwrap_or_default(),
         num_images,
         img2img,
         inpainting,

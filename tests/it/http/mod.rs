@@ -30,3 +30,4 @@ mod removal;
 mod retry;
 mod slow;
 mod thumbnails;
+mod vae;

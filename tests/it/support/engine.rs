@@ -165,4 +165,7 @@ impl Engine for TestEngine {
         let frames = self.engine.finish(&canvases.iter().map(|canvas| &canvas.canvas).collect::<Vec<_>>())?;
         Ok(frames.into_iter().map(TestFrame::Real).collect())
     }
+    fn take_float32_retries(&mut self) -> u64 {
+        self.engine.take_float32_retries()
+    }
 }

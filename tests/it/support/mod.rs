@@ -19,7 +19,9 @@ pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent, sse_events};
 pub(crate) use hub::{COMMIT, Shelf, spawn_hub};
 pub(crate) use model_info::model_info;
-pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
+pub(crate) use models::{
+    model_with_a_broken_vae, model_with_a_broken_word, model_with_an_overflowing_vae, model_with_an_unserved_scheduler,
+};
 pub(crate) use process::{Process, easel, easel_by, run};
 pub(crate) use raw::{Raw, head};
 pub(crate) use requests::{house_png, house_url, parameters_of, request, sha256s};
