@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-PARTS = ["noise", "tokens", "schedulers", "layers", "tiny", "pictures"]
+PARTS = ["noise", "tokens", "schedulers", "layers", "tiny", "tiny_latent", "latent", "pictures"]
 
 
 def main():

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::diffusion::{error::LoadError, layers::Activation};
 
+/// Keys of a `UNet2DModel` whose null means something else than their default.
+const NULL_IS_A_VALUE: [&str; 2] = ["attention_head_dim", "mid_block_type"];
+
 /// Reads a JSON object and refuses values that are not supported: `(key, what is supported)`, an absent key being fine.
 pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, supported: &[(&str, &[Value])]) -> Result<T, LoadError> {
     let invalid = |problem: String| LoadError::Invalid { path: path.to_owned(), problem };
@@ -25,7 +28,8 @@ pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, suppor
         return Err(invalid("norm_num_groups = null (no group norm) is not supported".to_owned()));
     }
     // Other keys that are null take their defaults, as absent ones do.
-    let given = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let says_something = |key: &str, value: &Value| !value.is_null() || NULL_IS_A_VALUE.contains(&key);
+    let given = object.into_iter().filter(|(key, value)| says_something(key, value)).collect();
     serde_json::from_value(Value::Object(given)).map_err(|error| invalid(error.to_string()))
 }
 
@@ -199,7 +203,7 @@ impl UNetConfig {
 }
 
 /// Groups and heads share a block's channels evenly.
-fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
+pub(super) fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
     if parts > 0 && channels % parts == 0 {
         return Ok(());
     }
@@ -260,7 +264,7 @@ impl VaeConfig {
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.block_out_channels.is_empty() {
             return Err("block_out_channels is empty".to_owned());
         }

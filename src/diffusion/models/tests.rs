@@ -9,15 +9,19 @@ use super::{clip::ClipTextModel, unet::UNet2DConditionModel, vae::AutoencoderKL}
 use crate::diffusion::device::Placement;
 
 const TOLERANCE: f64 = 1e-4;
-const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
 fn demo(part: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
 }
 
+pub(super) fn golden_path(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
 /// The tensors of a golden file by name.
-fn golden(file: &str) -> impl Fn(&str) -> Tensor {
-    let bytes = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file)).unwrap();
+pub(super) fn golden(file: &str) -> impl Fn(&str) -> Tensor {
+    let bytes = fs::read(golden_path(file)).unwrap();
     move |name| {
         let view = SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap();
         let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
@@ -26,7 +30,7 @@ fn golden(file: &str) -> impl Fn(&str) -> Tensor {
     }
 }
 
-fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
+pub(super) fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
     assert_eq!(got.size(), expected.size(), "{name}");
     let worst = (got - expected).abs().max().double_value(&[]);
     assert!(worst <= TOLERANCE, "{name} differs by {worst}");

@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 use super::{
     attention::TransformerSettings,
     config::{DownBlockType, UNetConfig, UpBlockType},
-    resnet::ResnetSettings,
-    unet_blocks::{BlockSettings, Conditioning, DownBlock, MidBlock, UpBlock},
+    resnet::{Resample, ResnetSettings, TimeScaleShift},
+    unet_blocks::{AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, Resampling, UpBlock, load_down, load_up},
 };
 use crate::diffusion::{
     device::Placement,
@@ -49,15 +49,15 @@ impl UNet2DConditionModel {
         let last = config.block_out_channels.last().copied().unwrap_or_default();
         let kernel = |inputs, outputs, kernel| ConvShape { inputs, outputs, kernel, stride: 1, padding: (kernel - 1) / 2 };
         let blocks = BlockBuilder { config: &config, temb_channels: config.time_embedding_dim.unwrap_or(4 * first) };
-        let (down_blocks, mut skips) = blocks.down(vs)?;
+        let (down_blocks, skips) = load_down(vs, first, &blocks.down())?;
         let time_embedding = vs / "time_embedding";
         Ok(Self {
             placement: vs.placement(),
             linear_1: Linear::load(&(&time_embedding / "linear_1"), first, blocks.temb_channels)?,
             linear_2: Linear::load(&(&time_embedding / "linear_2"), blocks.temb_channels, blocks.temb_channels)?,
             conv_in: Conv2d::load(&(vs / "conv_in"), kernel(config.in_channels, first, config.conv_in_kernel))?,
-            mid_block: MidBlock::load(&(vs / "mid_block"), last, blocks.mid_resnet(), blocks.mid_transformer())?,
-            up_blocks: blocks.up(vs, last, &mut skips)?,
+            mid_block: MidBlock::load(&(vs / "mid_block"), last, blocks.mid_resnet(), Some(blocks.mid_attention()))?,
+            up_blocks: load_up(vs, last, skips, &blocks.up())?,
             down_blocks,
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
             conv_out: Conv2d::load(&(vs / "conv_out"), kernel(first, config.out_channels, config.conv_out_kernel))?,
@@ -78,7 +78,7 @@ impl UNet2DConditionModel {
             false => sample.shallow_clone(),
         };
         let temb = self.time_embedding(timesteps)?;
-        let cond = Conditioning { temb: &temb, encoder_hidden_states };
+        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(encoder_hidden_states) };
         let mut hidden = self.conv_in.forward(&sample)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
@@ -112,7 +112,7 @@ impl UNet2DConditionModel {
     }
 }
 
-/// Builds the blocks from the config, and keeps count of the channels that cross from the way down to the way up.
+/// The blocks' shapes, from the config.
 struct BlockBuilder<'a> {
     config: &'a UNetConfig,
     temb_channels: i64,
@@ -125,16 +125,23 @@ impl BlockBuilder<'_> {
 
     fn resnet(&self, output_scale_factor: f64) -> ResnetSettings {
         let UNetConfig { norm_num_groups, norm_eps, act_fn, .. } = *self.config;
-        let temb_channels = Some(self.temb_channels);
-        ResnetSettings { groups: norm_num_groups, eps: norm_eps, act_fn, temb_channels, output_scale_factor }
+        ResnetSettings {
+            groups: norm_num_groups,
+            eps: norm_eps,
+            act_fn,
+            temb_channels: Some(self.temb_channels),
+            output_scale_factor,
+            time_scale_shift: TimeScaleShift::Default,
+            resample: Resample::None,
+        }
     }
 
     fn mid_resnet(&self) -> ResnetSettings {
         self.resnet(self.config.mid_block_scale_factor)
     }
 
-    fn mid_transformer(&self) -> TransformerSettings {
-        TransformerSettings { only_cross_attention: false, ..self.transformer(self.blocks() - 1) }
+    fn mid_attention(&self) -> AttentionSettings {
+        AttentionSettings::Cross(TransformerSettings { only_cross_attention: false, ..self.transformer(self.blocks() - 1) })
     }
 
     fn transformer(&self, index: usize) -> TransformerSettings {
@@ -153,44 +160,27 @@ impl BlockBuilder<'_> {
     fn block(&self, index: usize, attends: bool, resamples: bool) -> BlockSettings {
         BlockSettings {
             outputs: self.config.block_out_channels[index],
+            layers: self.config.layers_per_block.at(index).unwrap_or_default(),
             resnet: self.resnet(1.0),
-            transformer: attends.then(|| self.transformer(index)),
-            resamples,
+            attention: attends.then(|| AttentionSettings::Cross(self.transformer(index))),
+            resampling: if resamples { Resampling::Conv } else { Resampling::None },
+            downsample_padding: self.config.downsample_padding,
         }
     }
 
-    fn layers(&self, index: usize) -> i64 {
-        self.config.layers_per_block.at(index).unwrap_or_default()
+    fn down(&self) -> Vec<BlockSettings> {
+        let block = |(index, kind): (usize, &DownBlockType)| {
+            self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, index + 1 < self.blocks())
+        };
+        self.config.down_block_types.iter().enumerate().map(block).collect()
     }
 
-    /// The blocks down, and the channels of every state that they keep for the way up.
-    fn down(&self, vs: &Scope) -> std::result::Result<(Vec<DownBlock>, Vec<i64>), LoadError> {
-        let scope = vs / "down_blocks";
-        let mut inputs = self.config.block_out_channels[0];
-        let (mut blocks, mut skips) = (Vec::new(), vec![inputs]);
-        for (index, kind) in self.config.down_block_types.iter().enumerate() {
-            let settings = self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, index + 1 < self.blocks());
-            let layers = self.layers(index);
-            let padding = self.config.downsample_padding;
-            blocks.push(DownBlock::load(&(&scope / index), inputs, layers, padding, &settings)?);
-            let kept = layers + i64::from(settings.resamples);
-            skips.extend((0..kept).map(|_| settings.outputs));
-            inputs = settings.outputs;
-        }
-        Ok((blocks, skips))
-    }
-
-    /// The blocks up; each layer takes one state off the end of `skips`.
-    fn up(&self, vs: &Scope, bottom: i64, skips: &mut Vec<i64>) -> std::result::Result<Vec<UpBlock>, LoadError> {
-        let scope = vs / "up_blocks";
-        let (mut blocks, mut inputs) = (Vec::new(), bottom);
-        for (index, kind) in self.config.up_block_types.iter().enumerate() {
+    /// From the bottom up.
+    fn up(&self) -> Vec<BlockSettings> {
+        let block = |(index, kind): (usize, &UpBlockType)| {
             let level = self.blocks() - 1 - index;
-            let settings = self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, index + 1 < self.blocks());
-            let taken: Vec<i64> = (0..=self.layers(level)).filter_map(|_| skips.pop()).collect();
-            blocks.push(UpBlock::load(&(&scope / index), inputs, &taken, &settings)?);
-            inputs = settings.outputs;
-        }
-        Ok(blocks)
+            self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, index + 1 < self.blocks())
+        };
+        self.config.up_block_types.iter().enumerate().map(block).collect()
     }
 }
