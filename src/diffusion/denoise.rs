@@ -6,7 +6,7 @@ use super::{
     canvas::Canvas,
     guidance::GuidanceRows,
     layers::{Result, per_row},
-    models::unet::UNet2DConditionModel,
+    models::unet::{UNet2DConditionModel, UNetCondition},
     schedulers::{HISTORY, Limit, Step},
 };
 use crate::dispatch::ports::EngineError;
@@ -54,7 +54,9 @@ fn predict(
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_steps(|step| step.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
     let model_input = rows.repeat(&scaled)?.f_to_kind(kind)?; // [rows, C, h, w]
-    let model_output = unet.forward(&model_input, &timesteps, rows.encoder_hidden_states())?;
+    let encoder_hidden_states = rows.encoder_hidden_states().shallow_clone();
+    let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
+    let model_output = unet.forward(&model_input, &timesteps, &condition)?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

@@ -2,20 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
     models::config::{UNetConfig, VaeConfig, read_config},
+    pipeline::ModelIndex,
     schedulers::SchedulerConfig,
 };
 use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
-/// The class names of pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
-const PIPELINES: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
 
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,12 +28,6 @@ pub struct ModelFolder {
     pub max_size: Option<u32>,
 }
 
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class_name: String,
-}
-
 /// What requests may ask of each model, from the folders' configs alone.
 ///
 /// # Errors
@@ -45,7 +37,7 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 }
 
 fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
-    check_pipeline(&folder.path)?;
+    ModelIndex::read(&folder.path)?;
     let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
     let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
     if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
@@ -69,20 +61,6 @@ fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     Ok(ModelInfo { default_width: side, default_height: side, ..info })
-}
-
-fn check_pipeline(folder: &Path) -> Result<(), LoadError> {
-    let path = folder.join("model_index.json");
-    if !path.is_file() {
-        let problem = "not a model in diffusers layout: there is no model_index.json".to_owned();
-        return Err(LoadError::Invalid { path: folder.to_owned(), problem });
-    }
-    let index: ModelIndex = read_config(&path, &[])?;
-    if PIPELINES.contains(&index.class_name.as_str()) {
-        return Ok(());
-    }
-    let problem = format!("{} is not supported; supported: {}", index.class_name, PIPELINES.join(", "));
-    Err(LoadError::Invalid { path, problem })
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:

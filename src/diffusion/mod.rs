@@ -12,6 +12,7 @@ mod latent_rgb;
 mod layers;
 mod models;
 mod noise;
+mod pipeline;
 mod pixels;
 mod prompt;
 pub mod schedulers;

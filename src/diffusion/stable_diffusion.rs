@@ -19,6 +19,7 @@ use super::{
         vae::{AutoencoderKL, Posterior},
     },
     noise::NoiseGenerator,
+    pipeline::ModelIndex,
     pixels::{self, Frame},
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig, plan},
@@ -68,9 +69,17 @@ impl Model {
     fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
         let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
+        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
+        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
+        let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
+        if attended != Some(embeds) {
+            let problem =
+                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
+            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+        }
         Ok(Self {
-            prompts: PromptEncoder::load(folder, placement)?,
-            unet: UNet2DConditionModel::load(&folder.join("unet"), placement)?,
+            prompts,
+            unet,
             scheduler: read_scheduler(folder)?,
             latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
             info,
@@ -129,8 +138,8 @@ impl StableDiffusion {
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                prompt_embeds: embeds.prompt_embeds.shallow_clone(),
-                negative_prompt_embeds: embeds.negative_prompt_embeds.as_ref().map(Tensor::shallow_clone),
+                prompt_embeds: embeds.prompt.encoder_hidden_states.shallow_clone(),
+                negative_prompt_embeds: embeds.negative_prompt.as_ref().map(|text| text.encoder_hidden_states.shallow_clone()),
                 guidance_scale: request.guidance_scale,
             })
         };

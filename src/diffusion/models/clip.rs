@@ -1,4 +1,4 @@
-//! CLIP's text encoder (Radford et al., 2021), transformers' `CLIPTextModel`.
+//! CLIP's text encoder (Radford et al., 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
 use std::path::Path;
 
@@ -18,6 +18,36 @@ pub(in crate::diffusion) struct ClipTextModel {
     position_embedding: Tensor,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
+    /// Of `CLIPTextModelWithProjection`.
+    text_projection: Option<Linear>,
+    eos_token_id: i64,
+}
+
+/// Which of the encoder's hidden states is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) struct HiddenLayer {
+    /// Layers at the end whose work is not in it: 0 is the last hidden state, 1 the penultimate.
+    pub(in crate::diffusion) skipped: usize,
+    /// Whether the final layer norm follows, whichever layer it is.
+    pub(in crate::diffusion) final_layer_norm: bool,
+}
+
+/// What the encoder makes of one text.
+#[derive(Debug)]
+pub(in crate::diffusion) struct TextOutput {
+    /// The hidden state that was asked for, `[1, L, hidden]`.
+    pub(in crate::diffusion) hidden: Tensor,
+    /// The whole text in one vector, `[1, projection]`: transformers' `text_embeds`. None for a model without projection.
+    pub(in crate::diffusion) pooled: Option<Tensor>,
+}
+
+/// transformers' class of a text encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum ClipTextClass {
+    /// `CLIPTextModel`
+    Plain,
+    /// `CLIPTextModelWithProjection`
+    WithProjection,
 }
 
 struct EncoderLayer {
@@ -36,10 +66,19 @@ struct EncoderLayer {
 
 impl ClipTextModel {
     /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
+    pub(in crate::diffusion) fn load(
+        folder: &Path,
+        class: ClipTextClass,
+        placement: Placement,
+    ) -> std::result::Result<Self, LoadError> {
         let config = ClipTextConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "model", canonical_name, placement)?;
-        let model = Self::build(&weights.root(), &config)?;
+        let alias = if class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
+        let weights = Weights::open(folder, "model", alias, placement)?;
+        let mut model = Self::build(&weights.root(), &config)?;
+        if class == ClipTextClass::WithProjection {
+            let scope = &weights.root() / "text_projection";
+            model.text_projection = Some(Linear::without_bias(&scope, config.hidden_size, config.projection_dim)?);
+        }
         weights.finish()?;
         Ok(model)
     }
@@ -55,6 +94,8 @@ impl ClipTextModel {
                 .map(|index| EncoderLayer::load(&(&layers / index), config))
                 .collect::<std::result::Result<_, _>>()?,
             final_layer_norm: LayerNorm::load(&(vs / "final_layer_norm"), width, config.layer_norm_eps)?,
+            text_projection: None,
+            eos_token_id: config.eos_token_id,
         })
     }
 
@@ -63,18 +104,52 @@ impl ClipTextModel {
         self.position_embedding.size().first().map_or(0, |&positions| positions as usize)
     }
 
-    /// The last hidden state of one text: ids `[L]` → `[1, L, hidden]`.
-    pub(in crate::diffusion) fn forward(&self, ids: &[i64]) -> Result<Tensor> {
+    /// The channels of a hidden state.
+    pub(in crate::diffusion) fn width(&self) -> i64 {
+        self.position_embedding.size().last().copied().unwrap_or_default()
+    }
+
+    /// One text: ids `[L]` → a hidden state `[1, L, hidden]`, and the pooled text if the model has a projection.
+    ///
+    /// Skipping every layer leaves the embeddings; no more than that is skipped.
+    pub(in crate::diffusion) fn forward(&self, ids: &[i64], layer: HiddenLayer) -> Result<TextOutput> {
+        let last = self.layers.len();
+        let wanted = last.saturating_sub(layer.skipped);
+        // What lies behind the wanted layer is only worked out for the pooled text, which is always that of the last layer.
+        let run = if self.text_projection.is_some() { last } else { wanted };
+        let mut hidden = self.embed(ids)?;
+        let mut chosen = hidden.shallow_clone();
+        for (done, layer) in (1..).zip(&self.layers[..run]) {
+            hidden = layer.forward(&hidden)?;
+            if done == wanted {
+                chosen = hidden.shallow_clone();
+            }
+        }
+        let chosen = if layer.final_layer_norm { self.final_layer_norm.forward(&chosen)? } else { chosen };
+        let pool = |projection: &Linear| projection.forward(&self.end_of_text(&hidden, ids)?);
+        Ok(TextOutput { hidden: chosen, pooled: self.text_projection.as_ref().map(pool).transpose()? })
+    }
+
+    fn embed(&self, ids: &[i64]) -> Result<Tensor> {
         let device = self.token_embedding.device();
         let ids = Tensor::f_from_slice(ids)?.f_to_device(device)?.f_unsqueeze(0)?; // [1, L]
         let length = ids.size()[1];
         let tokens = Tensor::f_embedding(&self.token_embedding, &ids, -1, false, false)?;
-        let mut hidden = tokens.f_add(&self.position_embedding.f_narrow(0, 0, length)?)?; // [1, L, hidden]
-        for layer in &self.layers {
-            hidden = layer.forward(&hidden)?;
-        }
-        self.final_layer_norm.forward(&hidden)
+        tokens.f_add(&self.position_embedding.f_narrow(0, 0, length)?) // [1, L, hidden]
     }
+
+    /// The normed state at the end token: `[1, L, hidden] → [1, hidden]`.
+    fn end_of_text(&self, hidden: &Tensor, ids: &[i64]) -> Result<Tensor> {
+        let place = end_of_text(ids, self.eos_token_id);
+        self.final_layer_norm.forward(&hidden.f_narrow(1, place as i64, 1)?)?.f_squeeze_dim(1)
+    }
+}
+
+/// Where transformers' `CLIPTextTransformer` pools. Configs from before its correction say 2, which is another token: then the largest id is
+/// the end. Where there is no end token, the first place stands in.
+fn end_of_text(ids: &[i64], eos_token_id: i64) -> usize {
+    let end = if eos_token_id == 2 { ids.iter().copied().max().unwrap_or_default() } else { eos_token_id };
+    ids.iter().position(|&id| id == end).unwrap_or(0)
 }
 
 impl EncoderLayer {
@@ -114,4 +189,9 @@ impl EncoderLayer {
 fn canonical_name(key: &str) -> Option<String> {
     let name = key.strip_prefix("text_model.").unwrap_or(key);
     (!name.ends_with("position_ids")).then(|| name.to_owned())
+}
+
+/// The text encoders of some checkpoints carry a projection that their class does not read.
+fn name_without_projection(key: &str) -> Option<String> {
+    canonical_name(key).filter(|name| !name.starts_with("text_projection"))
 }

@@ -86,6 +86,13 @@ pub(in crate::diffusion) struct UNetConfig {
     pub(in crate::diffusion) attention_head_dim: PerBlock<i64>,
     pub(in crate::diffusion) use_linear_projection: bool,
     pub(in crate::diffusion) time_embedding_dim: Option<i64>,
+    /// Channels of the guidance scale's embedding, of models that were distilled with it (LCM).
+    pub(in crate::diffusion) time_cond_proj_dim: Option<i64>,
+    pub(in crate::diffusion) addition_embed_type: Option<AdditionEmbedType>,
+    /// Sinusoids of each of the time ids.
+    pub(in crate::diffusion) addition_time_embed_dim: i64,
+    /// Pooled prompt and the sinusoids of all time ids.
+    pub(in crate::diffusion) projection_class_embeddings_input_dim: i64,
     pub(in crate::diffusion) conv_in_kernel: i64,
     pub(in crate::diffusion) conv_out_kernel: i64,
 }
@@ -100,6 +107,14 @@ pub(in crate::diffusion) enum DownBlockType {
 pub(in crate::diffusion) enum UpBlockType {
     CrossAttnUpBlock2D,
     UpBlock2D,
+}
+
+/// What is added to the timestep's embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::diffusion) enum AdditionEmbedType {
+    /// The pooled prompt and the time ids, as in Stable Diffusion XL.
+    TextTime,
 }
 
 impl Default for UNetConfig {
@@ -127,6 +142,10 @@ impl Default for UNetConfig {
             attention_head_dim: PerBlock::All(8),
             use_linear_projection: false,
             time_embedding_dim: None,
+            time_cond_proj_dim: None,
+            addition_embed_type: None,
+            addition_time_embed_dim: 0,
+            projection_class_embeddings_input_dim: 0,
             conv_in_kernel: 3,
             conv_out_kernel: 3,
         }
@@ -142,7 +161,7 @@ impl UNetConfig {
         let config: Self = read_config(
             path,
             &[
-                ("addition_embed_type", &null),
+                ("addition_embed_type", &[Value::Null, Value::from("text_time")]),
                 ("attention_type", &default),
                 ("class_embed_type", &null),
                 ("cross_attention_norm", &null),
@@ -158,7 +177,6 @@ impl UNetConfig {
                 ("resnet_skip_time_act", &no),
                 ("resnet_time_scale_shift", &default),
                 ("reverse_transformer_layers_per_block", &null),
-                ("time_cond_proj_dim", &null),
                 ("time_embedding_act_fn", &null),
                 ("time_embedding_type", &positional),
                 ("timestep_post_act", &null),
@@ -184,6 +202,11 @@ impl UNetConfig {
                 return Err(format!("{key} must be one value or a list of {blocks}"));
             }
         }
+        let widths = [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim];
+        if self.addition_embed_type.is_some() && widths.iter().any(|&width| width < 2) {
+            return Err("addition_embed_type = text_time needs addition_time_embed_dim and projection_class_embeddings_input_dim"
+                .to_owned());
+        }
         for (index, &channels) in self.block_out_channels.iter().enumerate() {
             check_divides("norm_num_groups", self.norm_num_groups, channels)?;
             let attends = self.down_block_types[index] == DownBlockType::CrossAttnDownBlock2D
@@ -202,12 +225,12 @@ impl UNetConfig {
     }
 }
 
-/// Groups and heads share a block's channels evenly.
+/// Groups and heads share a layer's channels evenly.
 pub(super) fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
     if parts > 0 && channels % parts == 0 {
         return Ok(());
     }
-    Err(format!("{key} = {parts} does not divide the {channels} channels of a block"))
+    Err(format!("{key} = {parts} does not divide the {channels} channels of a layer"))
 }
 
 /// `vae/config.json` of an `AutoencoderKL`.
@@ -289,6 +312,9 @@ pub(in crate::diffusion) struct ClipTextConfig {
     pub(in crate::diffusion) max_position_embeddings: i64,
     pub(in crate::diffusion) hidden_act: Activation,
     pub(in crate::diffusion) layer_norm_eps: f64,
+    /// Of `CLIPTextModelWithProjection`.
+    pub(in crate::diffusion) projection_dim: i64,
+    pub(in crate::diffusion) eos_token_id: i64,
 }
 
 impl Default for ClipTextConfig {
@@ -302,6 +328,8 @@ impl Default for ClipTextConfig {
             max_position_embeddings: 77,
             hidden_act: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
+            projection_dim: 512,
+            eos_token_id: 49407,
         }
     }
 }
@@ -309,6 +337,9 @@ impl Default for ClipTextConfig {
 impl ClipTextConfig {
     /// Reads `text_encoder/config.json`.
     pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
-        read_config(path, &[])
+        let config: Self = read_config(path, &[])?;
+        check_divides("num_attention_heads", config.num_attention_heads, config.hidden_size)
+            .map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+        Ok(config)
     }
 }

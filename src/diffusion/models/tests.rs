@@ -5,7 +5,11 @@ use std::{fs, path::Path};
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
 
-use super::{clip::ClipTextModel, unet::UNet2DConditionModel, vae::AutoencoderKL};
+use super::{
+    clip::{ClipTextClass, ClipTextModel, HiddenLayer},
+    unet::{UNet2DConditionModel, UNetCondition},
+    vae::AutoencoderKL,
+};
 use crate::diffusion::device::Placement;
 
 const TOLERANCE: f64 = 1e-4;
@@ -38,11 +42,13 @@ pub(super) fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
 
 #[test]
 fn the_text_encoders_hidden_states_are_those_of_transformers() {
-    let (golden, model) = (golden("text.safetensors"), ClipTextModel::load(&demo("text_encoder"), ON_CPU).unwrap());
+    let golden = golden("text.safetensors");
+    let model = ClipTextModel::load(&demo("text_encoder"), ClipTextClass::Plain, ON_CPU).unwrap();
+    let last = HiddenLayer { skipped: 0, final_layer_norm: true };
     for case in ["0", "1"] {
         let ids = Vec::<i64>::try_from(golden(&format!("ids.{case}"))).unwrap();
         let expected = golden(&format!("last_hidden_state.{case}"));
-        let hidden = model.forward(&ids).unwrap().squeeze_dim(0).narrow(0, 0, expected.size()[0]);
+        let hidden = model.forward(&ids, last).unwrap().hidden.squeeze_dim(0).narrow(0, 0, expected.size()[0]);
         assert_close(case, &hidden, &expected);
     }
 }
@@ -53,8 +59,9 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
-            let noise_pred =
-                model.forward(&golden(&format!("latents.{size}")), &timesteps, &golden("encoder_hidden_states")).unwrap();
+            let encoder_hidden_states = golden("encoder_hidden_states");
+            let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
+            let noise_pred = model.forward(&golden(&format!("latents.{size}")), &timesteps, &condition).unwrap();
             assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
         }
     }

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::config::UNetConfig;
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
@@ -11,6 +12,15 @@ use crate::diffusion::{
 
 /// The largest period of the sinusoids; diffusers' `get_timestep_embedding`.
 const MAX_PERIOD: f64 = 10_000.0;
+
+/// What Stable Diffusion XL's UNet adds to the timestep (Podell et al., 2023, section 2.2), one row a sample.
+#[derive(Debug)]
+pub(in crate::diffusion) struct AddedCondition {
+    /// The pooled prompt, `[B, projection]`.
+    pub(in crate::diffusion) text_embeds: Tensor,
+    /// Original size, crop, and target size or aesthetic score: `[B, 6]`, the refiner's `[B, 5]`, float32.
+    pub(in crate::diffusion) time_ids: Tensor,
+}
 
 /// diffusers' `Timesteps`: numbers as sinusoids (Vaswani et al., 2017, section 3.5).
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +48,7 @@ impl Timesteps {
 pub(in crate::diffusion) struct TimestepEmbedding {
     linear_1: Linear,
     linear_2: Linear,
+    cond_proj: Option<Linear>,
     act_fn: Activation,
     placement: Placement,
 }
@@ -53,15 +64,55 @@ impl TimestepEmbedding {
         Ok(Self {
             linear_1: Linear::load(&(vs / "linear_1"), inputs, outputs)?,
             linear_2: Linear::load(&(vs / "linear_2"), outputs, outputs)?,
+            cond_proj: None,
             act_fn,
             placement: vs.placement(),
         })
     }
 
+    /// With a projection of `width` more channels onto the `inputs`: the guidance scale of a distilled model.
+    pub(in crate::diffusion) fn with_condition(self, vs: &Scope, width: i64, inputs: i64) -> std::result::Result<Self, LoadError> {
+        Ok(Self { cond_proj: Some(Linear::without_bias(&(vs / "cond_proj"), width, inputs)?), ..self })
+    }
+
     /// `[B, inputs]` and, where there is a projection for it, condition `[B, width]` → `[B, outputs]`
     pub(in crate::diffusion) fn forward(&self, sample: &Tensor, condition: Option<&Tensor>) -> Result<Tensor> {
-        let _ = condition;
-        let hidden = self.linear_1.forward(sample)?;
+        let projected = match (&self.cond_proj, condition) {
+            (Some(projection), Some(condition)) => Some(projection.forward(condition)?),
+            _ => None,
+        };
+        let hidden = match projected {
+            Some(projected) => self.linear_1.forward(&sample.f_add(&projected)?)?,
+            None => self.linear_1.forward(sample)?,
+        };
         self.linear_2.forward(&self.act_fn.forward(&hidden, self.placement)?)
+    }
+}
+
+/// diffusers' `add_time_proj` and `add_embedding` (`addition_embed_type` "text_time").
+pub(in crate::diffusion) struct TextTimeEmbedding {
+    add_time_proj: Timesteps,
+    add_embedding: TimestepEmbedding,
+    placement: Placement,
+}
+
+impl TextTimeEmbedding {
+    pub(in crate::diffusion) fn load(vs: &Scope, config: &UNetConfig, outputs: i64) -> std::result::Result<Self, LoadError> {
+        let UNetConfig { addition_time_embed_dim: channels, flip_sin_to_cos, freq_shift, .. } = *config;
+        let inputs = config.projection_class_embeddings_input_dim;
+        Ok(Self {
+            add_time_proj: Timesteps { channels, flip_sin_to_cos, freq_shift },
+            // diffusers does not hand its `act_fn` on here.
+            add_embedding: TimestepEmbedding::load(&(vs / "add_embedding"), inputs, outputs, Activation::Silu)?,
+            placement: vs.placement(),
+        })
+    }
+
+    /// What is added to the timestep's embedding: `[B, outputs]`.
+    pub(in crate::diffusion) fn forward(&self, added: &AddedCondition) -> Result<Tensor> {
+        let (rows, numbers) = added.time_ids.size2()?;
+        let sinusoids = self.add_time_proj.forward(&added.time_ids.f_reshape([rows * numbers])?, self.placement)?;
+        let sinusoids = sinusoids.f_reshape([rows, -1])?;
+        self.add_embedding.forward(&Tensor::f_cat(&[&added.text_embeds, &sinusoids], 1)?, None)
     }
 }

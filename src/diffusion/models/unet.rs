@@ -2,36 +2,45 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::{
     attention::TransformerSettings,
-    config::{DownBlockType, UNetConfig, UpBlockType},
+    config::{AdditionEmbedType, DownBlockType, UNetConfig, UpBlockType},
     resnet::{Resample, ResnetSettings, TimeScaleShift},
+    time_embedding::{AddedCondition, TextTimeEmbedding, TimestepEmbedding, Timesteps},
     unet_blocks::{AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, Resampling, UpBlock, load_down, load_up},
 };
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
-    layers::{Conv2d, ConvShape, GroupNorm, Linear, Result},
+    layers::{Conv2d, ConvShape, GroupNorm, Result},
     weights::{Scope, Weights},
 };
-
-/// The largest period of the sinusoidal time embedding; diffusers' `get_timestep_embedding`.
-const MAX_PERIOD: f64 = 10_000.0;
 
 /// Predicts the noise (or what the model was trained to predict) in latents.
 pub(in crate::diffusion) struct UNet2DConditionModel {
     config: UNetConfig,
     placement: Placement,
-    linear_1: Linear,
-    linear_2: Linear,
+    time_proj: Timesteps,
+    time_embedding: TimestepEmbedding,
+    add_embedding: Option<TextTimeEmbedding>,
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
     mid_block: MidBlock,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+}
+
+/// What a UNet call is told besides the samples and their timesteps, one row a sample.
+pub(in crate::diffusion) struct UNetCondition {
+    /// `[B, L, cross_attention_dim]`
+    pub(in crate::diffusion) encoder_hidden_states: Tensor,
+    /// For a UNet that asks for it, and no other.
+    pub(in crate::diffusion) added: Option<AddedCondition>,
+    /// For a UNet with `time_cond_proj_dim`: the embedded guidance scale, `[B, time_cond_proj_dim]`. None is zero.
+    pub(in crate::diffusion) timestep_cond: Option<Tensor>,
 }
 
 impl UNet2DConditionModel {
@@ -50,11 +59,13 @@ impl UNet2DConditionModel {
         let kernel = |inputs, outputs, kernel| ConvShape { inputs, outputs, kernel, stride: 1, padding: (kernel - 1) / 2 };
         let blocks = BlockBuilder { config: &config, temb_channels: config.time_embedding_dim.unwrap_or(4 * first) };
         let (down_blocks, skips) = load_down(vs, first, &blocks.down())?;
-        let time_embedding = vs / "time_embedding";
+        let UNetConfig { flip_sin_to_cos, freq_shift, .. } = config;
+        let added = || TextTimeEmbedding::load(vs, &config, blocks.temb_channels);
         Ok(Self {
             placement: vs.placement(),
-            linear_1: Linear::load(&(&time_embedding / "linear_1"), first, blocks.temb_channels)?,
-            linear_2: Linear::load(&(&time_embedding / "linear_2"), blocks.temb_channels, blocks.temb_channels)?,
+            time_proj: Timesteps { channels: first, flip_sin_to_cos, freq_shift },
+            time_embedding: blocks.time_embedding(vs, first)?,
+            add_embedding: (config.addition_embed_type == Some(AdditionEmbedType::TextTime)).then(added).transpose()?,
             conv_in: Conv2d::load(&(vs / "conv_in"), kernel(config.in_channels, first, config.conv_in_kernel))?,
             mid_block: MidBlock::load(&(vs / "mid_block"), last, blocks.mid_resnet(), Some(blocks.mid_attention()))?,
             up_blocks: load_up(vs, last, skips, &blocks.up())?,
@@ -65,20 +76,22 @@ impl UNet2DConditionModel {
         })
     }
 
-    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional), encoder_hidden_states `[B, L, cross_attention_dim]`
-    /// → model output `[B, out, h, w]`
-    pub(in crate::diffusion) fn forward(
-        &self,
-        sample: &Tensor,
-        timesteps: &Tensor,
-        encoder_hidden_states: &Tensor,
-    ) -> Result<Tensor> {
+    /// Its config.
+    pub(in crate::diffusion) fn config(&self) -> &UNetConfig {
+        &self.config
+    }
+
+    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
+    ///
+    /// # Errors
+    /// When the condition lacks what this UNet asks for, or the device fails.
+    pub(in crate::diffusion) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: &UNetCondition) -> Result<Tensor> {
         let sample = match self.config.center_input_sample {
             true => sample.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?,
             false => sample.shallow_clone(),
         };
-        let temb = self.time_embedding(timesteps)?;
-        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(encoder_hidden_states) };
+        let temb = self.embed_time(timesteps, condition)?;
+        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
         let mut hidden = self.conv_in.forward(&sample)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
@@ -92,23 +105,19 @@ impl UNet2DConditionModel {
         self.conv_out.forward(&hidden)
     }
 
-    /// The embedding of `[B]` timesteps with the blocks' activation already applied: `[B, temb]`.
-    fn time_embedding(&self, timesteps: &Tensor) -> Result<Tensor> {
-        let embedding = self.linear_1.forward(&self.sinusoids(timesteps)?)?;
-        let embedding = self.linear_2.forward(&self.config.act_fn.forward(&embedding, self.placement)?)?;
+    /// The embedding of `[B]` timesteps and what is added to it, with the blocks' activation already applied: `[B, temb]`.
+    fn embed_time(&self, timesteps: &Tensor, condition: &UNetCondition) -> Result<Tensor> {
+        let sinusoids = self.time_proj.forward(timesteps, self.placement)?;
+        let embedding = self.time_embedding.forward(&sinusoids, condition.timestep_cond.as_ref())?;
+        let embedding = match (&self.add_embedding, &condition.added) {
+            (Some(add_embedding), Some(added)) => embedding.f_add(&add_embedding.forward(added)?)?,
+            (None, None) => embedding,
+            (asked, _) => {
+                let problem = if asked.is_some() { "asks for text_embeds and time_ids" } else { "takes no text_embeds" };
+                return Err(tch::TchError::Shape(format!("the UNet {problem}")));
+            }
+        };
         self.config.act_fn.forward(&embedding, self.placement)
-    }
-
-    /// diffusers' `get_timestep_embedding`: `[B] → [B, block_out_channels[0]]`.
-    fn sinusoids(&self, timesteps: &Tensor) -> Result<Tensor> {
-        let width = self.config.block_out_channels.first().copied().unwrap_or_default();
-        let half = width / 2;
-        let scale = -MAX_PERIOD.ln() / (half as f64 - self.config.freq_shift);
-        let frequencies = Tensor::f_arange(half, (Kind::Float, timesteps.device()))?.f_mul_scalar(scale)?.f_exp()?;
-        let angles = timesteps.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&frequencies.f_unsqueeze(0)?)?; // [B, half]
-        let (sin, cos) = (angles.f_sin()?, angles.f_cos()?);
-        let pair = if self.config.flip_sin_to_cos { [cos, sin] } else { [sin, cos] };
-        Tensor::f_cat(&pair, 1)?.f_constant_pad_nd([0, width % 2])?.f_to_kind(self.placement.kind)
     }
 }
 
@@ -121,6 +130,15 @@ struct BlockBuilder<'a> {
 impl BlockBuilder<'_> {
     fn blocks(&self) -> usize {
         self.config.block_out_channels.len()
+    }
+
+    fn time_embedding(&self, vs: &Scope, inputs: i64) -> std::result::Result<TimestepEmbedding, LoadError> {
+        let scope = vs / "time_embedding";
+        let embedding = TimestepEmbedding::load(&scope, inputs, self.temb_channels, self.config.act_fn)?;
+        match self.config.time_cond_proj_dim {
+            Some(width) => embedding.with_condition(&scope, width, inputs),
+            None => Ok(embedding),
+        }
     }
 
     fn resnet(&self, output_scale_factor: f64) -> ResnetSettings {

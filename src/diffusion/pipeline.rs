@@ -1,0 +1,105 @@
+//! `model_index.json`: which pipeline a folder is made for, and the parts that it names.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{
+    error::LoadError,
+    models::{
+        clip::{ClipTextClass, HiddenLayer},
+        config::read_config,
+    },
+};
+
+/// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
+const STABLE_DIFFUSION: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
+/// Those with Stable Diffusion XL's two text encoders, or the refiner's one.
+const STABLE_DIFFUSION_XL: [&str; 2] = ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"];
+
+/// What `model_index.json` says.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct ModelIndex {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    /// diffusers' pipelines take an absent one for true.
+    #[serde(default = "yes")]
+    force_zeros_for_empty_prompt: bool,
+    #[serde(default)]
+    text_encoder: LibraryAndClass,
+    #[serde(default)]
+    text_encoder_2: LibraryAndClass,
+}
+
+/// How the index names a part; of one that a folder does without both are null, or it is absent.
+type LibraryAndClass = (Option<String>, Option<String>);
+
+/// A text encoder of a folder and its tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TowerParts {
+    pub(super) tokenizer: &'static str,
+    pub(super) text_encoder: &'static str,
+    pub(super) class: ClipTextClass,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ModelIndex {
+    /// Reads a folder's `model_index.json`, and refuses pipelines that are not supported.
+    pub(super) fn read(folder: &Path) -> Result<Self, LoadError> {
+        let path = folder.join("model_index.json");
+        if !path.is_file() {
+            let problem = "not a model in diffusers layout: there is no model_index.json".to_owned();
+            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+        }
+        let index: Self = read_config(&path, &[])?;
+        let problem = if !index.is_xl() && !STABLE_DIFFUSION.contains(&index.class_name.as_str()) {
+            let supported = [STABLE_DIFFUSION, STABLE_DIFFUSION_XL].concat().join(", ");
+            format!("{} is not supported; supported: {supported}", index.class_name)
+        } else if index.towers().is_empty() {
+            format!("{} names no text encoder", index.class_name)
+        } else {
+            return Ok(index);
+        };
+        Err(LoadError::Invalid { path, problem })
+    }
+
+    /// Whether the pooled prompt and the time ids go to the UNet.
+    pub(super) fn is_xl(&self) -> bool {
+        STABLE_DIFFUSION_XL.contains(&self.class_name.as_str())
+    }
+
+    /// The text encoders whose hidden states are put side by side.
+    pub(super) fn towers(&self) -> Vec<TowerParts> {
+        let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: text_class(&self.text_encoder) };
+        let second =
+            TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: text_class(&self.text_encoder_2) };
+        let mut towers = Vec::new();
+        towers.extend(self.text_encoder.1.is_some().then_some(first));
+        towers.extend((self.is_xl() && self.text_encoder_2.1.is_some()).then_some(second));
+        towers
+    }
+
+    /// The hidden state that is the prompt's embedding: the last one after its norm, and in Stable Diffusion XL the penultimate as it is.
+    pub(super) fn hidden_layer(&self) -> HiddenLayer {
+        if self.is_xl() {
+            HiddenLayer { skipped: 1, final_layer_norm: false }
+        } else {
+            HiddenLayer { skipped: 0, final_layer_norm: true }
+        }
+    }
+
+    /// Without a negative prompt, guidance leads away from zeros and not from the empty text.
+    pub(super) fn zeros_for_no_prompt(&self) -> bool {
+        self.is_xl() && self.force_zeros_for_empty_prompt
+    }
+}
+
+fn text_class((_, class): &LibraryAndClass) -> ClipTextClass {
+    match class.as_deref() {
+        Some("CLIPTextModelWithProjection") => ClipTextClass::WithProjection,
+        _ => ClipTextClass::Plain,
+    }
+}
