@@ -1,6 +1,8 @@
 //! Between pictures and tensors.
 
-use image::{RgbImage, imageops};
+use std::borrow::Cow;
+
+use image::{Rgb, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
 use super::{error::engine_error, layers::Result};
@@ -8,16 +10,35 @@ use crate::dispatch::ports::{EngineError, IntoRgb};
 
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
 pub(super) fn to_tensor(picture: &RgbImage, width: u32, height: u32, device: Device) -> Result<Tensor> {
-    let resized;
-    let picture = if picture.dimensions() == (width, height) {
-        picture
-    } else {
-        resized = resize(picture, width, height);
-        &resized
-    };
+    let picture = fitted(picture, width, height);
     let size = [1, i64::from(height), i64::from(width), 3];
-    let pixels = Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?;
-    pixels
+    in_range(&Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?)
+}
+
+/// A picture's brightness as a model of grey pictures takes it: `[1, 1, height, width]` float32 in −1..1.
+pub(super) fn to_grey_tensor(picture: &RgbImage, width: u32, height: u32, device: Device) -> Result<Tensor> {
+    let grey: Vec<u8> = fitted(picture, width, height).pixels().map(luma).collect();
+    let size = [1, i64::from(height), i64::from(width), 1];
+    in_range(&Tensor::f_from_data_size(&grey, &size, Kind::Uint8)?.f_to_device(device)?)
+}
+
+/// PIL's conversion to `L`: ITU-R 601-2 in whole numbers.
+fn luma(pixel: &Rgb<u8>) -> u8 {
+    let [red, green, blue] = pixel.0.map(u32::from);
+    // At most 255: the weights sum to 2^16.
+    ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
+}
+
+fn fitted(picture: &RgbImage, width: u32, height: u32) -> Cow<'_, RgbImage> {
+    match picture.dimensions() == (width, height) {
+        true => Cow::Borrowed(picture),
+        false => Cow::Owned(resize(picture, width, height)),
+    }
+}
+
+/// Bytes `[1, H, W, C]` → `[1, C, H, W]` float32 in −1..1
+fn in_range(bytes: &Tensor) -> Result<Tensor> {
+    bytes
         .f_permute([0, 3, 1, 2])?
         .f_to_kind(Kind::Float)?
         .f_div_scalar(255.0)?

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::config::read_config;
+use super::{clip::HiddenLayer, config::read_config};
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
@@ -96,16 +96,26 @@ impl LdmBertModel {
         self.embed_positions.size().first().map_or(0, |&positions| positions as usize)
     }
 
-    /// The last hidden state of one text: ids `[L]` → `[1, L, d_model]`. Padding is attended to like any token, as the model was trained.
-    pub(in crate::diffusion) fn forward(&self, ids: &[i64]) -> Result<Tensor> {
+    /// How many layers it has, which is more than can be skipped.
+    pub(in crate::diffusion) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The channels of a hidden state.
+    pub(in crate::diffusion) fn width(&self) -> i64 {
+        self.embed_positions.size().last().copied().unwrap_or_default()
+    }
+
+    /// A hidden state of one text: ids `[L]` → `[1, L, d_model]`. Padding is attended to like any token, as the model was trained.
+    pub(in crate::diffusion) fn forward(&self, ids: &[i64], layer: HiddenLayer) -> Result<Tensor> {
         let device = self.embed_tokens.device();
         let ids = Tensor::f_from_slice(ids)?.f_to_device(device)?.f_unsqueeze(0)?; // [1, L]
         let tokens = Tensor::f_embedding(&self.embed_tokens, &ids, -1, false, false)?;
         let mut hidden = tokens.f_add(&self.embed_positions.f_narrow(0, 0, ids.size()[1])?)?; // [1, L, d_model]
-        for layer in &self.layers {
+        for layer in &self.layers[..self.layers.len().saturating_sub(layer.skipped)] {
             hidden = layer.forward(&hidden)?;
         }
-        self.layer_norm.forward(&hidden)
+        if layer.final_layer_norm { self.layer_norm.forward(&hidden) } else { Ok(hidden) }
     }
 }
 

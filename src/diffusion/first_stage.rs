@@ -1,0 +1,130 @@
+//! The first stage of a model: between pixels and what its UNet moves, which are latents or, in the oldest models, the pixels themselves.
+
+use std::path::Path;
+
+use image::RgbImage;
+use tch::Tensor;
+
+use super::{
+    device::Placement,
+    error::LoadError,
+    layers::Result,
+    models::{
+        config::VaeConfig,
+        vae::{AutoencoderKL, Posterior},
+        vq::{VqConfig, VqModel},
+    },
+    pixels,
+};
+
+/// Where a model's first stage is, and of which class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FirstStageParts {
+    /// An `AutoencoderKL` in this folder.
+    Kl(&'static str),
+    /// A `VQModel` in this folder.
+    Vq(&'static str),
+    /// None: the UNet moves pixels.
+    Pixels,
+}
+
+/// What a first stage says of what the UNet moves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Latents {
+    /// None where any number does: the UNet's own.
+    pub(super) channels: Option<i64>,
+    /// Pixels a latent cell, in each direction.
+    pub(super) factor: u32,
+    pub(super) scaling_factor: f64,
+}
+
+impl FirstStageParts {
+    /// Reads its config.
+    pub(super) fn latents(self, folder: &Path) -> std::result::Result<Latents, LoadError> {
+        Ok(match self {
+            Self::Kl(part) => {
+                let config = VaeConfig::read(&folder.join(part).join("config.json"))?;
+                let (channels, factor) = (Some(config.latent_channels), config.factor());
+                Latents { channels, factor, scaling_factor: config.scaling_factor }
+            }
+            Self::Vq(part) => {
+                let config = VqConfig::read(&folder.join(part).join("config.json"))?;
+                let (channels, factor) = (Some(config.channels()), config.halves().factor());
+                Latents { channels, factor, scaling_factor: config.scaling_factor() }
+            }
+            Self::Pixels => Latents { channels: None, factor: 1, scaling_factor: 1.0 },
+        })
+    }
+}
+
+/// Encodes pictures to what the UNet moves, and decodes that to pixels.
+pub(super) enum FirstStage {
+    Kl(AutoencoderKL),
+    Vq(VqModel),
+    /// One channel (grey) or three.
+    Pixels {
+        channels: i64,
+    },
+}
+
+impl FirstStage {
+    /// Loads it; `channels` are those that the UNet moves.
+    pub(super) fn load(
+        folder: &Path,
+        parts: FirstStageParts,
+        channels: i64,
+        placement: Placement,
+    ) -> std::result::Result<Self, LoadError> {
+        match parts {
+            FirstStageParts::Kl(part) => AutoencoderKL::load(&folder.join(part), placement).map(Self::Kl),
+            FirstStageParts::Vq(part) => VqModel::load(&folder.join(part), placement).map(Self::Vq),
+            FirstStageParts::Pixels => Ok(Self::Pixels { channels }),
+        }
+    }
+
+    /// A picture, resized to `size` (width and height in pixels), as the UNet knows it.
+    pub(super) fn encode(&self, picture: &RgbImage, size: (u32, u32), placement: Placement) -> Result<Encoded> {
+        let pixels = || pixels::to_tensor(picture, size.0, size.1, placement.device);
+        match self {
+            Self::Kl(vae) => vae.encode(&pixels()?).map(Encoded::Posterior),
+            Self::Vq(vq) => vq.encode(&pixels()?).map(Encoded::Exact),
+            Self::Pixels { channels: 1 } => {
+                pixels::to_grey_tensor(picture, size.0, size.1, placement.device).map(Encoded::Exact)
+            }
+            Self::Pixels { .. } => pixels().map(Encoded::Exact),
+        }
+    }
+
+    /// What the UNet moved, `[1, C, h, w]`, → pixels `[3, H, W]` in about −1..1.
+    pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Kl(vae) => vae.decode(latents)?.f_squeeze_dim(0),
+            Self::Vq(vq) => vq.decode(latents)?.f_squeeze_dim(0),
+            Self::Pixels { .. } => in_colour(latents),
+        }
+    }
+}
+
+/// Samples that are pixels: `[1, 1 or 3, H, W] → [3, H, W]`.
+pub(super) fn in_colour(sample: &Tensor) -> Result<Tensor> {
+    let (_, _, height, width) = sample.size4()?;
+    sample.f_squeeze_dim(0)?.f_expand([3, height, width], false)
+}
+
+/// A picture as the UNet knows it.
+pub(super) enum Encoded {
+    /// What an `AutoencoderKL` knows of it: a distribution.
+    Posterior(Posterior),
+    /// `[1, C, h, w]`
+    Exact(Tensor),
+}
+
+impl Encoded {
+    /// `[1, C, h, w]` in the UNet's scale. Noise of that shape is only drawn where the picture is a distribution.
+    pub(super) fn sample(&self, noise: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Posterior(posterior) => posterior.sample(&noise()?),
+            Self::Exact(latents) => Ok(latents.shallow_clone()),
+        }
+    }
+}

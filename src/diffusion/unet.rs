@@ -1,0 +1,85 @@
+//! The UNet of a model, whichever kind it is.
+
+use std::path::Path;
+
+use tch::Tensor;
+
+use super::{
+    device::Placement,
+    error::LoadError,
+    layers::Result,
+    models::{
+        config::UNetConfig,
+        unet::{UNet2DConditionModel, UNetCondition},
+        unet2d::UNet2DModel,
+        unet2d_config::UNet2DConfig,
+    },
+};
+
+/// diffusers' class of a UNet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UNetClass {
+    /// `UNet2DConditionModel`: it is told the prompt.
+    Condition,
+    /// `UNet2DModel`: it is told the timestep and nothing else.
+    Plain,
+}
+
+/// What a UNet's config says of the samples that it moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Samples {
+    pub(super) in_channels: i64,
+    pub(super) out_channels: i64,
+    /// Height and width that it was trained for; 0 where the config does not say.
+    pub(super) size: [u32; 2],
+    /// Sides must be multiples of this.
+    pub(super) grid: u32,
+}
+
+impl UNetClass {
+    /// Reads the config of the folder's UNet.
+    pub(super) fn samples(self, folder: &Path) -> std::result::Result<Samples, LoadError> {
+        let path = folder.join("unet/config.json");
+        Ok(match self {
+            Self::Condition => {
+                let UNetConfig { in_channels, out_channels, sample_size, .. } = UNetConfig::read(&path)?;
+                Samples { in_channels, out_channels, size: [u32::try_from(sample_size).unwrap_or(0); 2], grid: 1 }
+            }
+            Self::Plain => {
+                let config = UNet2DConfig::read(&path)?;
+                let UNet2DConfig { in_channels, out_channels, .. } = config;
+                Samples { in_channels, out_channels, size: config.size(), grid: config.grid() }
+            }
+        })
+    }
+}
+
+/// Predicts the noise, or what the model was trained to predict.
+pub(super) enum UNet {
+    Condition(UNet2DConditionModel),
+    Plain(UNet2DModel),
+}
+
+impl UNet {
+    /// Loads the folder's UNet.
+    pub(super) fn load(folder: &Path, class: UNetClass, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let folder = folder.join("unet");
+        match class {
+            UNetClass::Condition => UNet2DConditionModel::load(&folder, placement).map(Self::Condition),
+            UNetClass::Plain => UNet2DModel::load(&folder, placement).map(Self::Plain),
+        }
+    }
+
+    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
+    ///
+    /// # Errors
+    /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
+    pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> Result<Tensor> {
+        match (self, condition) {
+            (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
+            (Self::Plain(unet), None) => unet.forward(sample, timesteps),
+            (Self::Condition(_), None) => Err(tch::TchError::Shape("the UNet asks for a prompt".to_owned())),
+            (Self::Plain(_), Some(_)) => Err(tch::TchError::Shape("the UNet takes no prompt".to_owned())),
+        }
+    }
+}
