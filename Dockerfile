@@ -4,7 +4,7 @@
 # What is fetched: libtorch, the same pinned wheels as `make libtorch`.
 FROM rust:1.95-slim-trixie AS libtorch
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends g++ python3 python3-pip \
+    && apt-get install --yes --no-install-recommends g++ make python3 python3-pip \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /easel
 COPY .cargo/libtorch* .cargo/

@@ -4,12 +4,8 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
 use prometheus::IntGauge;
-use tokio::{
-    net::TcpListener,
-    task::spawn_blocking,
-    time::{sleep, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
@@ -22,15 +18,11 @@ use crate::{
     },
     domain::Owner,
     store::{ObjectPictures, SqliteStore},
-    sys::return_freed_memory,
     telemetry::Metrics,
 };
 
 /// How long open connections may take to end once every job has been dealt with.
 const HANG_UP: Duration = Duration::from_secs(5);
-/// How often freed memory goes back to the kernel. Between two times it is kept for speed; for longer, the process would for ever be as
-/// large as the largest batch that it has seen, and more, as free blocks are never where the next ones fit.
-const TRIM_PERIOD: Duration = Duration::from_secs(60);
 
 /// A server that listens but does not answer yet.
 #[derive(Debug)]
@@ -125,7 +117,6 @@ impl Application {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { listener, address, router, serving, connections, workers } = self;
         info!(server.address = %address, "listening");
-        let trimming = AbortOnDropHandle::new(tokio::spawn(trim_memory()));
         let hang_up = CancellationToken::new();
         let server = tokio::spawn(serve(listener, router, serving, connections, hang_up.clone()));
         tokio::select! {
@@ -137,17 +128,7 @@ impl Application {
         if timeout(HANG_UP, server).await.is_err() {
             warn!("some connections were still open");
         }
-        drop(trimming);
         Ok(drained?)
-    }
-}
-
-/// Returns freed memory now and then until it is aborted.
-async fn trim_memory() {
-    loop {
-        sleep(TRIM_PERIOD).await;
-        // On a thread that may block.
-        let _ = spawn_blocking(return_freed_memory).await;
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     fs,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Instant,
 };
 
@@ -16,7 +15,7 @@ use crate::{
     config::DispatchConfig,
     diffusion::{Canvas, EngineSettings, StableDiffusion},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
-    domain::{GenerationRequest, Submission, decode_rgb, infotext},
+    domain::{GenerationRequest, Submission, infotext},
 };
 
 /// Loads the model, paints every picture and writes its file.
@@ -31,7 +30,7 @@ pub(super) fn paint(
     let engine = StableDiffusion::load(settings).map_err(CliError::failed)?;
     spinner.finish_and_clear();
     let mut warnings = submission.warnings.clone();
-    let order = paint_order(submission)?;
+    let order = PaintOrder::of(submission).map_err(CliError::failed)?;
     let mut easel = Easel { engine, bar: progress_bar(&order.request)?, output };
     for images in groups(&order.request, limits) {
         for warning in easel.paint_group(&order, images)? {
@@ -90,11 +89,6 @@ impl Easel<'_> {
         fs::write(&file, bytes).map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
         Ok(file)
     }
-}
-
-fn paint_order(submission: Submission) -> Result<PaintOrder, CliError> {
-    let picture = submission.input.map(|input| decode_rgb(&input.bytes)).transpose().map_err(CliError::failed)?;
-    Ok(PaintOrder { request: Arc::new(submission.request), init_image: picture.map(Arc::new) })
 }
 
 /// The pictures that are painted together, one group after the other.

@@ -8,10 +8,10 @@ use super::{
     Accepted, DispatchError, Dispatcher, JobView,
     ports::{Admitted, PictureKey, StoreError, Terms},
 };
-use crate::domain::{InputPicture, Job, JobId, JobStatus, Origin, Submission};
+use crate::domain::{InputPictures, Job, JobId, JobStatus, Origin, Submission};
 
 impl Dispatcher {
-    /// Accepts a job: stores its input picture, then the job. Once this returns `Ok` the job survives a crash.
+    /// Accepts a job: stores its input pictures, then the job. Once this returns `Ok` the job survives a crash.
     ///
     /// # Errors
     /// When the queue is full, the idempotency key belongs to another request, the server is draining or a store does not answer.
@@ -21,9 +21,7 @@ impl Dispatcher {
         }
         self.check_draining()?;
         let _inputs_stay = self.shared.inputs.read().await;
-        if let Some(input) = &submission.input {
-            self.store_input(input, origin).await?;
-        }
+        self.store_inputs(&submission.inputs, origin).await?;
         let job = Job { owner: origin.owner.clone(), ..Job::queued(&submission, &origin.request_id) };
         self.admit(job, origin).await
     }
@@ -42,7 +40,7 @@ impl Dispatcher {
             return Err(DispatchError::NotRetryable(Arc::new(old)));
         }
         self.check_draining()?;
-        let submission = Submission { request: old.request, input: None, warnings: old.warnings };
+        let submission = Submission { request: old.request, inputs: InputPictures::default(), warnings: old.warnings };
         let again = Job::queued(&submission, &origin.request_id);
         self.admit(Job { owner: origin.owner.clone(), retry_of: Some(id), ..again }, origin).await
     }
@@ -100,12 +98,18 @@ impl Dispatcher {
         }
     }
 
-    /// A full queue is found out before the picture is written, so that turning clients away does not fill the disk.
-    async fn store_input(&self, input: &InputPicture, origin: &Origin) -> Result<(), DispatchError> {
+    /// A full queue is found out before a picture is written, so that turning clients away does not fill the disk.
+    async fn store_inputs(&self, inputs: &InputPictures, origin: &Origin) -> Result<(), DispatchError> {
+        if inputs.iter().next().is_none() {
+            return Ok(());
+        }
         let room = self.shared.doors.jobs.check_room(&origin.owner, &self.terms(origin)).await;
         room.map_err(|error| self.refusal(error))?;
-        let key = PictureKey::Input { sha256: input.reference.sha256.clone() };
-        Ok(self.shared.doors.pictures.put(&key, Bytes::from_owner(input.bytes.clone())).await?)
+        for input in inputs.iter() {
+            let key = PictureKey::Input { sha256: input.reference.sha256.clone() };
+            self.shared.doors.pictures.put(&key, Bytes::from_owner(input.bytes.clone())).await?;
+        }
+        Ok(())
     }
 
     fn refusal(&self, error: StoreError) -> DispatchError {

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use image::RgbImage;
 use tokio::sync::mpsc;
 
 use super::{
@@ -16,7 +15,7 @@ use super::{
     settle,
     shared::{DeviceState, Shared},
 };
-use crate::domain::{Event, Job, JobError, JobId, PictureRef, decode_rgb, sha256_hex};
+use crate::domain::{Event, Job, JobError, JobId, PictureError, PictureRef, decode_rgb, sha256_hex};
 
 /// How long a job may go unseen when nothing wakes the claimer: one that another process has stored or given back.
 const SLOW_POLL: Duration = Duration::from_secs(1);
@@ -90,15 +89,15 @@ impl Claimer {
         shared.doors.metrics.queue_wait_seconds.observe(waited);
         tracing::info!(job.id = %job.id, request.id = job.request_id, job.attempt = job.attempts, queue.seconds = waited, "claimed a job");
         stop_if_asked(shared, &claim).await;
-        let init_image = match fetch_input(shared, &claim).await {
-            Ok(init_image) => init_image,
+        let paint = match prepare(shared, &claim).await {
+            Ok(paint) => paint,
             Err(Unprepared::Failed(error)) => {
                 settle::fail(shared, &claim, error).await;
                 return Ok(());
             }
             Err(Unprepared::Store(error)) => return self.give_back_unread(&claim, error).await,
         };
-        let order = Order { paint: PaintOrder { request: claim.request.clone(), init_image }, claim: claim.clone() };
+        let order = Order { paint, claim: claim.clone() };
         let sent = tokio::select! {
             biased;
             () = shared.draining.cancelled() => false,
@@ -115,7 +114,7 @@ impl Claimer {
     async fn give_back_unread(&mut self, claim: &Arc<Claim>, error: StoreError) -> Result<(), StoreError> {
         let before = self.unread.take().filter(|(job, _)| *job == claim.job()).map_or(0, |(_, times)| times);
         if before + 1 >= INPUT_TRIES {
-            let problem = format!("the picture to start from cannot be read: {error}");
+            let problem = format!("a picture to start from cannot be read: {error}");
             settle::fail(&self.shared, claim, JobError::new("input_unreadable", problem)).await;
             // The store itself has answered before each claim: it is this file.
             self.shared.outage.over();
@@ -149,27 +148,35 @@ enum Unprepared {
     Store(StoreError),
 }
 
-async fn fetch_input(shared: &Shared, claim: &Claim) -> Result<Option<Arc<RgbImage>>, Unprepared> {
-    let Some(img2img) = &claim.request.img2img else { return Ok(None) };
-    let reference = img2img.image.clone();
+/// The job with its pictures.
+async fn prepare(shared: &Shared, claim: &Claim) -> Result<PaintOrder, Unprepared> {
+    let request = claim.request.clone();
+    let image = request.img2img.as_ref().map(|img2img| &img2img.image);
+    let init_image = fetch(shared, image, "the picture to start from", decode_rgb).await?;
+    Ok(PaintOrder { request, init_image, mask_image: None })
+}
+
+/// Fetches a picture of the job, if it has that one. `what` it is, for people.
+async fn fetch<P: Send + 'static>(
+    shared: &Shared,
+    reference: Option<&PictureRef>,
+    what: &str,
+    decode: fn(&[u8]) -> Result<P, PictureError>,
+) -> Result<Option<Arc<P>>, Unprepared> {
+    let Some(reference) = reference.cloned() else { return Ok(None) };
+    let missing = |problem: String| Unprepared::Failed(JobError::new("input_missing", format!("{what} cannot be read: {problem}")));
     let key = PictureKey::Input { sha256: reference.sha256.clone() };
     let file = shared.doors.pictures.get(&key).await.map_err(Unprepared::Store)?;
     shared.outage.over();
-    let file = file.ok_or_else(|| missing("its file is not in the picture store"))?;
-    let decoded = tokio::task::spawn_blocking(move || decode_checked(&file, &reference)).await;
-    let decoded = decoded.unwrap_or_else(|error| Err(error.to_string()));
-    decoded.map(|rgb| Some(Arc::new(rgb))).map_err(|problem| missing(&problem))
-}
-
-fn decode_checked(file: &[u8], reference: &PictureRef) -> Result<RgbImage, String> {
-    if sha256_hex(file) != reference.sha256 {
-        return Err("its file in the picture store is damaged".to_owned());
-    }
-    decode_rgb(file).map_err(|error| error.to_string())
-}
-
-fn missing(problem: &str) -> Unprepared {
-    Unprepared::Failed(JobError::new("input_missing", format!("the picture to start from cannot be read: {problem}")))
+    let file = file.ok_or_else(|| missing("its file is not in the picture store".to_owned()))?;
+    let decode_checked = move || {
+        if sha256_hex(&file) != reference.sha256 {
+            return Err("its file in the picture store is damaged".to_owned());
+        }
+        decode(&file).map_err(|error| error.to_string())
+    };
+    let decoded = tokio::task::spawn_blocking(decode_checked).await.unwrap_or_else(|error| Err(error.to_string()));
+    decoded.map(|picture| Some(Arc::new(picture))).map_err(missing)
 }
 
 /// Tells everybody who waits their place, if places have changed. Costs nothing while nobody watches. Only the claimer tells, so that

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::Progress;
 
-/// A claimed job with its input picture, on its way to the device.
+/// A claimed job with its input pictures, on its way to the device.
 #[derive(Debug)]
 pub(super) struct Order {
     pub(super) claim: Arc<Claim>,

@@ -51,7 +51,7 @@ pub(super) struct Shared {
     queue_moved: AtomicBool,
     /// Whether the picture store works.
     pub(super) outage: Outage,
-    /// Read while a job is on its way to the store that its input is already in, written while an input is removed: an input that
+    /// Read while a job is on its way to the store that its inputs are already in, written while an input is removed: an input that
     /// nobody owned a moment ago may be wanted now.
     pub(super) inputs: RwLock<()>,
     pub(super) device: watch::Sender<DeviceState>,
@@ -137,9 +137,10 @@ impl Shared {
     /// now is found by the sweep.
     pub(super) async fn remove_files(&self, job: &Job) {
         self.remove_outputs(job.id).await;
-        let Some(img2img) = &job.request.img2img else { return };
-        if let Err(error) = retention::remove_unowned_input(self, &img2img.image.sha256).await {
-            tracing::warn!(job.id = %job.id, %error, "could not remove the input of a job that is gone; the sweep will");
+        for input in job.request.inputs() {
+            if let Err(error) = retention::remove_unowned_input(self, &input.sha256).await {
+                tracing::warn!(job.id = %job.id, %error, "could not remove the input of a job that is gone; the sweep will");
+            }
         }
     }
 

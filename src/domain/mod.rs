@@ -20,7 +20,8 @@ pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, find_model};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
-    Encoding, InputPicture, PictureError, PictureFormat, PictureRef, QUALITIES, decode_rgb, encode_png, remake, sha256_hex,
+    Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
+    remake, sha256_hex,
 };
 pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

@@ -8,6 +8,5 @@ mod mmap;
 mod threads;
 
 pub use cuda::load_cuda;
-pub use malloc::{keep_freed_memory, return_freed_memory};
 pub use mmap::map_file;
 pub use threads::spin_briefly;

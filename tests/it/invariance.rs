@@ -1,11 +1,11 @@
 //! The same picture in any company, bit for bit: the CPU in float32.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use easel::{
     diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
-    domain::{ModelInfo, Submission, decode_rgb},
+    domain::{ModelInfo, Submission},
 };
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -27,9 +27,8 @@ impl Studio {
 
     fn begin(&mut self, body: &Value) -> Vec<Canvas> {
         let submission = Submission::parse(body.clone(), &self.models, 0).unwrap();
-        let init_image = submission.input.map(|input| Arc::new(decode_rgb(&input.bytes).unwrap()));
         let images = submission.request.num_images;
-        let order = PaintOrder { request: Arc::new(submission.request), init_image };
+        let order = PaintOrder::of(submission).unwrap();
         self.engine.begin(&order, 0..images).unwrap().canvases
     }
 

@@ -56,7 +56,7 @@ fn a_picture_makes_the_request_img2img_in_its_own_size() {
     assert_eq!((submission.request.width, submission.request.height), (200, 96));
     assert_eq!((img2img.image.width, img2img.image.height, img2img.strength), (200, 100, 0.8));
     assert_eq!((img2img.image.sha256.as_str(), img2img.image.content_type), (sha256_hex(&file).as_str(), PictureFormat::Png));
-    assert_eq!((submission.request.effective_steps(), &*submission.input.unwrap().bytes), (20, file.as_slice()));
+    assert_eq!((submission.request.effective_steps(), &*submission.inputs.image.unwrap().bytes), (20, file.as_slice()));
 }
 
 #[test]

@@ -26,12 +26,12 @@ pub(crate) fn only_error(body: Value, pointer: &str) -> String {
 
 #[test]
 fn a_prompt_is_enough_and_the_rest_is_the_models_own() {
-    let Submission { request, input, warnings } = parse(json!({"prompt": "a red house"})).unwrap();
+    let Submission { request, inputs, warnings } = parse(json!({"prompt": "a red house"})).unwrap();
     assert_eq!((request.model.as_str(), request.prompt.as_str()), ("demo", "a red house"));
     assert_eq!((request.width, request.height, request.num_inference_steps, request.num_images), (128, 128, 25, 1));
     assert_eq!((request.guidance_scale, request.scheduler.as_str(), request.seed), (5.0, "ddim", RANDOM_SEED));
     assert_eq!((request.negative_prompt, request.preview_every, request.img2img), (None, 1, None));
-    assert!(input.is_none() && warnings.is_empty() && request.metadata.is_empty());
+    assert!(inputs.iter().next().is_none() && warnings.is_empty() && request.metadata.is_empty());
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::{ops::Range, sync::Arc};
 
-use image::RgbImage;
+use image::{GrayImage, RgbImage};
 
-use crate::domain::{GenerationRequest, JobError};
+use crate::domain::{GenerationRequest, JobError, PictureError, Submission, decode_luma, decode_rgb};
 
 /// Paints canvases. Owned by one OS thread, so its methods may block.
 pub trait Engine: Send {
@@ -65,13 +65,30 @@ pub trait IntoRgb {
     fn into_rgb(self) -> Result<RgbImage, EngineError>;
 }
 
-/// A request with the picture that it starts from, ready to paint.
+/// A request with the pictures that it starts from, ready to paint.
 #[derive(Debug, Clone)]
 pub struct PaintOrder {
     /// What to paint.
     pub request: Arc<GenerationRequest>,
     /// The decoded picture of an img2img request, in its own size.
     pub init_image: Option<Arc<RgbImage>>,
+    /// The decoded mask of an inpainting request, in its own size: 255 is painted anew, 0 stays.
+    pub mask_image: Option<Arc<GrayImage>>,
+}
+
+impl PaintOrder {
+    /// The order of a request that is painted where it was parsed, its pictures decoded.
+    ///
+    /// # Errors
+    /// When a picture cannot be decoded.
+    pub fn of(submission: Submission) -> Result<Self, PictureError> {
+        let Submission { request, inputs, .. } = submission;
+        Ok(Self {
+            request: Arc::new(request),
+            init_image: inputs.image.map(|input| decode_rgb(&input.bytes)).transpose()?.map(Arc::new),
+            mask_image: inputs.mask_image.map(|input| decode_luma(&input.bytes)).transpose()?.map(Arc::new),
+        })
+    }
 }
 
 /// Canvases that have begun, and what the client should know about them.

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader, Limits, Luma, RgbImage};
 
 use super::{PictureError, PictureFormat};
 
@@ -17,6 +17,19 @@ const MAX_DECODE_BYTES: u64 = 2 * 4096 * 4096 * 8;
 /// As for [`super::InputPicture::from_file`].
 pub fn decode_rgb(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     decode(bytes).map(|(_, rgb)| rgb)
+}
+
+/// Decodes a picture's file to its upright luminance as PIL's `convert("L")` does: 0.299 R + 0.587 G + 0.114 B in ITU-R 601's fixed point,
+/// transparency dropped.
+///
+/// # Errors
+/// As for [`super::InputPicture::from_file`].
+pub fn decode_luma(bytes: &[u8]) -> Result<GrayImage, PictureError> {
+    let rgb = decode_rgb(bytes)?;
+    let luma = |[red, green, blue]: [u8; 3]| {
+        ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+    };
+    Ok(GrayImage::from_fn(rgb.width(), rgb.height(), |x, y| Luma([luma(rgb.get_pixel(x, y).0)])))
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<(PictureFormat, RgbImage), PictureError> {

@@ -33,8 +33,24 @@ pub struct InputPicture {
     pub bytes: Arc<[u8]>,
 }
 
+/// The pictures that came with a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InputPictures {
+    /// The picture to start from.
+    pub image: Option<InputPicture>,
+    /// What of it is painted anew.
+    pub mask_image: Option<InputPicture>,
+}
+
+impl InputPictures {
+    /// Every one that there is.
+    pub fn iter(&self) -> impl Iterator<Item = &InputPicture> {
+        self.image.iter().chain(&self.mask_image)
+    }
+}
+
 impl InputPicture {
-    /// Parses the JSON value of an `image` field. URLs that point elsewhere are never fetched.
+    /// Parses the JSON value of an `image` or a `mask_image`. URLs that point elsewhere are never fetched.
     pub(in crate::domain) fn parse(value: Value) -> Result<Self, String> {
         let Value::String(text) = value else { return Err(format!("{ALLOWED}, got {}", describe(&value))) };
         let bytes = decode_base64(&text)?;

@@ -11,10 +11,10 @@ use std::fmt::Display;
 
 use sha2::{Digest, Sha256};
 
-pub use decode::decode_rgb;
+pub use decode::{decode_luma, decode_rgb};
 pub use encode::{Encoding, QUALITIES, encode_png};
 pub use format::PictureFormat;
-pub use input::{InputPicture, PictureRef};
+pub use input::{InputPicture, InputPictures, PictureRef};
 pub use remake::remake;
 
 /// Why a picture cannot be read or written.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::img2img::Img2Img;
 use self::{fields::default_priority, img2img::strength_steps};
-use super::{Encoding, InputPicture, PictureRef, SchedulerName};
+use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
 pub const MAX_SEED: u64 = (1 << 53) - 1;
@@ -65,8 +65,8 @@ pub struct GenerationRequest {
 pub struct Submission {
     /// The request.
     pub request: GenerationRequest,
-    /// The picture that came with it.
-    pub input: Option<InputPicture>,
+    /// The pictures that came with it.
+    pub inputs: InputPictures,
     /// Remarks that are no errors.
     pub warnings: Vec<String>,
 }
@@ -75,6 +75,11 @@ impl GenerationRequest {
     /// The seed of picture `index`.
     pub fn image_seed(&self, index: u32) -> u64 {
         self.seed + u64::from(index)
+    }
+
+    /// The pictures that it starts from.
+    pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
+        self.img2img.iter().map(|img2img| &img2img.image)
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'

@@ -8,7 +8,7 @@ use super::{
         fields::{Fields, describe, integer, number, text},
         find_model,
     },
-    GUIDANCE_SCALES, GenerationRequest, InputPicture, MAX_IMAGES, Submission,
+    GUIDANCE_SCALES, GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     img2img::take_img2img,
     size::take_size,
@@ -58,12 +58,12 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         Value::Null => Ok(None),
         other => text(MAX_PROMPT_CHARS)(other).map(Some),
     });
-    let input = fields.take("image", InputPicture::parse);
-    let (width, height) = take_size(fields, model, input.as_ref());
+    let inputs = InputPictures { image: fields.take("image", InputPicture::parse), mask_image: None };
+    let (width, height) = take_size(fields, model, inputs.image.as_ref());
     let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
-    let img2img = take_img2img(fields, input.as_ref(), num_inference_steps, &mut warnings);
+    let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
     let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
@@ -84,7 +84,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
         prompt: prompt?,
     };
-    Some(Submission { request, input, warnings })
+    Some(Submission { request, inputs, warnings })
 }
 
 /// A number that a range check has bounded far below `u32::MAX`.

@@ -37,8 +37,8 @@ impl SqliteStore {
     async fn store(&self, connection: &mut SqliteConnection, job: &Job, ageing: Duration) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, input_sha256, arrived_ms, turn_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(rows::time(job.created_at))
@@ -47,14 +47,26 @@ impl SqliteStore {
         .bind(&job.request_id)
         .bind(job.owner.as_str())
         .bind(job.retry_of.map(|id| id.to_string()))
-        .bind(job.request.img2img.as_ref().map(|img2img| img2img.image.sha256.as_str()))
         .bind(arrived_ms)
         .bind(turn_ms(arrived_ms, job.request.priority, ageing))
-        .execute(connection)
+        .execute(&mut *connection)
         .await
-        .map(drop)
-        .map_err(unavailable)
+        .map_err(unavailable)?;
+        store_inputs(connection, job).await
     }
+}
+
+/// Remembers which pictures the job starts from. The same file may be two of them.
+async fn store_inputs(connection: &mut SqliteConnection, job: &Job) -> Result<(), StoreError> {
+    for input in job.request.inputs() {
+        sqlx::query("INSERT OR IGNORE INTO job_inputs (sha256, job_id) VALUES (?, ?)")
+            .bind(&input.sha256)
+            .bind(job.id.to_string())
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+    }
+    Ok(())
 }
 
 /// When it is a job's turn: a step of priority is worth as much as having come `ageing` earlier.

@@ -204,7 +204,7 @@ impl JobStore for SqliteStore {
     }
 
     async fn has_input(&self, sha256: &str) -> Result<bool, StoreError> {
-        exists(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM jobs WHERE input_sha256 = ?)").bind(sha256), &self.readers).await
+        exists(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM job_inputs WHERE sha256 = ?)").bind(sha256), &self.readers).await
     }
 
     async fn set_paused(&self, paused: bool) -> Result<(), StoreError> {

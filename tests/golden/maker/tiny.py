@@ -7,6 +7,9 @@
 - tiny-sd2, as Stable Diffusion 2.1: linear projections, a number of heads for each block, gelu, v-prediction, padding with "!",
   float32, no prefix, `tokenizer.json` alone; and a VAE of three blocks, whose factor is 4, without mid-block attention.
 
+- tiny-inpaint and tiny-edit: a UNet of nine and one of eight input channels, as Stable Diffusion's inpainting model and instruct-pix2pix
+  have, and a `model_index.json`; to be laid over tiny-sd2, which has the other parts.
+
 Norms and biases are random too, for zeros would hide a weight that is not used.
 """
 
@@ -28,7 +31,9 @@ OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "p
 def make():
     make_sd1(GOLDEN / "tiny-sd1")
     make_sd2(GOLDEN / "tiny-sd2")
-    for name in ("tiny-sd1", "tiny-sd2"):
+    make_unet(GOLDEN / "tiny-inpaint", 9, "StableDiffusionInpaintPipeline")
+    make_unet(GOLDEN / "tiny-edit", 8, "StableDiffusionInstructPix2PixPipeline")
+    for name in ("tiny-sd1", "tiny-sd2", "tiny-inpaint", "tiny-edit"):
         size = sum(file.stat().st_size for file in (GOLDEN / name).rglob("*") if file.is_file())
         print(f"  {name}: {size} bytes")
 
@@ -81,6 +86,27 @@ def make_sd2(folder):
     )
     save(folder, tokenizer(pad="!"), text_encoder, unet, vae, scheduler)
     keep_settings(folder / "scheduler" / "scheduler_config.json", ["timestep_spacing", "trained_betas"], clip_sample=False)
+
+
+def make_unet(folder, in_channels, pipeline):
+    """A UNet and a model_index.json to lay over tiny-sd2."""
+    torch.manual_seed(in_channels)
+    shutil.rmtree(folder, ignore_errors=True)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=in_channels,
+        block_out_channels=[8, 8],
+        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=24,
+        norm_num_groups=4,
+    )
+    randomize(unet)
+    unet.save_pretrained(folder / "unet")
+    index = json.loads((GOLDEN / "tiny-sd2" / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": pipeline}, indent=2) + "\n")
 
 
 def up_block(down_block):

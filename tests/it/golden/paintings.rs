@@ -1,6 +1,6 @@
 //! Whole pictures: final latents within 1e-3 of diffusers', and every byte of the picture within 1 of 255.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use easel::{
     diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
@@ -53,9 +53,8 @@ fn paint(case: &Value) {
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();
     let submission = Submission::parse(request_body(case), &models, 0).unwrap();
-    let init_image = submission.input.map(|input| Arc::new(decode_rgb(&input.bytes).unwrap()));
     let images = submission.request.num_images;
-    let order = PaintOrder { request: Arc::new(submission.request), init_image };
+    let order = PaintOrder::of(submission).unwrap();
     let mut canvases = engine.begin(&order, 0..images).unwrap().canvases;
     while !canvases[0].is_done() {
         let mut batch: Vec<_> = canvases.iter_mut().collect();
