@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tch::Tensor;
 
-use super::schedulers::{HISTORY, Plan, Step};
+use super::{
+    conditioning::{Conditioning, ConditioningSchedule},
+    schedulers::{HISTORY, Plan, Step},
+};
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
@@ -19,15 +22,18 @@ pub struct Canvas {
     pub(super) history: Vec<Tensor>,
     pub(super) plan: Arc<Plan>,
     pub(super) step_index: usize,
-    pub(super) prompt_embeds: Tensor,                  // [1, L, hidden]
-    pub(super) negative_prompt_embeds: Option<Tensor>, // [1, L, hidden]; none when guidance is off
-    pub(super) guidance_scale: f64,
+    pub(super) conditioning: ConditioningSchedule,
 }
 
 impl Canvas {
     /// The step to be done next, if any.
     pub(super) fn next_step(&self) -> Option<&Step> {
         self.plan.steps.get(self.step_index)
+    }
+
+    /// What the next step is conditioned on.
+    pub(super) fn conditioning(&self) -> &Conditioning {
+        self.conditioning.at(self.step_index)
     }
 
     /// Takes the result of a step.
@@ -45,7 +51,7 @@ impl CanvasState for Canvas {
     }
 
     fn rows(&self) -> usize {
-        if self.negative_prompt_embeds.is_some() { 2 } else { 1 }
+        self.conditioning().rows.len()
     }
 
     fn pixels(&self) -> usize {

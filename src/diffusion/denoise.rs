@@ -6,7 +6,7 @@ use super::{
     canvas::Canvas,
     guidance::GuidanceRows,
     layers::{Result, per_row},
-    models::unet::{UNet2DConditionModel, UNetCondition},
+    models::unet::UNet2DConditionModel,
     schedulers::{HISTORY, Limit, Step},
 };
 use crate::dispatch::ports::EngineError;
@@ -48,15 +48,13 @@ fn predict(
     canvases: &[&mut Canvas],
     (sample, steps): (&Tensor, &[Step]),
 ) -> Result<Tensor> {
-    let rows = GuidanceRows::of(canvases)?;
+    let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect());
     let of_steps = |value: fn(&Step) -> f64| steps.iter().map(value).collect::<Vec<f64>>();
     let scaled = sample.f_mul(&per_row(&of_steps(|step| step.input_scale), sample.device())?)?;
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_steps(|step| step.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
-    let model_input = rows.repeat(&scaled)?.f_to_kind(kind)?; // [rows, C, h, w]
-    let encoder_hidden_states = rows.encoder_hidden_states().shallow_clone();
-    let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
-    let model_output = unet.forward(&model_input, &timesteps, &condition)?;
+    let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
+    let model_output = unet.forward(&model_input, &timesteps, &rows.condition()?)?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

@@ -1,46 +1,58 @@
-//! The rows of a shared UNet call: which canvas each row belongs to, and how classifier-free guidance (Ho and Salimans, 2022) brings them
-//! together again.
+//! The rows of a shared UNet call: which canvas each row belongs to, and how guidance brings them together again.
+//!
+//! Canvases of one call may have different numbers of rows and of terms. A canvas's bits do not depend on that: what it lacks is left out,
+//! not added as zero.
 
-use tch::{Device, Tensor};
+use tch::{Device, TchError, Tensor};
 
 use super::{
-    canvas::Canvas,
+    conditioning::{Conditioning, Rescale, Row},
     layers::{Result, per_row},
+    models::{time_embedding::AddedCondition, unet::UNetCondition},
 };
 
-/// The rows of one UNet call: two for a canvas with guidance (unconditional, then conditional), one for a canvas without.
-pub(super) struct GuidanceRows {
+/// The rows of one UNet call, those of a canvas side by side.
+pub(super) struct GuidanceRows<'a> {
+    conditionings: Vec<&'a Conditioning>,
     /// The canvas of each row.
     canvas: Vec<i64>,
-    /// Each canvas's unconditional row; its conditional one when it has no guidance.
-    unconditional: Vec<i64>,
-    /// Each canvas's conditional row.
-    conditional: Vec<i64>,
-    guidance_scale: Vec<f64>,
-    encoder_hidden_states: Tensor, // [rows, L, hidden]
+    /// Each canvas's first row.
+    first: Vec<i64>,
 }
 
-impl GuidanceRows {
-    pub(super) fn of(canvases: &[&mut Canvas]) -> Result<Self> {
-        let (mut rows, mut embeds) = (Vec::new(), Vec::new());
-        let (mut unconditional, mut conditional) = (Vec::new(), Vec::new());
-        for (index, canvas) in (0..).zip(canvases) {
-            unconditional.push(rows.len() as i64);
-            if let Some(negative) = &canvas.negative_prompt_embeds {
-                rows.push(index);
-                embeds.push(negative);
-            }
-            conditional.push(rows.len() as i64);
-            rows.push(index);
-            embeds.push(&canvas.prompt_embeds);
+impl<'a> GuidanceRows<'a> {
+    /// One conditioning a canvas.
+    pub(super) fn of(conditionings: Vec<&'a Conditioning>) -> Self {
+        let (mut canvas, mut first) = (Vec::new(), Vec::new());
+        for (index, conditioning) in (0..).zip(&conditionings) {
+            first.push(canvas.len() as i64);
+            canvas.extend(conditioning.rows.iter().map(|_| index));
         }
-        let guidance_scale = canvases.iter().map(|canvas| canvas.guidance_scale).collect();
-        Ok(Self { canvas: rows, unconditional, conditional, guidance_scale, encoder_hidden_states: Tensor::f_cat(&embeds, 0)? })
+        Self { conditionings, canvas, first }
     }
 
-    /// The prompts' embeddings, `[rows, L, hidden]`.
-    pub(super) fn encoder_hidden_states(&self) -> &Tensor {
-        &self.encoder_hidden_states
+    /// What the UNet is told of each row besides its latents.
+    pub(super) fn condition(&self) -> Result<UNetCondition> {
+        let stack = |part: fn(&Row) -> &Tensor| Tensor::f_cat(&self.rows().map(part).collect::<Vec<_>>(), 0);
+        Ok(UNetCondition {
+            encoder_hidden_states: stack(|row| &row.encoder_hidden_states)?,
+            added: self.added()?,
+            timestep_cond: None,
+        })
+    }
+
+    fn added(&self) -> Result<Option<AddedCondition>> {
+        let added: Vec<&AddedCondition> = self.rows().filter_map(|row| row.added.as_ref()).collect();
+        if added.is_empty() {
+            return Ok(None);
+        }
+        let text_embeds: Vec<&Tensor> = added.iter().map(|added| &added.text_embeds).collect();
+        let time_ids: Vec<&Tensor> = added.iter().map(|added| &added.time_ids).collect();
+        Ok(Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }))
+    }
+
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.conditionings.iter().flat_map(|conditioning| &conditioning.rows)
     }
 
     /// One value a canvas to one a row.
@@ -48,22 +60,166 @@ impl GuidanceRows {
         self.canvas.iter().map(|&index| per_canvas[index as usize]).collect()
     }
 
-    /// `[canvases, …] → [rows, …]`
-    pub(super) fn repeat(&self, per_canvas: &Tensor) -> Result<Tensor> {
-        select(per_canvas, &self.canvas)
+    /// What the UNet sees: the canvases' scaled latents `[canvases, C, h, w] → [rows, C + C', h, w]`, each row's own picture behind them.
+    pub(super) fn model_input(&self, latents: &Tensor) -> Result<Tensor> {
+        let latents = select(latents, &self.canvas)?;
+        let pictures: Vec<&Tensor> = self.rows().filter_map(|row| row.image_latents.as_ref()).collect();
+        match pictures.len() {
+            0 => Ok(latents),
+            count if count == self.canvas.len() => Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1),
+            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a picture", self.canvas.len()))),
+        }
     }
 
-    /// Model output `[rows, …] → [canvases, …]`: `unconditional + guidance_scale · (conditional − unconditional)`. Without guidance both are
-    /// the same row and the difference is exactly 0.
+    /// Model output `[rows, …] → [canvases, …]`: each canvas's guided output.
     pub(super) fn combine(&self, model_output: &Tensor) -> Result<Tensor> {
-        let unconditional = select(model_output, &self.unconditional)?;
-        let difference = select(model_output, &self.conditional)?.f_sub(&unconditional)?;
-        let scale = per_row(&self.guidance_scale, model_output.device())?;
-        unconditional.f_add(&difference.f_mul(&scale)?)
+        let mut guided = select(model_output, &self.first)?;
+        let terms = self.conditionings.iter().map(|conditioning| conditioning.terms.len()).max().unwrap_or_default();
+        for place in 0..terms {
+            guided = self.add_term(&guided, model_output, place)?;
+        }
+        self.rescale(guided, model_output)
+    }
+
+    /// Adds the term at `place` to those canvases that have one there.
+    fn add_term(&self, guided: &Tensor, model_output: &Tensor, place: usize) -> Result<Tensor> {
+        let (mut canvases, mut plus, mut minus, mut scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for ((index, conditioning), first) in (0..).zip(&self.conditionings).zip(&self.first) {
+            let Some(term) = conditioning.terms.get(place) else { continue };
+            canvases.push(index);
+            plus.push(first + term.plus as i64);
+            minus.push(first + term.minus as i64);
+            scale.push(term.scale);
+        }
+        let difference = select(model_output, &plus)?.f_sub(&select(model_output, &minus)?)?;
+        let term = difference.f_mul(&per_row(&scale, model_output.device())?)?;
+        guided.f_index_add(0, &on(guided.device(), &canvases)?, &term)
+    }
+
+    /// Each canvas by itself: the bits of a sum over a row may depend on how many rows there are.
+    fn rescale(&self, guided: Tensor, model_output: &Tensor) -> Result<Tensor> {
+        if self.conditionings.iter().all(|conditioning| conditioning.rescale.is_none()) {
+            return Ok(guided);
+        }
+        let rows = (0..).zip(&self.conditionings).zip(&self.first).map(|((index, conditioning), first)| {
+            let row = guided.f_narrow(0, index, 1)?;
+            let Some(Rescale { row: reference, factor }) = conditioning.rescale else { return Ok(row) };
+            rescale_noise_cfg(&row, &model_output.f_narrow(0, first + reference as i64, 1)?, factor)
+        });
+        Tensor::f_cat(&rows.collect::<Result<Vec<_>>>()?, 0)
     }
 }
 
+/// diffusers' `rescale_noise_cfg` on `[1, C, h, w]`: `factor · guided · σ(reference) / σ(guided) + (1 − factor) · guided`.
+fn rescale_noise_cfg(guided: &Tensor, reference: &Tensor, factor: f64) -> Result<Tensor> {
+    let rescaled = guided.f_mul(&reference.f_std(true)?.f_div(&guided.f_std(true)?)?)?;
+    rescaled.f_mul_scalar(factor)?.f_add(&guided.f_mul_scalar(1.0 - factor)?)
+}
+
 fn select(tensor: &Tensor, rows: &[i64]) -> Result<Tensor> {
-    let device: Device = tensor.device();
-    tensor.f_index_select(0, &Tensor::f_from_slice(rows)?.f_to_device(device)?)
+    tensor.f_index_select(0, &on(tensor.device(), rows)?)
+}
+
+fn on(device: Device, indices: &[i64]) -> Result<Tensor> {
+    Tensor::f_from_slice(indices)?.f_to_device(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::{
+        super::conditioning::{Branch, Guidance},
+        *,
+    };
+
+    const CFG: Guidance = Guidance { scale: 5.0, rescale: 0.0 };
+
+    fn row() -> Row {
+        let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
+        Row { encoder_hidden_states, added: None, image_latents: None }
+    }
+
+    fn branches(weights: &[f64]) -> Vec<Branch> {
+        weights.iter().map(|&weight| Branch { row: row(), weight }).collect()
+    }
+
+    fn outputs(rows: i64, seed: i64) -> Tensor {
+        tch::manual_seed(seed);
+        Tensor::randn([rows, 4, 13, 17], (Kind::Float, Device::Cpu))
+    }
+
+    fn combined(conditionings: Vec<&Conditioning>, outputs: &Tensor) -> Tensor {
+        GuidanceRows::of(conditionings).combine(outputs).unwrap()
+    }
+
+    fn assert_close(got: &Tensor, expected: &Tensor) {
+        let worst = (got - expected).abs().max().double_value(&[]);
+        assert!(worst < 1e-5, "differs by {worst}");
+    }
+
+    #[test]
+    fn one_branch_is_classifier_free_guidance_and_several_are_composed() {
+        let outputs = outputs(3, 1);
+        let [unconditional, first, second] = [0, 1, 2].map(|row| outputs.narrow(0, row, 1));
+        let cfg = Conditioning::guided(row(), branches(&[1.0]), CFG);
+        assert_close(&combined(vec![&cfg], &outputs.narrow(0, 0, 2)), &(&unconditional + 5.0 * (&first - &unconditional)));
+        let composed = Conditioning::guided(row(), branches(&[1.0, -0.4]), CFG);
+        let expected = &unconditional + 5.0 * (&first - &unconditional) - 2.0 * (&second - &unconditional);
+        assert_close(&combined(vec![&composed], &outputs), &expected);
+    }
+
+    #[test]
+    fn without_guidance_the_output_is_the_prompts_own() {
+        let outputs = outputs(2, 2);
+        let (first, second) = (outputs.narrow(0, 0, 1), outputs.narrow(0, 1, 1));
+        assert_eq!(combined(vec![&Conditioning::unguided(branches(&[1.0]))], &first), first);
+        let composed = combined(vec![&Conditioning::unguided(branches(&[1.0, 0.5]))], &outputs);
+        assert_close(&composed, &(&first + 0.5 * (&second - &first)));
+    }
+
+    #[test]
+    fn a_rescaled_output_keeps_the_prompts_standard_deviation() {
+        let outputs = outputs(2, 3);
+        let whole = Conditioning::guided(row(), branches(&[1.0]), Guidance { rescale: 1.0, ..CFG });
+        let got = combined(vec![&whole], &outputs);
+        assert_close(&got.std(true), &outputs.narrow(0, 1, 1).std(true));
+        let guided = combined(vec![&Conditioning::guided(row(), branches(&[1.0]), CFG)], &outputs);
+        let part = Conditioning::guided(row(), branches(&[1.0]), Guidance { rescale: 0.3, ..CFG });
+        assert_close(&combined(vec![&part], &outputs), &(0.3 * got + 0.7 * guided));
+    }
+
+    #[test]
+    fn a_canvas_has_the_same_bits_beside_canvases_of_more_or_fewer_rows() {
+        let company = [
+            Conditioning::unguided(branches(&[1.0])),
+            Conditioning::guided(row(), branches(&[1.0, 0.7, -0.2]), Guidance { rescale: 0.7, ..CFG }),
+            Conditioning::guided(row(), branches(&[1.0]), CFG),
+            Conditioning::unguided(branches(&[1.0, 1.1])),
+        ];
+        let rows = company.iter().map(|conditioning| conditioning.rows.len() as i64);
+        let outputs = outputs(rows.clone().sum(), 4);
+        let together = combined(company.iter().collect(), &outputs);
+        let mut first = 0;
+        for ((place, conditioning), rows) in (0..).zip(&company).zip(rows) {
+            let alone = combined(vec![conditioning], &outputs.narrow(0, first, rows));
+            assert_eq!(alone, together.narrow(0, place, 1), "canvas {place}");
+            first += rows;
+        }
+    }
+
+    #[test]
+    fn a_rows_picture_stands_behind_the_latents_channels() {
+        let picture = outputs(1, 5);
+        let conditioning = Conditioning::unguided(vec![Branch {
+            row: Row { image_latents: Some(picture.shallow_clone()), ..row() },
+            weight: 1.0,
+        }]);
+        let latents = outputs(2, 6);
+        let input = GuidanceRows::of(vec![&conditioning; 2]).model_input(&latents).unwrap();
+        assert_eq!(input.size(), [2, 8, 13, 17]);
+        assert_eq!((input.narrow(1, 0, 4), input.narrow(0, 1, 1).narrow(1, 4, 4)), (latents.shallow_clone(), picture));
+        let without = Conditioning::unguided(branches(&[1.0]));
+        assert!(GuidanceRows::of(vec![&conditioning, &without]).model_input(&latents).is_err());
+    }
 }

@@ -3,6 +3,7 @@
 //! Owns libtorch: no other room knows what a tensor is.
 
 mod canvas;
+mod conditioning;
 mod denoise;
 mod device;
 mod error;

@@ -46,6 +46,13 @@ pub(super) struct PromptEmbeds {
     pub(super) warnings: Vec<String>,
 }
 
+impl PromptEmbeds {
+    /// L: how many tokens each row attends to.
+    pub(super) fn length(&self) -> i64 {
+        self.prompt.encoder_hidden_states.size().get(1).copied().unwrap_or_default()
+    }
+}
+
 impl PromptEncoder {
     pub(super) fn load(folder: &Path, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
         let towers = index.towers().into_iter().map(|parts| Tower::load(folder, parts, placement));

@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::{
     canvas::Canvas,
+    conditioning::ConditioningSchedule,
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
@@ -132,15 +133,13 @@ impl StableDiffusion {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
             Ok(Canvas {
                 model: place,
-                batch_key: key(request, shape),
+                batch_key: key(request, shape, embeds.length()),
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                prompt_embeds: embeds.prompt.encoder_hidden_states.shallow_clone(),
-                negative_prompt_embeds: embeds.negative_prompt.as_ref().map(|text| text.encoder_hidden_states.shallow_clone()),
-                guidance_scale: request.guidance_scale,
+                conditioning: ConditioningSchedule::of(request, embeds),
             })
         };
         images.map(canvas).collect()
@@ -214,9 +213,9 @@ impl Engine for StableDiffusion {
     }
 }
 
-/// Canvases of one model and one latent size may share a step. All prompts of a model have one length.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4]) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}", request.model))
+/// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
+fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
 }
 
 impl Canvas {

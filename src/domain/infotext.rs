@@ -22,6 +22,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         request.height,
         request.model
     );
+    if request.guidance_rescale > 0.0 {
+        let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
+    }
     if let Some(img2img) = &request.img2img {
         let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
     }

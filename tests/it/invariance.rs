@@ -89,6 +89,7 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "an orange boat at sunset", "seed": 3, "num_inference_steps": 6, "scheduler": "dpmpp_2m", "guidance_scale": 12}),
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
+        json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {

@@ -58,7 +58,7 @@ fn a_body_that_is_no_object_is_an_error_of_the_whole() {
 fn every_bad_field_is_reported_at_once() {
     let body = json!({
         "prompt": 5, "negative_prompt": [], "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
-        "guidance_scale": -1, "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
+        "guidance_scale": -1, "guidance_rescale": 2, "guidance_interval": [1, 0], "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
         "image": 7, "strength": 2, "output_format": "gif", "output_quality": 0, "typo": 1,
     });
     let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();
@@ -66,6 +66,39 @@ fn every_bad_field_is_reported_at_once() {
     let mut expected: Vec<String> = body.as_object().unwrap().keys().map(|name| format!("/{name}")).collect();
     expected.sort();
     assert_eq!(pointers, expected);
+}
+
+#[test]
+fn guidance_is_on_between_the_ends_of_its_interval() {
+    let guided = |more: Value| {
+        let mut body = json!({"prompt": "a", "num_inference_steps": 10, "guidance_scale": 5});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let request = parse(body).unwrap().request;
+        (0..request.effective_steps()).filter(|&step| request.is_guided(step)).collect::<Vec<u32>>()
+    };
+    assert_eq!(guided(json!({})), (0..10).collect::<Vec<_>>());
+    assert_eq!(guided(json!({"guidance_interval": [0.25, 0.79]})), [2, 3, 4, 5, 6]);
+    assert_eq!(guided(json!({"guidance_interval": [0.5, 0.5]})), Vec::<u32>::new());
+    assert_eq!(guided(json!({"guidance_scale": 1, "guidance_interval": [0, 0.5]})), Vec::<u32>::new());
+}
+
+#[test]
+fn an_interval_that_is_none_is_refused() {
+    for bad in [json!(0.5), json!([0.1]), json!([0, 0.5, 1]), json!(["0", 1]), json!({"start": 0})] {
+        let detail = only_error(json!({"prompt": "a", "guidance_interval": bad}), "/guidance_interval");
+        assert!(detail.starts_with("must be [start, end], two fractions"), "{detail}");
+    }
+    for bad in [json!([0.6, 0.5]), json!([-0.1, 1]), json!([0, 1.5])] {
+        assert!(only_error(json!({"prompt": "a", "guidance_interval": bad}), "/guidance_interval").starts_with("must rise"));
+    }
+}
+
+#[test]
+fn fields_of_guidance_that_is_off_are_remarked_on() {
+    let body = json!({"prompt": "a", "guidance_scale": 1, "guidance_rescale": 0.7, "guidance_interval": [0, 0.5]});
+    let warnings = parse(body).unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings[0], "guidance_rescale has no effect: guidance is off at a guidance_scale of 1");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
 mod fields;
+mod guidance;
 mod img2img;
 mod parse;
 mod size;
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use serde::{Deserialize, Serialize};
 
 pub use self::img2img::Img2Img;
-use self::{fields::default_priority, img2img::strength_steps};
+use self::{fields::default_priority, guidance::always, img2img::strength_steps};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -38,6 +39,12 @@ pub struct GenerationRequest {
     pub num_inference_steps: u32,
     /// Classifier-free guidance; 1 or less turns it off.
     pub guidance_scale: f64,
+    /// How much of the standard deviation that guidance adds is taken away again, 0 to 1 (Lin et al., 2023).
+    #[serde(default)]
+    pub guidance_rescale: f64,
+    /// From where to where guidance is on, in fractions of the steps that are run (Kynkäänniemi et al., 2024).
+    #[serde(default = "always")]
+    pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
     /// Image `i` uses `seed + i`.
@@ -94,5 +101,11 @@ impl GenerationRequest {
     /// Classifier-free guidance is on above 1, as in diffusers.
     pub fn uses_guidance(&self) -> bool {
         self.guidance_scale > 1.0
+    }
+
+    /// Whether step `step` of those that are run, from 0, is guided: ⌊start · steps⌋ ≤ step < ⌊end · steps⌋, as in diffusers' guiders.
+    pub fn is_guided(&self, step: u32) -> bool {
+        let [start, end] = self.guidance_interval.map(|fraction| (fraction * f64::from(self.effective_steps())).floor());
+        self.uses_guidance() && (start..end).contains(&f64::from(step))
     }
 }

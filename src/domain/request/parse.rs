@@ -5,11 +5,12 @@ use serde_json::Value;
 use super::{
     super::{
         FieldError, ModelInfo,
-        fields::{Fields, describe, integer, number, text},
+        fields::{Fields, describe, integer, text},
         find_model,
     },
-    GUIDANCE_SCALES, GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
+    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    guidance::take_guidance,
     img2img::take_img2img,
     size::take_size,
 };
@@ -64,6 +65,7 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
+    let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
@@ -71,9 +73,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         width,
         height,
         num_inference_steps,
-        guidance_scale: fields
-            .take("guidance_scale", number(*GUIDANCE_SCALES.start(), *GUIDANCE_SCALES.end()))
-            .unwrap_or(model.default_guidance_scale),
+        guidance_scale: guidance.scale,
+        guidance_rescale: guidance.rescale,
+        guidance_interval: guidance.interval,
         scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,

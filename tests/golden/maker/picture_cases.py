@@ -26,6 +26,8 @@ def text2img_cases():
         case("euler-karras", prompt=CAT, scheduler="euler_karras", seed=2**32 + 7),
         case("dpmpp-2m-karras", prompt=BOAT, scheduler="dpmpp_2m_karras", seed=2**53 - 1),
         case("guidance-1", prompt=HEART, scheduler="euler", guidance_scale=1.0, negative_prompt="a red house", num_inference_steps=8),
+        case("guidance-rescale", prompt=CAT, guidance_scale=12.0, guidance_rescale=0.7, num_inference_steps=8),
+        case("guidance-interval", prompt=BOAT, guidance_interval=[0.0, 0.4], num_inference_steps=8),
         case("four-steps-320x256", prompt=CAT, scheduler="dpmpp_2m", num_inference_steps=4, width=320, height=256),
         case("one-step-ddim", prompt=CAT, num_inference_steps=1),
         case("one-step-euler", prompt=CAT, scheduler="euler", num_inference_steps=1),

@@ -58,8 +58,14 @@ def paint(case, seed, count):
     use_scheduler(pipe, request["scheduler"])
     last = {}
 
-    def keep(_pipe, _step, _timestep, tensors):
+    guided_steps = int(request.get("guidance_interval", [0.0, 1.0])[1] * request["num_inference_steps"])
+
+    def keep(pipe, step, _timestep, tensors):
         last["latents"] = tensors["latents"].clone()
+        if step + 1 == guided_steps:
+            # As diffusers' own example of dynamic guidance turns it off: the conditional row goes on alone.
+            pipe._guidance_scale = 0.0
+            tensors["prompt_embeds"] = tensors["prompt_embeds"].chunk(2)[-1]
         return tensors
 
     arguments = {
@@ -70,12 +76,14 @@ def paint(case, seed, count):
         "num_images_per_prompt": count,
         "generator": [torch.Generator("cpu").manual_seed(seed + i) for i in range(count)],
         "callback_on_step_end": keep,
+        "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"],
     }
     if "image_file" in case:
         init = Image.open(GOLDEN / case["image_file"]).convert("RGB")
         images = img2img(pipe)(image=init, strength=request["strength"], **arguments).images
     else:
-        images = pipe(width=request["width"], height=request["height"], **arguments).images
+        size = {"width": request["width"], "height": request["height"]}
+        images = pipe(**size, guidance_rescale=request.get("guidance_rescale", 0.0), **arguments).images
     return last["latents"], images
 
 

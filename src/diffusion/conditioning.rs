@@ -1,0 +1,121 @@
+//! What a canvas is conditioned on: the rows that it brings to a UNet call, and how their outputs become one.
+
+use tch::Tensor;
+
+use super::{
+    models::time_embedding::AddedCondition,
+    prompt::{PromptEmbeds, TextEmbeds},
+};
+use crate::domain::GenerationRequest;
+
+/// One row of a UNet call.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The prompt's embedding, `[1, L, hidden]`.
+    pub(super) encoder_hidden_states: Tensor,
+    /// For Stable Diffusion XL.
+    pub(super) added: Option<AddedCondition>,
+    /// What is put behind the latents' channels, `[1, C', h, w]` float32: the masked picture of an inpainting model, the picture of
+    /// instruct-pix2pix. All rows of a model have one, or none has.
+    pub(super) image_latents: Option<Tensor>,
+}
+
+impl Row {
+    /// A row that has nothing but a prompt.
+    pub(super) fn of_prompt(text: &TextEmbeds) -> Self {
+        Self { encoder_hidden_states: text.encoder_hidden_states.shallow_clone(), added: None, image_latents: None }
+    }
+}
+
+/// `scale · (rows[plus] − rows[minus])`: one direction of guidance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Term {
+    /// A place in [`Conditioning::rows`].
+    pub(super) plus: usize,
+    /// A place in [`Conditioning::rows`].
+    pub(super) minus: usize,
+    pub(super) scale: f64,
+}
+
+/// `guidance_rescale` (Lin et al., 2023, section 3.4; diffusers' `rescale_noise_cfg`): against the overexposure that strong guidance
+/// brings to models of zero terminal SNR.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rescale {
+    /// The row whose standard deviation the guided output is to have.
+    pub(super) row: usize,
+    /// How much of that, above 0 to 1.
+    pub(super) factor: f64,
+}
+
+/// The rows of a canvas in one step, at least one. Its guided output is `rows[0] + Σ scale · (rows[plus] − rows[minus])`.
+#[derive(Debug)]
+pub(super) struct Conditioning {
+    pub(super) rows: Vec<Row>,
+    pub(super) terms: Vec<Term>,
+    pub(super) rescale: Option<Rescale>,
+}
+
+/// A prompt's branch: what it asks for, and how much it counts beside the others.
+#[derive(Debug)]
+pub(super) struct Branch {
+    pub(super) row: Row,
+    pub(super) weight: f64,
+}
+
+/// How strongly the prompt is followed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Guidance {
+    /// `guidance_scale`
+    pub(super) scale: f64,
+    /// `guidance_rescale`; 0 is none.
+    pub(super) rescale: f64,
+}
+
+impl Conditioning {
+    /// `unconditional + Σ scale · weight · (branch − unconditional)`: with one branch classifier-free guidance (Ho and Salimans, 2022), with
+    /// several composable diffusion (Liu et al., 2022, equation 11). The first branch is what the guided output is rescaled to.
+    pub(super) fn guided(unconditional: Row, branches: Vec<Branch>, guidance: Guidance) -> Self {
+        let term = |(plus, branch): (usize, &Branch)| Term { plus, minus: 0, scale: guidance.scale * branch.weight };
+        let terms = (1..).zip(&branches).map(term).collect();
+        let rescale = (guidance.rescale > 0.0).then_some(Rescale { row: 1, factor: guidance.rescale });
+        let rows = std::iter::once(unconditional).chain(branches.into_iter().map(|branch| branch.row)).collect();
+        Self { rows, terms, rescale }
+    }
+
+    /// No guidance: one branch's output as it is. Of several the first takes the place of the unconditional row, as AUTOMATIC1111 has it
+    /// where it leaves that row out.
+    pub(super) fn unguided(branches: Vec<Branch>) -> Self {
+        let term = |(plus, branch): (usize, &Branch)| Term { plus, minus: 0, scale: branch.weight };
+        let terms = (0..).zip(&branches).skip(1).map(term).collect();
+        Self { rows: branches.into_iter().map(|branch| branch.row).collect(), terms, rescale: None }
+    }
+}
+
+/// A canvas's conditioning step by step.
+#[derive(Debug)]
+pub(super) struct ConditioningSchedule {
+    /// Never empty.
+    conditionings: Vec<Conditioning>,
+    /// Each step's place in `conditionings`.
+    of_step: Vec<usize>,
+}
+
+impl ConditioningSchedule {
+    /// Guidance in the steps of the request's interval and none in the others.
+    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds) -> Self {
+        let branch = || vec![Branch { row: Row::of_prompt(&embeds.prompt), weight: 1.0 }];
+        let unguided = Conditioning::unguided(branch());
+        let Some(negative) = &embeds.negative_prompt else {
+            return Self { conditionings: vec![unguided], of_step: Vec::new() };
+        };
+        let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
+        let guided = Conditioning::guided(Row::of_prompt(negative), branch(), guidance);
+        let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
+        Self { conditionings: vec![guided, unguided], of_step }
+    }
+
+    /// The conditioning of step `step`, counted from 0 over the steps that are run.
+    pub(super) fn at(&self, step: usize) -> &Conditioning {
+        &self.conditionings[self.of_step.get(step).copied().unwrap_or(0)]
+    }
+}
