@@ -9,10 +9,10 @@ use super::{
 use crate::domain::GenerationRequest;
 
 /// One row of a UNet call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Row {
-    /// The prompt's embedding, `[1, L, hidden]`.
-    pub(super) encoder_hidden_states: Tensor,
+    /// The prompt's embedding, `[1, L, hidden]`; none for a model that takes no text.
+    pub(super) encoder_hidden_states: Option<Tensor>,
     /// For Stable Diffusion XL.
     pub(super) added: Option<AddedCondition>,
     /// What is put behind the latents' channels, `[1, C', h, w]` float32: the masked picture of an inpainting model, the picture of
@@ -23,7 +23,7 @@ pub(super) struct Row {
 impl Row {
     /// A row that has nothing but a prompt.
     pub(super) fn of_prompt(text: &TextEmbeds) -> Self {
-        Self { encoder_hidden_states: text.encoder_hidden_states.shallow_clone(), added: None, image_latents: None }
+        Self { encoder_hidden_states: Some(text.encoder_hidden_states.shallow_clone()), ..Self::default() }
     }
 }
 
@@ -112,6 +112,12 @@ impl ConditioningSchedule {
         let guided = Conditioning::guided(Row::of_prompt(negative), branch(), guidance);
         let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
         Self { conditionings: vec![guided, unguided], of_step }
+    }
+
+    /// One row that says nothing, for a model that takes no text.
+    pub(super) fn unconditional() -> Self {
+        let row = Branch { row: Row::default(), weight: 1.0 };
+        Self { conditionings: vec![Conditioning::unguided(vec![row])], of_step: Vec::new() }
     }
 
     /// The conditioning of step `step`, counted from 0 over the steps that are run.

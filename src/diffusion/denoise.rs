@@ -6,8 +6,8 @@ use super::{
     canvas::Canvas,
     guidance::GuidanceRows,
     layers::{Result, per_row},
-    models::unet::UNet2DConditionModel,
     schedulers::{HISTORY, Limit, Step},
+    unet::UNet,
 };
 use crate::dispatch::ports::EngineError;
 
@@ -16,7 +16,7 @@ use crate::dispatch::ports::EngineError;
 ///
 /// Whatever the company, each canvas goes through the same operations: terms that a scheduler does not use are there with coefficient 0.
 pub(super) fn step(
-    unet: &UNet2DConditionModel,
+    unet: &UNet,
     kind: Kind,
     canvases: &mut [&mut Canvas],
 ) -> Result<Vec<std::result::Result<(), EngineError>>> {
@@ -43,7 +43,7 @@ pub(super) fn step(
 
 /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
 fn predict(
-    unet: &UNet2DConditionModel,
+    unet: &UNet,
     kind: Kind,
     canvases: &[&mut Canvas],
     (sample, steps): (&Tensor, &[Step]),
@@ -54,7 +54,7 @@ fn predict(
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_steps(|step| step.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
     let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-    let model_output = unet.forward(&model_input, &timesteps, &rows.condition()?)?;
+    let model_output = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref())?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

@@ -37,30 +37,19 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 }
 
 fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
-    ModelIndex::read(&folder.path)?;
-    let unet = UNetConfig::read(&folder.path.join("unet/config.json"))?;
-    let vae = VaeConfig::read(&folder.path.join("vae/config.json"))?;
-    if unet.in_channels != vae.latent_channels || unet.out_channels != vae.latent_channels {
-        let problem = format!(
-            "the UNet takes {} channels and gives {}, the VAE has {}; only models where all three agree are supported",
-            unet.in_channels, unet.out_channels, vae.latent_channels
-        );
-        return Err(LoadError::Invalid { path: folder.path.clone(), problem });
-    }
-    let factor = vae.factor();
-    let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
+    let index = ModelIndex::read(&folder.path)?;
+    let (samples, latents) = (index.unet().samples(&folder.path)?, index.first_stage().latents(&folder.path)?);
+    check_channels(folder, samples, latents)?;
+    let takes_text = index.takes_text();
+    let guidance_scale = folder.guidance_scale.filter(|_| takes_text);
     let info = ModelInfo {
         name: folder.name.clone(),
-        default_width: *SIDES.start(),
-        default_height: *SIDES.start(),
-        size_multiple: factor,
-        min_size: *SIDES.start(),
-        max_size,
-        default_guidance_scale: folder.guidance_scale.unwrap_or(DEFAULT_GUIDANCE_SCALE),
+        takes_text,
+        default_guidance_scale: guidance_scale.unwrap_or(if takes_text { DEFAULT_GUIDANCE_SCALE } else { NO_GUIDANCE }),
         default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
+        ..sizes(folder, samples, latents)
     };
-    let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
-    Ok(ModelInfo { default_width: side, default_height: side, ..info })
+    Ok(info)
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:

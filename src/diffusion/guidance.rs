@@ -31,14 +31,18 @@ impl<'a> GuidanceRows<'a> {
         Self { conditionings, canvas, first }
     }
 
-    /// What the UNet is told of each row besides its latents.
-    pub(super) fn condition(&self) -> Result<UNetCondition> {
-        let stack = |part: fn(&Row) -> &Tensor| Tensor::f_cat(&self.rows().map(part).collect::<Vec<_>>(), 0);
-        Ok(UNetCondition {
-            encoder_hidden_states: stack(|row| &row.encoder_hidden_states)?,
-            added: self.added()?,
-            timestep_cond: None,
-        })
+    /// What the UNet is told of each row besides its latents; none when the model takes no text.
+    pub(super) fn condition(&self) -> Result<Option<UNetCondition>> {
+        let prompts: Vec<&Tensor> = self.rows().filter_map(|row| row.encoder_hidden_states.as_ref()).collect();
+        match prompts.len() {
+            0 => Ok(None),
+            count if count == self.canvas.len() => Ok(Some(UNetCondition {
+                encoder_hidden_states: Tensor::f_cat(&prompts, 0)?,
+                added: self.added()?,
+                timestep_cond: None,
+            })),
+            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a prompt", self.canvas.len()))),
+        }
     }
 
     fn added(&self) -> Result<Option<AddedCondition>> {

@@ -6,16 +6,26 @@ use serde::Deserialize;
 
 use super::{
     error::LoadError,
+    first_stage::FirstStageParts,
     models::{
         clip::{ClipTextClass, HiddenLayer},
         config::read_config,
     },
+    text_encoder::TextEncoderClass,
+    unet::UNetClass,
 };
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
 const STABLE_DIFFUSION: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
 /// Those with Stable Diffusion XL's two text encoders, or the refiner's one.
 const STABLE_DIFFUSION_XL: [&str; 2] = ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"];
+
+/// Latent diffusion as in its paper: BERT, a UNet, and a VQ model or a VAE.
+const LATENT_DIFFUSION: &str = "LDMTextToImagePipeline";
+/// Without text: a UNet over a VQ model's latents.
+const UNCONDITIONAL_LATENT: &str = "LDMPipeline";
+/// Without text: a UNet over pixels.
+const UNCONDITIONAL: [&str; 3] = ["DDPMPipeline", "DDIMPipeline", "PNDMPipeline"];
 
 /// What `model_index.json` says.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +39,8 @@ pub(super) struct ModelIndex {
     text_encoder: LibraryAndClass,
     #[serde(default)]
     text_encoder_2: LibraryAndClass,
+    #[serde(default)]
+    vqvae: LibraryAndClass,
 }
 
 /// How the index names a part; of one that a folder does without both are null, or it is absent.
@@ -39,7 +51,7 @@ type LibraryAndClass = (Option<String>, Option<String>);
 pub(super) struct TowerParts {
     pub(super) tokenizer: &'static str,
     pub(super) text_encoder: &'static str,
-    pub(super) class: ClipTextClass,
+    pub(super) class: TextEncoderClass,
 }
 
 fn yes() -> bool {
@@ -55,10 +67,11 @@ impl ModelIndex {
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
         let index: Self = read_config(&path, &[])?;
-        let problem = if !index.is_xl() && !STABLE_DIFFUSION.contains(&index.class_name.as_str()) {
-            let supported = [STABLE_DIFFUSION, STABLE_DIFFUSION_XL].concat().join(", ");
-            format!("{} is not supported; supported: {supported}", index.class_name)
-        } else if index.towers().is_empty() {
+        let supported = [&STABLE_DIFFUSION[..], &STABLE_DIFFUSION_XL, &[LATENT_DIFFUSION, UNCONDITIONAL_LATENT], &UNCONDITIONAL];
+        let supported = supported.concat();
+        let problem = if !supported.contains(&index.class_name.as_str()) {
+            format!("{} is not supported; supported: {}", index.class_name, supported.join(", "))
+        } else if index.takes_text() && index.towers().is_empty() {
             format!("{} names no text encoder", index.class_name)
         } else {
             return Ok(index);
@@ -71,8 +84,31 @@ impl ModelIndex {
         STABLE_DIFFUSION_XL.contains(&self.class_name.as_str())
     }
 
+    /// Whether it paints what a text says.
+    pub(super) fn takes_text(&self) -> bool {
+        self.class_name != UNCONDITIONAL_LATENT && !UNCONDITIONAL.contains(&self.class_name.as_str())
+    }
+
+    /// The class of its UNet.
+    pub(super) fn unet(&self) -> UNetClass {
+        if self.takes_text() { UNetClass::Condition } else { UNetClass::Plain }
+    }
+
+    /// What is between pixels and its UNet.
+    pub(super) fn first_stage(&self) -> FirstStageParts {
+        match self.class_name.as_str() {
+            LATENT_DIFFUSION | UNCONDITIONAL_LATENT if self.vqvae.1.as_deref() == Some("AutoencoderKL") => FirstStageParts::Kl("vqvae"),
+            LATENT_DIFFUSION | UNCONDITIONAL_LATENT => FirstStageParts::Vq("vqvae"),
+            name if UNCONDITIONAL.contains(&name) => FirstStageParts::Pixels,
+            _ => FirstStageParts::Kl("vae"),
+        }
+    }
+
     /// The text encoders whose hidden states are put side by side.
     pub(super) fn towers(&self) -> Vec<TowerParts> {
+        if self.class_name == LATENT_DIFFUSION {
+            return vec![TowerParts { tokenizer: "tokenizer", text_encoder: "bert", class: TextEncoderClass::LdmBert }];
+        }
         let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: text_class(&self.text_encoder) };
         let second =
             TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: text_class(&self.text_encoder_2) };
@@ -97,9 +133,9 @@ impl ModelIndex {
     }
 }
 
-fn text_class((_, class): &LibraryAndClass) -> ClipTextClass {
-    match class.as_deref() {
+fn text_class((_, class): &LibraryAndClass) -> TextEncoderClass {
+    TextEncoderClass::Clip(match class.as_deref() {
         Some("CLIPTextModelWithProjection") => ClipTextClass::WithProjection,
         _ => ClipTextClass::Plain,
-    }
+    })
 }

@@ -8,8 +8,9 @@ use super::{
     device::Placement,
     error::{LoadError, engine_error},
     layers::Result,
-    models::clip::{ClipTextModel, HiddenLayer, TextOutput},
+    models::clip::{HiddenLayer, TextOutput},
     pipeline::{ModelIndex, TowerParts},
+    text_encoder::{TextEncoder, TextEncoderClass},
     tokenizer::ClipTokenizer,
 };
 use crate::{dispatch::ports::EngineError, domain::GenerationRequest};
@@ -24,7 +25,7 @@ pub(super) struct PromptEncoder {
 
 struct Tower {
     tokenizer: ClipTokenizer,
-    text_encoder: ClipTextModel,
+    text_encoder: TextEncoder,
 }
 
 /// One text as the UNet is told of it.
@@ -104,8 +105,11 @@ impl PromptEncoder {
 
 impl Tower {
     fn load(folder: &Path, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let tokenizer = ClipTokenizer::load(&folder.join(parts.tokenizer))?;
-        let text_encoder = ClipTextModel::load(&folder.join(parts.text_encoder), parts.class, placement)?;
+        let tokenizer = match parts.class {
+            TextEncoderClass::Clip(_) => ClipTokenizer::load(&folder.join(parts.tokenizer)),
+            TextEncoderClass::LdmBert => ClipTokenizer::load_bert(&folder.join(parts.tokenizer)),
+        }?;
+        let text_encoder = TextEncoder::load(&folder.join(parts.text_encoder), parts.class, placement)?;
         let (length, positions) = (tokenizer.length(), text_encoder.positions());
         if length > positions {
             let problem =

@@ -2,7 +2,6 @@
 
 use std::{fmt, ops::Range, path::Path, sync::Arc};
 
-use image::RgbImage;
 use tch::{Kind, Tensor};
 use tracing::info;
 
@@ -12,18 +11,16 @@ use super::{
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    first_stage::{Encoded, FirstStage},
     folder::{ModelFolder, describe_models, read_scheduler},
-    latent_rgb::LatentRgb,
     layers::Result,
-    models::{
-        unet::UNet2DConditionModel,
-        vae::{AutoencoderKL, Posterior},
-    },
     noise::NoiseGenerator,
     pipeline::ModelIndex,
-    pixels::{self, Frame},
+    pixels::Frame,
+    preview::Previewer,
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig, plan},
+    unet::UNet,
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
@@ -59,40 +56,47 @@ impl fmt::Debug for StableDiffusion {
 
 struct Model {
     info: ModelInfo,
-    prompts: PromptEncoder,
-    unet: UNet2DConditionModel,
-    vae: AutoencoderKL,
+    /// None for a model that takes no text.
+    prompts: Option<PromptEncoder>,
+    unet: UNet,
+    /// Channels that the UNet moves.
+    channels: i64,
+    /// Pixels a cell of that, in each direction.
+    factor: u32,
+    first_stage: FirstStage,
     scheduler: SchedulerConfig,
-    latent_rgb: Option<LatentRgb>,
+    previewer: Option<Previewer>,
 }
 
 impl Model {
     fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(&folder.join("vae"), placement)?;
-        let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
-        let prompts = PromptEncoder::load(folder, &ModelIndex::read(folder)?, placement)?;
-        let unet = UNet2DConditionModel::load(&folder.join("unet"), placement)?;
-        let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
-        if attended != Some(embeds) {
+        let index = ModelIndex::read(folder)?;
+        let (samples, latents) = (index.unet().samples(folder)?, index.first_stage().latents(folder)?);
+        let prompts = index.takes_text().then(|| PromptEncoder::load(folder, &index, placement)).transpose()?;
+        let unet = UNet::load(folder, index.unet(), placement)?;
+        let (embeds, attended) = (prompts.as_ref().map(PromptEncoder::width), unet.cross_attention_dim());
+        if attended != embeds {
             let problem =
-                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
+                format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
+        let channels = samples.in_channels;
         Ok(Self {
             prompts,
             unet,
+            channels,
+            factor: latents.factor,
+            first_stage: FirstStage::load(folder, index.first_stage(), channels, placement)?,
             scheduler: read_scheduler(folder)?,
-            latent_rgb: LatentRgb::load(folder, scaling_factor, channels, placement.device)?,
+            previewer: Previewer::load(folder, index.first_stage(), (latents.scaling_factor, channels), placement.device)?,
             info,
-            vae,
         })
     }
 
-    /// `[1, C, h, w]`, the latents of a picture of the request's size
+    /// `[1, C, h, w]`, what the UNet moves for a picture of the request's size
     fn latent_shape(&self, request: &GenerationRequest) -> [i64; 4] {
-        let factor = self.info.size_multiple;
-        let side = |pixels: u32| i64::from(pixels / factor);
-        [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
+        let side = |pixels: u32| i64::from(pixels / self.factor);
+        [1, self.channels, side(request.height), side(request.width)]
     }
 
     fn plan(&self, request: &GenerationRequest) -> Plan {
@@ -124,46 +128,43 @@ impl StableDiffusion {
         found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: &PromptEmbeds) -> Result<Vec<Canvas>> {
+    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: Option<&PromptEmbeds>) -> Result<Vec<Canvas>> {
         let (request, model) = (&*order.request, &self.models[place]);
         let plan = Arc::new(model.plan(request));
         let shape = model.latent_shape(request);
-        let posterior = order.init_image.as_deref().map(|picture| self.encode(model, request, picture)).transpose()?;
+        let encode = |picture| model.first_stage.encode(picture, (request.width, request.height), self.placement);
+        let encoded = order.init_image.as_deref().map(encode).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
             Ok(Canvas {
                 model: place,
-                batch_key: key(request, shape, embeds.length()),
+                batch_key: key(request, shape, embeds.map_or(0, PromptEmbeds::length)),
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, posterior.as_ref(), shape)?,
+                latents: self.first_latents(&plan, &mut generator, encoded.as_ref(), shape)?,
                 history: Vec::new(),
                 plan: Arc::clone(&plan),
                 step_index: 0,
-                conditioning: ConditioningSchedule::of(request, embeds),
+                conditioning: embeds.map_or_else(ConditioningSchedule::unconditional, |embeds| ConditioningSchedule::of(request, embeds)),
             })
         };
         images.map(canvas).collect()
     }
 
-    fn encode(&self, model: &Model, request: &GenerationRequest, picture: &RgbImage) -> Result<Posterior> {
-        model.vae.encode(&pixels::to_tensor(picture, request.width, request.height, self.placement.device)?)
-    }
-
-    /// What the first step starts from. diffusers draws the posterior's noise before the initial noise.
+    /// What the first step starts from. diffusers draws the noise of a picture's distribution before the initial noise.
     fn first_latents(
         &self,
         plan: &Plan,
         generator: &mut NoiseGenerator,
-        posterior: Option<&Posterior>,
+        encoded: Option<&Encoded>,
         shape: [i64; 4],
     ) -> Result<Tensor> {
         let mut noise = || {
             let values = generator.randn(shape.iter().product::<i64>() as usize);
             Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
         };
-        match (posterior, plan.steps.first()) {
-            (Some(posterior), Some(first)) => {
-                let latents = posterior.sample(&noise()?)?.f_mul_scalar(first.start.signal)?;
+        match (encoded, plan.steps.first()) {
+            (Some(encoded), Some(first)) => {
+                let latents = encoded.sample(&mut noise)?.f_mul_scalar(first.start.signal)?;
                 latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
             }
             _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
@@ -178,9 +179,9 @@ impl Engine for StableDiffusion {
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let (place, model) = self.model_of(&order.request)?;
-        let embeds = model.prompts.encode(&order.request)?;
-        let canvases = self.begin_canvases(place, order, images, &embeds).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.warnings })
+        let embeds = model.prompts.as_ref().map(|prompts| prompts.encode(&order.request)).transpose()?;
+        let canvases = self.begin_canvases(place, order, images, embeds.as_ref()).map_err(|error| engine_error(&error))?;
+        Ok(Begun { canvases, warnings: embeds.map(|embeds| embeds.warnings).unwrap_or_default() })
     }
 
     fn step(
@@ -198,17 +199,17 @@ impl Engine for StableDiffusion {
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
+        let Some(previewer) = &self.models[canvas.model].previewer else { return Ok(None) };
         // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
         let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = latent_rgb.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = previewer.apply(latents).and_then(|pixels| Frame::of(&pixels));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?);
+        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].first_stage.decode(&canvas.latents)?);
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }

@@ -14,10 +14,13 @@ use tokenizers::{
     },
 };
 
-use super::error::LoadError;
+use super::{error::LoadError, wordpiece};
 
 /// How CLIP cuts a text into words; transformers' `CLIPConverter`.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// How many tokens the text encoder of latent diffusion takes; diffusers' `LDMTextToImagePipeline`.
+const BERT_LENGTH: usize = 77;
 
 /// What CLIP's vocabulary writes at the end of a word.
 const END_OF_WORD: &str = "</w>";
@@ -56,6 +59,28 @@ impl ClipTokenizer {
         };
         let (bos, eos, pad) = (id(&settings.bos_token)?, id(&settings.eos_token)?, id(&settings.pad_token)?);
         Ok(Self { length: settings.model_max_length, bos, eos, pad, tokenizer })
+    }
+
+    /// Reads a `tokenizer/` folder of BERT's. LDM's texts have 77 tokens, whatever the folder says: diffusers asks for as many.
+    ///
+    /// # Errors
+    /// When files are missing or are not a BERT tokenizer's.
+    pub fn load_bert(folder: &Path) -> Result<Self, LoadError> {
+        let invalid = |problem: String| LoadError::Invalid { path: folder.to_owned(), problem };
+        let vocabulary = folder.join("vocab.txt");
+        let tokenizer = if vocabulary.is_file() {
+            let text = fs::read_to_string(&vocabulary).map_err(|source| LoadError::Io { path: vocabulary.clone(), source })?;
+            let config = optional_json(&folder.join("tokenizer_config.json"))?;
+            wordpiece::from_vocabulary(&text, &config).map_err(|problem| LoadError::Invalid { path: vocabulary, problem })?
+        } else {
+            from_json(folder)?
+        };
+        let id = |token: &str| {
+            let found = tokenizer.token_to_id(token).map(i64::from);
+            found.ok_or_else(|| invalid(format!("the vocabulary has no token {token:?}")))
+        };
+        let (bos, eos, pad) = (id("[CLS]")?, id("[SEP]")?, id("[PAD]")?);
+        Ok(Self { length: BERT_LENGTH, bos, eos, pad, tokenizer })
     }
 
     /// How many tokens a prompt becomes.
@@ -130,7 +155,7 @@ fn from_json(folder: &Path) -> Result<Tokenizer, LoadError> {
     let path = folder.join("tokenizer.json");
     let mut tokenizer = Tokenizer::from_file(&path).map_err(|error| LoadError::Invalid {
         path: folder.to_owned(),
-        problem: format!("no usable tokenizer: expected vocab.json and merges.txt, or tokenizer.json: {error}"),
+        problem: format!("no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json: {error}"),
     })?;
     // Cutting and padding are ours: a file may carry its own and they would be done twice.
     let _ = tokenizer.with_truncation(None);

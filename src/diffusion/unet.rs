@@ -70,6 +70,14 @@ impl UNet {
         }
     }
 
+    /// The channels of the embeddings that it takes; none when it takes no text.
+    pub(super) fn cross_attention_dim(&self) -> Option<i64> {
+        match self {
+            Self::Condition(unet) => unet.config().cross_attention_dim.at(0),
+            Self::Plain(_) => None,
+        }
+    }
+
     /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
     ///
     /// # Errors
