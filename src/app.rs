@@ -170,6 +170,7 @@ fn model_folders(config: &Config) -> Vec<ModelFolder> {
         name: model.name.clone(),
         path: model.path.clone(),
         guidance_scale: model.guidance_scale,
+        num_inference_steps: model.num_inference_steps,
         max_size: model.max_size,
     };
     config.models.iter().map(folder).collect()

@@ -21,10 +21,12 @@ pub(super) fn models(config: &Config) -> Result<(), CliError> {
 }
 
 fn describe(info: &ModelInfo, folder: &ModelFolder) -> String {
-    let ModelInfo { name, default_width, default_height, min_size, max_size, size_multiple, .. } = info;
+    let ModelInfo { name, family, default_width, default_height, min_size, max_size, size_multiple, .. } = info;
     format!(
-        "{name}\n  size       {default_width} × {default_height} ({min_size} to {max_size} in steps of {size_multiple})\n  \
-         scheduler  {}\n  guidance   {}\n  path       {}",
+        "{name}\n  family     {family}\n  tasks      {}\n  size       {default_width} × {default_height} ({min_size} to {max_size} in steps of {size_multiple})\n  \
+         steps      {}\n  scheduler  {}\n  guidance   {}\n  path       {}",
+        info.tasks.iter().map(|task| task.name()).collect::<Vec<_>>().join(", "),
+        info.default_num_inference_steps,
         info.default_scheduler,
         info.default_guidance_scale,
         folder.path.display()

@@ -30,7 +30,7 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
     let text = |text: &Option<String>| text.clone().map(Value::String);
     let image = arguments.image.as_deref().map(|file| read_base64(file, max_bytes)).transpose()?;
     let fields = [
-        ("prompt", Some(Value::String(arguments.prompt.clone()))),
+        ("prompt", text(&arguments.prompt)),
         ("model", text(&arguments.model)),
         ("negative_prompt", text(&arguments.negative_prompt)),
         ("width", arguments.width.clone()),

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 pub use auth::{AuthConfig, KeyConfig, key_name};
 
-use crate::domain::{GUIDANCE_SCALES, SIDES};
+use crate::domain::{GUIDANCE_SCALES, SIDES, STEPS};
 
 /// In seconds: longer than anything is worth waiting for.
 const TEN_YEARS: u64 = 10 * 365 * 86_400;
@@ -185,6 +185,7 @@ pub struct ModelConfig {
     pub name: String,
     pub path: PathBuf,
     pub guidance_scale: Option<f64>,
+    pub num_inference_steps: Option<u32>,
     pub max_size: Option<u32>,
 }
 
@@ -278,6 +279,7 @@ fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
             return wrong(key("name"), format!("must be different from all others, got {:?} again", model.name));
         }
         check_range(&key("guidance_scale"), model.guidance_scale.unwrap_or(*GUIDANCE_SCALES.start()), GUIDANCE_SCALES)?;
+        check_range(&key("num_inference_steps"), model.num_inference_steps.unwrap_or(*STEPS.start()), STEPS)?;
         check_range(&key("max_size"), model.max_size.unwrap_or(*SIDES.end()), SIDES)?;
     }
     Ok(())
@@ -348,6 +350,7 @@ mod tests {
         for (second, problem) in [
             ("name = \"b\"\nmax_size = 4096", "models[1].max_size: must be from 64 to 2048, got 4096"),
             ("name = \"b\"\nmax_size = 10", "models[1].max_size: must be from 64 to 2048, got 10"),
+            ("name = \"b\"\nnum_inference_steps = 0", "models[1].num_inference_steps: must be from 1 to 150, got 0"),
             ("name = \"b\"\nguidance_scale = -3", "models[1].guidance_scale: must be from 0 to 50, got -3"),
             ("name = \"b\"\nguidance_scale = 500", "models[1].guidance_scale: must be from 0 to 50, got 500"),
             ("name = \"b\"\nguidance_scale = nan", "models[1].guidance_scale: must be from 0 to 50, got NaN"),

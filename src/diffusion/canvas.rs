@@ -23,6 +23,19 @@ pub struct Canvas {
     pub(super) plan: Arc<Plan>,
     pub(super) step_index: usize,
     pub(super) conditioning: ConditioningSchedule,
+    /// Steps that were done before the plan began.
+    pub(super) steps_before: usize,
+    /// What is done when the plan is.
+    pub(super) refiner: Option<Takeover>,
+}
+
+/// A second model that does the last steps of a picture.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    pub(super) model: usize,
+    pub(super) batch_key: BatchKey,
+    pub(super) plan: Arc<Plan>,
+    pub(super) conditioning: ConditioningSchedule,
 }
 
 impl Canvas {
@@ -33,7 +46,7 @@ impl Canvas {
 
     /// What the next step is conditioned on.
     pub(super) fn conditioning(&self) -> &Conditioning {
-        self.conditioning.at(self.step_index)
+        self.conditioning.at(self.steps_before + self.step_index)
     }
 
     /// Takes the result of a step.
@@ -42,6 +55,17 @@ impl Canvas {
         self.history.insert(0, pred_original_sample);
         self.history.truncate(HISTORY);
         self.step_index += 1;
+        if self.step_index == self.plan.steps.len() {
+            self.hand_over();
+        }
+    }
+
+    /// The refiner's plan begins as after a pause: its first step looks back on nothing.
+    fn hand_over(&mut self) {
+        let Some(Takeover { model, batch_key, plan, conditioning }) = self.refiner.take() else { return };
+        self.steps_before += self.plan.steps.len();
+        self.step_index = 0;
+        (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }
 
@@ -59,7 +83,9 @@ impl CanvasState for Canvas {
     }
 
     fn progress(&self) -> (u32, u32) {
-        let steps = self.plan.steps.len();
-        (self.step_index.min(steps) as u32, steps as u32)
+        let own = self.plan.steps.len();
+        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.steps.len());
+        let (step, steps) = (self.steps_before + self.step_index.min(own), self.steps_before + own + later);
+        (step as u32, steps as u32)
     }
 }

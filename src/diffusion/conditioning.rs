@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::{
+    extras::Extras,
     models::time_embedding::AddedCondition,
     prompt::{PromptEmbeds, TextEmbeds},
 };
@@ -13,17 +14,37 @@ use crate::domain::GenerationRequest;
 pub(super) struct Row {
     /// The prompt's embedding, `[1, L, hidden]`; none for a model that takes no text.
     pub(super) encoder_hidden_states: Option<Tensor>,
-    /// For Stable Diffusion XL.
+    /// Stable Diffusion XL's; all rows of a model have it, or none has.
     pub(super) added: Option<AddedCondition>,
+    /// The embedded guidance scale of a distilled model, `[1, time_cond_proj_dim]`; all rows of a model have it, or none has.
+    pub(super) timestep_cond: Option<Tensor>,
     /// What is put behind the latents' channels, `[1, C', h, w]` float32: the masked picture of an inpainting model, the picture of
     /// instruct-pix2pix. All rows of a model have one, or none has.
     pub(super) image_latents: Option<Tensor>,
 }
 
 impl Row {
-    /// A row that has nothing but a prompt.
-    pub(super) fn of_prompt(text: &TextEmbeds) -> Self {
-        Self { encoder_hidden_states: Some(text.encoder_hidden_states.shallow_clone()), ..Self::default() }
+    /// The row of a text that the picture should follow.
+    pub(super) fn positive(text: &TextEmbeds, extras: &Extras) -> Self {
+        Self::new(text, extras, extras.time_ids.as_ref().map(|ids| &ids.positive))
+    }
+
+    /// The row of a text that guidance leads away from.
+    pub(super) fn negative(text: &TextEmbeds, extras: &Extras) -> Self {
+        Self::new(text, extras, extras.time_ids.as_ref().map(|ids| &ids.negative))
+    }
+
+    fn new(text: &TextEmbeds, extras: &Extras, time_ids: Option<&Tensor>) -> Self {
+        let added = |(text_embeds, time_ids): (&Tensor, &Tensor)| AddedCondition {
+            text_embeds: text_embeds.shallow_clone(),
+            time_ids: time_ids.shallow_clone(),
+        };
+        Self {
+            encoder_hidden_states: Some(text.encoder_hidden_states.shallow_clone()),
+            added: text.pooled.as_ref().zip(time_ids).map(added),
+            timestep_cond: extras.timestep_cond.as_ref().map(Tensor::shallow_clone),
+            image_latents: None,
+        }
     }
 }
 
@@ -102,14 +123,14 @@ pub(super) struct ConditioningSchedule {
 
 impl ConditioningSchedule {
     /// Guidance in the steps of the request's interval and none in the others.
-    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds) -> Self {
-        let branch = || vec![Branch { row: Row::of_prompt(&embeds.prompt), weight: 1.0 }];
+    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, extras: &Extras) -> Self {
+        let branch = || vec![Branch { row: Row::positive(&embeds.prompt, extras), weight: 1.0 }];
         let unguided = Conditioning::unguided(branch());
         let Some(negative) = &embeds.negative_prompt else {
             return Self { conditionings: vec![unguided], of_step: Vec::new() };
         };
         let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
-        let guided = Conditioning::guided(Row::of_prompt(negative), branch(), guidance);
+        let guided = Conditioning::guided(Row::negative(negative, extras), branch(), guidance);
         let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
         Self { conditionings: vec![guided, unguided], of_step }
     }

@@ -9,17 +9,13 @@ use super::{
     schedulers::{HISTORY, Limit, Step},
     unet::UNet,
 };
-use crate::dispatch::ports::EngineError;
+use crate::dispatch::ports::{CanvasState, EngineError};
 
 /// Moves every canvas one step forward; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
 ///
 /// Whatever the company, each canvas goes through the same operations: terms that a scheduler does not use are there with coefficient 0.
-pub(super) fn step(
-    unet: &UNet,
-    kind: Kind,
-    canvases: &mut [&mut Canvas],
-) -> Result<Vec<std::result::Result<(), EngineError>>> {
+pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Result<Vec<std::result::Result<(), EngineError>>> {
     let steps: Vec<Step> = canvases.iter().filter_map(|canvas| canvas.next_step().copied()).collect();
     if steps.len() != canvases.len() {
         return Err(tch::TchError::Shape("a canvas without steps left was stepped".to_owned()));
@@ -36,18 +32,13 @@ pub(super) fn step(
     let rows: Vec<(Tensor, Tensor)> = rows.collect::<Result<_>>()?;
     let settle = |((canvas, (prev, pred)), finite): ((&mut &mut Canvas, (Tensor, Tensor)), bool)| {
         canvas.advance(prev, pred);
-        if finite { Ok(()) } else { Err(EngineError::NotFinite { step: canvas.step_index as u32 }) }
+        if finite { Ok(()) } else { Err(EngineError::NotFinite { step: canvas.progress().0 }) }
     };
     Ok(canvases.iter_mut().zip(rows).zip(finite).map(settle).collect())
 }
 
 /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
-fn predict(
-    unet: &UNet,
-    kind: Kind,
-    canvases: &[&mut Canvas],
-    (sample, steps): (&Tensor, &[Step]),
-) -> Result<Tensor> {
+fn predict(unet: &UNet, kind: Kind, canvases: &[&mut Canvas], (sample, steps): (&Tensor, &[Step])) -> Result<Tensor> {
     let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect());
     let of_steps = |value: fn(&Step) -> f64| steps.iter().map(value).collect::<Vec<f64>>();
     let scaled = sample.f_mul(&per_row(&of_steps(|step| step.input_scale), sample.device())?)?;

@@ -28,7 +28,7 @@ pub(super) enum FirstStageParts {
     Pixels,
 }
 
-/// What a first stage says of what the UNet moves.
+/// What a first stage says of what the UNet moves. Models whose latents are the same can go on with each other's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Latents {
     /// None where any number does: the UNet's own.
@@ -88,9 +88,7 @@ impl FirstStage {
         match self {
             Self::Kl(vae) => vae.encode(&pixels()?).map(Encoded::Posterior),
             Self::Vq(vq) => vq.encode(&pixels()?).map(Encoded::Exact),
-            Self::Pixels { channels: 1 } => {
-                pixels::to_grey_tensor(picture, size.0, size.1, placement.device).map(Encoded::Exact)
-            }
+            Self::Pixels { channels: 1 } => pixels::to_grey_tensor(picture, size.0, size.1, placement.device).map(Encoded::Exact),
             Self::Pixels { .. } => pixels().map(Encoded::Exact),
         }
     }

@@ -7,13 +7,26 @@ use tracing::warn;
 
 use super::{
     error::LoadError,
-    models::config::{UNetConfig, VaeConfig, read_config},
+    first_stage::Latents,
+    models::config::{UNetConfig, read_config},
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
+    unet::{Samples, UNetClass},
 };
-use crate::domain::{ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName};
+use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
+const DEFAULT_STEPS: u32 = 25;
+/// diffusers' defaults of `LatentConsistencyModelPipeline`.
+const FEW_STEPS: u32 = 4;
+const DISTILLED_GUIDANCE_SCALE: f64 = 8.5;
+/// diffusers' default of `LDMTextToImagePipeline`, and the scale of the paper's own script.
+const LATENT_DIFFUSION_STEPS: u32 = 50;
+const LATENT_DIFFUSION_GUIDANCE_SCALE: f64 = 5.0;
+/// diffusers' default of `DDIMPipeline`.
+const UNCONDITIONAL_STEPS: u32 = 50;
+/// CLIP's, and BERT's in latent diffusion.
+const PROMPT_TOKENS: u32 = 77;
 
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +37,8 @@ pub struct ModelFolder {
     pub path: PathBuf,
     /// The guidance scale of requests that name none.
     pub guidance_scale: Option<f64>,
+    /// The steps of requests that name no number.
+    pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
 }
@@ -33,28 +48,131 @@ pub struct ModelFolder {
 /// # Errors
 /// When a folder or a config is missing, or describes a model that is not supported.
 pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
-    folders.iter().map(describe).collect()
+    let described = folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
+    let kinds: Vec<Latents> = described.iter().map(|(_, kind)| *kind).collect();
+    let names: Vec<String> = described.iter().map(|(info, _)| info.name.clone()).collect();
+    let refiners = |info: &ModelInfo, own: Latents| {
+        let fitting =
+            names.iter().zip(&kinds).filter(|(name, kind)| info.does(Task::Refiner) && **kind == own && **name != info.name);
+        fitting.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    Ok(described.into_iter().map(|(info, kind)| ModelInfo { refiners: refiners(&info, kind), ..info }).collect())
 }
 
-fn describe(folder: &ModelFolder) -> Result<ModelInfo, LoadError> {
+fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
     let index = ModelIndex::read(&folder.path)?;
     let (samples, latents) = (index.unet().samples(&folder.path)?, index.first_stage().latents(&folder.path)?);
     check_channels(folder, samples, latents)?;
-    let takes_text = index.takes_text();
-    let guidance_scale = folder.guidance_scale.filter(|_| takes_text);
+    let scheduler = read_scheduler(&folder.path, &index)?;
+    let asked = match index.unet() {
+        UNetClass::Condition => Asked::with_text(&index, &folder.path, &scheduler)?,
+        UNetClass::Plain => Asked::without_text(),
+    };
+    let multiple = latents.factor * samples.grid;
+    let own = samples.size.map(|side| side.saturating_mul(latents.factor));
+    let smallest = own.into_iter().filter(|&side| side > 0).fold(*SIDES.start(), u32::min);
     let info = ModelInfo {
         name: folder.name.clone(),
-        takes_text,
-        default_guidance_scale: guidance_scale.unwrap_or(if takes_text { DEFAULT_GUIDANCE_SCALE } else { NO_GUIDANCE }),
-        default_scheduler: default_scheduler(&folder.name, &read_scheduler(&folder.path)?),
-        ..sizes(folder, samples, latents)
+        family: asked.family,
+        tasks: tasks(asked.family),
+        unsupported_fields: asked.unsupported_fields,
+        refiners: Vec::new(),
+        prompt_tokens: if index.takes_text() { PROMPT_TOKENS } else { 0 },
+        default_num_inference_steps: folder.num_inference_steps.unwrap_or(asked.steps),
+        default_width: 0,
+        default_height: 0,
+        size_multiple: multiple,
+        min_size: smallest.next_multiple_of(multiple),
+        max_size: folder.max_size.unwrap_or(*SIDES.end()) / multiple * multiple,
+        default_guidance_scale: folder.guidance_scale.filter(|_| index.takes_text()).unwrap_or(asked.guidance_scale),
+        default_scheduler: default_scheduler(&folder.name, &scheduler),
     };
-    Ok(info)
+    let [height, width] = own.map(|side| info.fit_to_grid(side));
+    Ok((ModelInfo { default_width: width, default_height: height, ..info }, latents))
+}
+
+fn check_channels(folder: &ModelFolder, samples: Samples, latents: Latents) -> Result<(), LoadError> {
+    let Samples { in_channels, out_channels, .. } = samples;
+    let problem = match latents.channels {
+        Some(channels) if channels != in_channels || channels != out_channels => format!(
+            "the UNet takes {in_channels} channels and gives {out_channels}, the VAE has {channels}; only models where all three agree are supported"
+        ),
+        None if in_channels != out_channels || ![1, 3].contains(&in_channels) => format!(
+            "the UNet takes {in_channels} channels and gives {out_channels}; only models of grey pictures (1) and of colour (3) are supported"
+        ),
+        _ => return Ok(()),
+    };
+    Err(LoadError::Invalid { path: folder.path.clone(), problem })
+}
+
+/// What a model's kind says of its requests.
+struct Asked {
+    family: Family,
+    unsupported_fields: Vec<&'static str>,
+    /// The default number.
+    steps: u32,
+    /// The default.
+    guidance_scale: f64,
+}
+
+impl Asked {
+    fn with_text(index: &ModelIndex, folder: &Path, scheduler: &SchedulerConfig) -> Result<Self, LoadError> {
+        let unet = UNetConfig::read(&folder.join("unet/config.json"))?;
+        let (family, scored) = (index.family(&unet), index.is_scored(folder, &unet)?);
+        let unsupported_fields = unsupported_fields(&unet, scored);
+        let (steps, guidance_scale) = match family {
+            Family::LatentDiffusion => (LATENT_DIFFUSION_STEPS, LATENT_DIFFUSION_GUIDANCE_SCALE),
+            _ => (default_steps(&unet, scheduler), default_guidance_scale(&unet, scheduler)),
+        };
+        Ok(Self { family, unsupported_fields, steps, guidance_scale })
+    }
+
+    fn without_text() -> Self {
+        let text = ["prompt", "negative_prompt", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let unsupported_fields = text.into_iter().chain(micro_conditioning_fields()).collect();
+        Self { family: Family::Unconditional, unsupported_fields, steps: UNCONDITIONAL_STEPS, guidance_scale: 1.0 }
+    }
+}
+
+/// diffusers has no text2img pipeline for a refiner.
+fn tasks(family: Family) -> Vec<Task> {
+    match family {
+        Family::StableDiffusionXlRefiner => vec![Task::Img2Img, Task::Refiner],
+        Family::Unconditional => vec![Task::Unconditional, Task::Img2Img],
+        _ => vec![Task::Text2Img, Task::Img2Img, Task::Refiner],
+    }
+}
+
+fn unsupported_fields(unet: &UNetConfig, scored: bool) -> Vec<&'static str> {
+    let is_told_sizes = unet.addition_embed_type.is_some();
+    let told =
+        |field: &&str| if field.contains("aesthetic") { scored } else { is_told_sizes && !(scored && field.contains("target")) };
+    let untold = micro_conditioning_fields().filter(|field| !told(field));
+    // What a distilled model's guidance leads away from was settled when it was distilled.
+    let distilled = unet.embeds_guidance().then_some(["negative_prompt", "guidance_rescale", "guidance_interval"]);
+    untold.chain(distilled.into_iter().flatten()).collect()
+}
+
+/// The classes that belong to models which were distilled to few steps.
+fn is_few_step(scheduler: &SchedulerConfig) -> bool {
+    ["LCMScheduler", "TCDScheduler"].contains(&scheduler.class_name.as_str())
+}
+
+fn default_steps(unet: &UNetConfig, scheduler: &SchedulerConfig) -> u32 {
+    if unet.embeds_guidance() || is_few_step(scheduler) { FEW_STEPS } else { DEFAULT_STEPS }
+}
+
+fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64 {
+    match (unet.embeds_guidance(), is_few_step(scheduler)) {
+        (true, _) => DISTILLED_GUIDANCE_SCALE,
+        (false, true) => 1.0,
+        (false, false) => DEFAULT_GUIDANCE_SCALE,
+    }
 }
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
 /// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(folder: &Path, index: &ModelIndex) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
@@ -65,7 +183,8 @@ pub(super) fn read_scheduler(folder: &Path) -> Result<SchedulerConfig, LoadError
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
     ];
-    read_config(&folder.join("scheduler/scheduler_config.json"), &supported).map(SchedulerConfig::corrected)
+    let config: SchedulerConfig = read_config(&folder.join("scheduler/scheduler_config.json"), &supported)?;
+    Ok(if index.corrects_scheduler() { config.corrected() } else { config })
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

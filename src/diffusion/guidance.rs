@@ -31,32 +31,36 @@ impl<'a> GuidanceRows<'a> {
         Self { conditionings, canvas, first }
     }
 
-    /// What the UNet is told of each row besides its latents; none when the model takes no text.
+    /// What the UNet is told in each row; none when the model takes no text.
     pub(super) fn condition(&self) -> Result<Option<UNetCondition>> {
         let prompts: Vec<&Tensor> = self.rows().filter_map(|row| row.encoder_hidden_states.as_ref()).collect();
-        match prompts.len() {
-            0 => Ok(None),
-            count if count == self.canvas.len() => Ok(Some(UNetCondition {
-                encoder_hidden_states: Tensor::f_cat(&prompts, 0)?,
-                added: self.added()?,
-                timestep_cond: None,
-            })),
-            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a prompt", self.canvas.len()))),
-        }
-    }
-
-    fn added(&self) -> Result<Option<AddedCondition>> {
-        let added: Vec<&AddedCondition> = self.rows().filter_map(|row| row.added.as_ref()).collect();
-        if added.is_empty() {
+        if !self.all_or_none(&prompts)? {
             return Ok(None);
         }
-        let text_embeds: Vec<&Tensor> = added.iter().map(|added| &added.text_embeds).collect();
-        let time_ids: Vec<&Tensor> = added.iter().map(|added| &added.time_ids).collect();
-        Ok(Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }))
+        let text_embeds: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.text_embeds).collect();
+        let time_ids: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.time_ids).collect();
+        let added = match self.all_or_none(&text_embeds)? {
+            true => Some(AddedCondition { text_embeds: Tensor::f_cat(&text_embeds, 0)?, time_ids: Tensor::f_cat(&time_ids, 0)? }),
+            false => None,
+        };
+        let guidance: Vec<&Tensor> = self.rows().filter_map(|row| row.timestep_cond.as_ref()).collect();
+        let timestep_cond = if self.all_or_none(&guidance)? { Some(Tensor::f_cat(&guidance, 0)?) } else { None };
+        Ok(Some(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond }))
     }
 
-    fn rows(&self) -> impl Iterator<Item = &Row> {
+    fn rows(&self) -> impl Iterator<Item = &'a Row> {
         self.conditionings.iter().flat_map(|conditioning| &conditioning.rows)
+    }
+
+    /// Whether every row has such a tensor; an error when only some have.
+    fn all_or_none(&self, tensors: &[&Tensor]) -> Result<bool> {
+        match tensors.len() {
+            0 => Ok(false),
+            count if count == self.canvas.len() => Ok(true),
+            count => {
+                Err(TchError::Shape(format!("{count} of {} rows of a UNet call have what all or none should", self.canvas.len())))
+            }
+        }
     }
 
     /// One value a canvas to one a row.
@@ -68,11 +72,7 @@ impl<'a> GuidanceRows<'a> {
     pub(super) fn model_input(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = select(latents, &self.canvas)?;
         let pictures: Vec<&Tensor> = self.rows().filter_map(|row| row.image_latents.as_ref()).collect();
-        match pictures.len() {
-            0 => Ok(latents),
-            count if count == self.canvas.len() => Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1),
-            count => Err(TchError::Shape(format!("{count} of {} rows of a UNet call have a picture", self.canvas.len()))),
-        }
+        if self.all_or_none(&pictures)? { Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1) } else { Ok(latents) }
     }
 
     /// Model output `[rows, …] → [canvases, …]`: each canvas's guided output.
@@ -133,7 +133,7 @@ mod tests {
     use tch::Kind;
 
     use super::{
-        super::conditioning::{Branch, Guidance},
+        super::conditioning::{Branch, Guidance, Row},
         *,
     };
 
@@ -141,7 +141,7 @@ mod tests {
 
     fn row() -> Row {
         let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
-        Row { encoder_hidden_states, added: None, image_latents: None }
+        Row { encoder_hidden_states, added: None, timestep_cond: None, image_latents: None }
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {

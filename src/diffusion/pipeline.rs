@@ -9,11 +9,12 @@ use super::{
     first_stage::FirstStageParts,
     models::{
         clip::{ClipTextClass, HiddenLayer},
-        config::read_config,
+        config::{ClipTextConfig, UNetConfig, read_config},
     },
     text_encoder::TextEncoderClass,
     unet::UNetClass,
 };
+use crate::domain::Family;
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
 const STABLE_DIFFUSION: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
@@ -79,9 +80,45 @@ impl ModelIndex {
         Err(LoadError::Invalid { path, problem })
     }
 
+    /// The architecture.
+    pub(super) fn family(&self, unet: &UNetConfig) -> Family {
+        match (self.is_xl(), self.text_encoder.1.is_some()) {
+            _ if self.class_name == LATENT_DIFFUSION => Family::LatentDiffusion,
+            (true, true) => Family::StableDiffusionXl,
+            (true, false) => Family::StableDiffusionXlRefiner,
+            (false, _) if unet.use_linear_projection => Family::StableDiffusion2,
+            (false, _) => Family::StableDiffusion1,
+        }
+    }
+
+    /// Whether the UNet is told an aesthetic score in the place of the target size: its `add_embedding` has room for the pooled prompt and
+    /// for 5 numbers, not 6.
+    pub(super) fn is_scored(&self, folder: &Path, unet: &UNetConfig) -> Result<bool, LoadError> {
+        let refuse = |problem: String| Err(LoadError::Invalid { path: folder.join("unet/config.json"), problem });
+        if unet.addition_embed_type.is_none() != !self.is_xl() {
+            return refuse(format!("addition_embed_type = {:?} does not fit {}", unet.addition_embed_type, self.class_name));
+        }
+        let Some(tower) = self.towers().pop().filter(|_| self.is_xl()) else { return Ok(false) };
+        let text = ClipTextConfig::read(&folder.join(tower.text_encoder).join("config.json"))?;
+        let room = unet.projection_class_embeddings_input_dim - text.projection_dim;
+        match (room / unet.addition_time_embed_dim, room % unet.addition_time_embed_dim) {
+            (6, 0) => Ok(false),
+            (5, 0) => Ok(true),
+            _ => refuse(format!(
+                "projection_class_embeddings_input_dim = {} is neither 5 nor 6 times addition_time_embed_dim = {} and projection_dim = {}",
+                unet.projection_class_embeddings_input_dim, unet.addition_time_embed_dim, text.projection_dim
+            )),
+        }
+    }
+
     /// Whether the pooled prompt and the time ids go to the UNet.
     pub(super) fn is_xl(&self) -> bool {
         STABLE_DIFFUSION_XL.contains(&self.class_name.as_str())
+    }
+
+    /// Whether diffusers' pipeline puts outdated scheduler configs right, which the other pipelines take as they are.
+    pub(super) fn corrects_scheduler(&self) -> bool {
+        STABLE_DIFFUSION.contains(&self.class_name.as_str())
     }
 
     /// Whether it paints what a text says.
@@ -97,7 +134,9 @@ impl ModelIndex {
     /// What is between pixels and its UNet.
     pub(super) fn first_stage(&self) -> FirstStageParts {
         match self.class_name.as_str() {
-            LATENT_DIFFUSION | UNCONDITIONAL_LATENT if self.vqvae.1.as_deref() == Some("AutoencoderKL") => FirstStageParts::Kl("vqvae"),
+            LATENT_DIFFUSION | UNCONDITIONAL_LATENT if self.vqvae.1.as_deref() == Some("AutoencoderKL") => {
+                FirstStageParts::Kl("vqvae")
+            }
             LATENT_DIFFUSION | UNCONDITIONAL_LATENT => FirstStageParts::Vq("vqvae"),
             name if UNCONDITIONAL.contains(&name) => FirstStageParts::Pixels,
             _ => FirstStageParts::Kl("vae"),

@@ -38,13 +38,7 @@ fn fitted(picture: &RgbImage, width: u32, height: u32) -> Cow<'_, RgbImage> {
 
 /// Bytes `[1, H, W, C]` → `[1, C, H, W]` float32 in −1..1
 fn in_range(bytes: &Tensor) -> Result<Tensor> {
-    bytes
-        .f_permute([0, 3, 1, 2])?
-        .f_to_kind(Kind::Float)?
-        .f_div_scalar(255.0)?
-        .f_mul_scalar(2.0)?
-        .f_sub_scalar(1.0)?
-        .f_contiguous()
+    bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_contiguous()
 }
 
 /// Lanczos' filter as PIL applies it, which diffusers' `VaeImageProcessor` uses: rows first, then columns, with bytes between the two.

@@ -46,6 +46,6 @@ impl Previewer {
 /// Each cell becomes the mean of those that it takes the place of.
 fn shrink(sample: &Tensor) -> Result<Tensor> {
     let (_, _, height, width) = sample.size4()?;
-    let times = height.max(width).div_ceil(LONGEST_SIDE);
+    let times = (height.max(width) + LONGEST_SIDE - 1) / LONGEST_SIDE;
     sample.f_adaptive_avg_pool2d([(height / times).max(1), (width / times).max(1)])
 }

@@ -72,12 +72,12 @@ impl PromptEncoder {
         self.towers.iter().map(|tower| tower.text_encoder.width()).sum()
     }
 
-    /// Encodes the prompt and, where guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
+    /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
     /// asks for it, zeros.
-    pub(super) fn encode(&self, request: &GenerationRequest) -> std::result::Result<PromptEmbeds, EngineError> {
+    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
         let mut warnings = Vec::new();
         let prompt = self.embed("prompt", &request.prompt, &mut warnings)?;
-        let negative_prompt = match (request.uses_guidance(), &request.negative_prompt) {
+        let negative_prompt = match (guided, &request.negative_prompt) {
             (false, _) => None,
             (true, None) if self.zeros_for_no_prompt => Some(prompt.zeros_like().map_err(|error| engine_error(&error))?),
             (true, text) => Some(self.embed("negative_prompt", text.as_deref().unwrap_or_default(), &mut warnings)?),

@@ -6,20 +6,23 @@ use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    canvas::Canvas,
+    canvas::{Canvas, Takeover},
     conditioning::ConditioningSchedule,
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
+    extras::Extras,
     first_stage::{Encoded, FirstStage},
     folder::{ModelFolder, describe_models, read_scheduler},
     layers::Result,
+    models::config::UNetConfig,
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::Frame,
     preview::Previewer,
     prompt::{PromptEmbeds, PromptEncoder},
-    schedulers::{Plan, SchedulerConfig, plan},
+    schedulers::{Plan, SchedulerConfig},
+    stages::{Stage, stages},
     unet::UNet,
 };
 use crate::{
@@ -54,7 +57,7 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-struct Model {
+pub(super) struct Model {
     info: ModelInfo,
     /// None for a model that takes no text.
     prompts: Option<PromptEncoder>,
@@ -64,7 +67,7 @@ struct Model {
     /// Pixels a cell of that, in each direction.
     factor: u32,
     first_stage: FirstStage,
-    scheduler: SchedulerConfig,
+    pub(super) scheduler: SchedulerConfig,
     previewer: Option<Previewer>,
 }
 
@@ -74,7 +77,8 @@ impl Model {
         let (samples, latents) = (index.unet().samples(folder)?, index.first_stage().latents(folder)?);
         let prompts = index.takes_text().then(|| PromptEncoder::load(folder, &index, placement)).transpose()?;
         let unet = UNet::load(folder, index.unet(), placement)?;
-        let (embeds, attended) = (prompts.as_ref().map(PromptEncoder::width), unet.cross_attention_dim());
+        let embeds = prompts.as_ref().map(PromptEncoder::width);
+        let attended = unet.condition_config().and_then(|config| config.cross_attention_dim.at(0));
         if attended != embeds {
             let problem =
                 format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
@@ -87,7 +91,7 @@ impl Model {
             channels,
             factor: latents.factor,
             first_stage: FirstStage::load(folder, index.first_stage(), channels, placement)?,
-            scheduler: read_scheduler(folder)?,
+            scheduler: read_scheduler(folder, &index)?,
             previewer: Previewer::load(folder, index.first_stage(), (latents.scaling_factor, channels), placement.device)?,
             info,
         })
@@ -99,9 +103,32 @@ impl Model {
         [1, self.channels, side(request.height), side(request.width)]
     }
 
-    fn plan(&self, request: &GenerationRequest) -> Plan {
-        let skipped = request.num_inference_steps - request.effective_steps();
-        plan(&self.scheduler, request.scheduler, request.num_inference_steps, skipped)
+    /// Whether an unconditional row shares its calls.
+    fn guides(&self, request: &GenerationRequest) -> bool {
+        request.uses_guidance() && !self.unet.condition_config().is_some_and(UNetConfig::embeds_guidance)
+    }
+}
+
+/// A stage of a request with all that its canvases have in common.
+struct PreparedStage {
+    model: usize,
+    batch_key: BatchKey,
+    plan: Arc<Plan>,
+    /// None for a model that takes no text.
+    text: Option<(PromptEmbeds, Extras)>,
+}
+
+impl PreparedStage {
+    fn takeover(&self, request: &GenerationRequest) -> Takeover {
+        Takeover {
+            model: self.model,
+            batch_key: self.batch_key.clone(),
+            plan: Arc::clone(&self.plan),
+            conditioning: match &self.text {
+                Some((embeds, extras)) => ConditioningSchedule::of(request, embeds, extras),
+                None => ConditioningSchedule::unconditional(),
+            },
+        }
     }
 }
 
@@ -123,28 +150,60 @@ impl StableDiffusion {
         Ok(Self { models, placement })
     }
 
-    fn model_of(&self, request: &GenerationRequest) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == request.model);
-        found.ok_or_else(|| EngineError::UnknownModel(request.model.clone()))
+    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
+        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
+        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
     }
 
-    fn begin_canvases(&self, place: usize, order: &PaintOrder, images: Range<u32>, embeds: Option<&PromptEmbeds>) -> Result<Vec<Canvas>> {
-        let (request, model) = (&*order.request, &self.models[place]);
-        let plan = Arc::new(model.plan(request));
+    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.model_named(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
+        Ok(stages(request, first, refiner))
+    }
+
+    /// What each stage needs to become a part of a canvas.
+    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        let model = &self.models[stage.model];
+        let text = model.prompts.as_ref().zip(model.unet.condition_config());
+        let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, model))).transpose()?;
+        let length = text.as_ref().map_or(0, |(embeds, _)| embeds.length());
+        let batch_key = key(&model.info.name, model.latent_shape(request), length);
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), text })
+    }
+
+    /// What the UNet of a model that takes text is told.
+    fn tell(
+        &self,
+        prompts: &PromptEncoder,
+        config: &UNetConfig,
+        (request, model): (&GenerationRequest, &Model),
+    ) -> std::result::Result<(PromptEmbeds, Extras), EngineError> {
+        let embeds = prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, config, self.placement).map_err(|error| engine_error(&error))?;
+        Ok((embeds, extras))
+    }
+
+    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
+        let request = &*order.request;
+        let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
+        let model = &self.models[first.model];
         let shape = model.latent_shape(request);
         let encode = |picture| model.first_stage.encode(picture, (request.width, request.height), self.placement);
         let encoded = order.init_image.as_deref().map(encode).transpose()?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request);
             Ok(Canvas {
-                model: place,
-                batch_key: key(request, shape, embeds.map_or(0, PromptEmbeds::length)),
+                model,
+                batch_key,
                 pixels: request.width as usize * request.height as usize,
                 latents: self.first_latents(&plan, &mut generator, encoded.as_ref(), shape)?,
                 history: Vec::new(),
-                plan: Arc::clone(&plan),
+                plan,
                 step_index: 0,
-                conditioning: embeds.map_or_else(ConditioningSchedule::unconditional, |embeds| ConditioningSchedule::of(request, embeds)),
+                conditioning,
+                steps_before: 0,
+                refiner: later.first().map(|stage| stage.takeover(request)),
             })
         };
         images.map(canvas).collect()
@@ -178,10 +237,14 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let (place, model) = self.model_of(&order.request)?;
-        let embeds = model.prompts.as_ref().map(|prompts| prompts.encode(&order.request)).transpose()?;
-        let canvases = self.begin_canvases(place, order, images, embeds.as_ref()).map_err(|error| engine_error(&error))?;
-        Ok(Begun { canvases, warnings: embeds.map(|embeds| embeds.warnings).unwrap_or_default() })
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
+        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        // Two models mostly cut a prompt in the same place.
+        let mut warnings: Vec<String> =
+            stages.into_iter().filter_map(|stage| stage.text).flat_map(|(embeds, _)| embeds.warnings).collect();
+        warnings.dedup();
+        Ok(Begun { canvases, warnings })
     }
 
     fn step(
@@ -215,8 +278,8 @@ impl Engine for StableDiffusion {
 }
 
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn key(request: &GenerationRequest, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
-    BatchKey::new(&format!("{}/{height}x{width}/{length}", request.model))
+fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
+    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
 }
 
 impl Canvas {

@@ -155,7 +155,9 @@ fn from_json(folder: &Path) -> Result<Tokenizer, LoadError> {
     let path = folder.join("tokenizer.json");
     let mut tokenizer = Tokenizer::from_file(&path).map_err(|error| LoadError::Invalid {
         path: folder.to_owned(),
-        problem: format!("no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json: {error}"),
+        problem: format!(
+            "no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json: {error}"
+        ),
     })?;
     // Cutting and padding are ours: a file may carry its own and they would be done twice.
     let _ = tokenizer.with_truncation(None);

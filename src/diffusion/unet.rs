@@ -70,10 +70,10 @@ impl UNet {
         }
     }
 
-    /// The channels of the embeddings that it takes; none when it takes no text.
-    pub(super) fn cross_attention_dim(&self) -> Option<i64> {
+    /// The config of a UNet that is told the prompt.
+    pub(super) fn condition_config(&self) -> Option<&UNetConfig> {
         match self {
-            Self::Condition(unet) => unet.config().cross_attention_dim.at(0),
+            Self::Condition(unet) => Some(unet.config()),
             Self::Plain(_) => None,
         }
     }

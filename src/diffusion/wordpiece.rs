@@ -14,7 +14,8 @@ const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// # Errors
 /// When the vocabulary lacks a special token.
 pub(super) fn from_vocabulary(vocabulary: &str, config: &Value) -> Result<Tokenizer, String> {
-    let ids: Map<String, Value> = vocabulary.lines().zip(0_u32..).map(|(token, id)| (token.trim_end().to_owned(), json!(id))).collect();
+    let ids: Map<String, Value> =
+        vocabulary.lines().zip(0_u32..).map(|(token, id)| (token.trim_end().to_owned(), json!(id))).collect();
     if let Some(missing) = SPECIAL.iter().find(|token| !ids.contains_key(**token)) {
         return Err(format!("there is no token {missing:?}"));
     }

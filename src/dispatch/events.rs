@@ -166,6 +166,12 @@ pub(super) mod tests {
     pub(in super::super) fn job(attempts: u32) -> Job {
         let model = ModelInfo {
             name: "demo".to_owned(),
+            family: crate::domain::Family::StableDiffusion1,
+            tasks: vec![crate::domain::Task::Text2Img],
+            unsupported_fields: Vec::new(),
+            refiners: Vec::new(),
+            prompt_tokens: 77,
+            default_num_inference_steps: 25,
             default_width: 128,
             default_height: 128,
             size_multiple: 8,

@@ -26,6 +26,15 @@ impl Fields {
         parse(value).map_err(|detail| self.fail(name, detail)).ok()
     }
 
+    /// Passes over a field that has no meaning here; null and the empty text are as good as absent, anything else is wrong.
+    pub(super) fn refuse(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.known.push(name);
+        let given = self.unread.remove(name).filter(|value| !value.is_null() && value.as_str() != Some(""));
+        if given.is_some() {
+            self.fail(name, detail);
+        }
+    }
+
     pub(super) fn fail(&mut self, name: &str, detail: impl Into<String>) {
         self.errors.push(FieldError::at(name, detail));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::GenerationRequest;
+use super::{GenerationRequest, Refiner};
 
 /// The `parameters` text of picture `index` of a request: everything that made it, and nothing else, so that equal requests give
 /// equal files.
@@ -24,6 +24,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     );
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
+    }
+    if let Some(Refiner { refiner, refiner_start }) = &request.refiner {
+        let _ = write!(text, ", Refiner: {refiner}, Refiner switch at: {refiner_start}");
     }
     if let Some(img2img) = &request.img2img {
         let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);

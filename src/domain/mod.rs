@@ -4,6 +4,7 @@
 
 mod error;
 mod event;
+mod family;
 mod fields;
 mod infotext;
 mod job;
@@ -15,6 +16,7 @@ mod scheduler;
 
 pub use error::{FieldError, JobError};
 pub use event::{Event, EventId, Preview, Progress};
+pub use family::{Family, Task};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
 pub use model::{ModelInfo, SIDES, find_model};
@@ -23,5 +25,8 @@ pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
     remake, sha256_hex,
 };
-pub use request::{GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Submission};
+pub use request::{
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Refiner, STEPS, SizeConditioning,
+    Submission, micro_conditioning_fields,
+};
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

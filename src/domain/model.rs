@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-use super::SchedulerName;
+use super::{Family, SchedulerName, Task};
 
 /// The widths and heights, in pixels, that a model may be allowed at all.
 pub const SIDES: RangeInclusive<u32> = 64..=2048;
@@ -14,6 +14,18 @@ pub const SIDES: RangeInclusive<u32> = 64..=2048;
 pub struct ModelInfo {
     /// The name that requests use.
     pub name: String,
+    /// Its architecture.
+    pub family: Family,
+    /// What it can do.
+    pub tasks: Vec<Task>,
+    /// The request fields that mean nothing to it: a request that gives one is refused.
+    pub unsupported_fields: Vec<&'static str>,
+    /// The models that may do the last steps of its pictures, for their latents are of the same kind.
+    pub refiners: Vec<String>,
+    /// Tokens of a prompt, both ends included, that are encoded at once.
+    pub prompt_tokens: u32,
+    /// The steps of a request that names no number.
+    pub default_num_inference_steps: u32,
     /// The width that the model was trained for, in pixels.
     pub default_width: u32,
     /// The height that the model was trained for, in pixels.
@@ -31,6 +43,16 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// Whether a request may give this field.
+    pub fn takes(&self, field: &str) -> bool {
+        !self.unsupported_fields.contains(&field)
+    }
+
+    /// Whether it can do this.
+    pub fn does(&self, task: Task) -> bool {
+        self.tasks.contains(&task)
+    }
+
     /// The largest legal size that is no larger than `pixels`; the smallest legal size if there is none.
     pub fn fit_to_grid(&self, pixels: u32) -> u32 {
         let fitted = pixels.min(self.max_size) / self.size_multiple * self.size_multiple;

@@ -37,6 +37,8 @@ def before_load_schema(context, raw_schema):
     schemas = raw_schema["components"]["schemas"]
     fields = schemas["GenerateRequest"]["properties"]
     fields["model"] = {"enum": MODELS}
+    # Models that take no text are not served here.
+    schemas["GenerateRequest"]["required"] = ["prompt"]
     fields["image"] = {"enum": [png(64, 64), f"data:image/png;base64,{png(40, 64)}"]}
     schemas["Side"]["maximum"] = MAX_SIZE
     for parameter in raw_schema["paths"]["/v1/jobs"]["get"]["parameters"]:

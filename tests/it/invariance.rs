@@ -17,8 +17,14 @@ struct Studio {
 
 impl Studio {
     fn open() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
-        let models = vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, max_size: None }];
+        Self::of("models/demo")
+    }
+
+    /// With the model of a folder of the project.
+    fn of(folder: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let models =
+            vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }];
         let infos = describe_models(&models).unwrap();
         let settings =
             EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
@@ -99,16 +105,18 @@ fn company(width: u32, height: u32) -> Vec<Value> {
 }
 
 fn same_alone_and_together(width: u32, height: u32) {
-    let mut studio = Studio::open();
-    let bodies = company(width, height);
-    let together = studio.paint_together(&bodies);
+    same_in(Studio::open(), &company(width, height));
+}
+
+fn same_in(mut studio: Studio, bodies: &[Value]) {
+    let together = studio.paint_together(bodies);
     for (body, together) in bodies.iter().zip(together) {
         let alone = studio.paint_alone(body);
         assert_eq!(alone.len(), together.len());
         for ((latents, picture), (others, other)) in alone.iter().zip(&together) {
             let same = latents.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{width} × {height}: the latents of {} depend on the company", body["prompt"]);
-            assert!(picture == other, "{width} × {height}: the picture of {} depends on the company", body["prompt"]);
+            assert!(same, "the latents of {body} depend on the company");
+            assert!(picture == other, "the picture of {body} depends on the company");
         }
     }
 }
@@ -121,6 +129,18 @@ fn a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(320, 256);
+}
+
+#[test]
+fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_alone_and_in_a_mixed_batch() {
+    for (folder, side) in [("tiny-ldm", 64), ("tiny-ddpm", 64), ("tiny-ddim", 32), ("tiny-ldm-faces", 128)] {
+        let texts = ["prompt", "negative_prompt", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let mut bodies = company(side, side);
+        for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
+            body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));
+        }
+        same_in(Studio::of(&format!("tests/golden/{folder}")), &bodies);
+    }
 }
 
 #[test]

@@ -219,6 +219,11 @@ impl UNetConfig {
         Ok(())
     }
 
+    /// Whether it is told the guidance scale, as distilled models are, and needs no unconditional row.
+    pub(in crate::diffusion) fn embeds_guidance(&self) -> bool {
+        self.time_cond_proj_dim.is_some()
+    }
+
     /// Heads of block `index`.
     pub(in crate::diffusion) fn heads(&self, index: usize) -> i64 {
         self.attention_head_dim.at(index).unwrap_or(1)

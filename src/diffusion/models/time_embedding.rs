@@ -1,6 +1,6 @@
 //! How the UNet learns what else it should know: the timestep, and what some families add to it.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::config::UNetConfig;
 use crate::diffusion::{
@@ -115,4 +115,15 @@ impl TextTimeEmbedding {
         let sinusoids = sinusoids.f_reshape([rows, -1])?;
         self.add_embedding.forward(&Tensor::f_cat(&[&added.text_embeds, &sinusoids], 1)?, None)
     }
+}
+
+/// How a distilled model is told its guidance scale, in the place of unconditional rows (Luo et al., 2023, appendix B): diffusers'
+/// `get_guidance_scale_embedding` of `guidance_scale − 1`, `[1, width]` float32.
+pub(in crate::diffusion) fn guidance_scale_embedding(guidance_scale: f64, width: i64) -> Result<Tensor> {
+    let half = width / 2;
+    // In float32 throughout, as the reference has it.
+    let scale = -(MAX_PERIOD.ln() as f32) / (half as f32 - 1.0);
+    let frequencies = Tensor::f_arange(half, (Kind::Float, Device::Cpu))?.f_mul_scalar(f64::from(scale))?.f_exp()?;
+    let angles = frequencies.f_mul_scalar((guidance_scale - 1.0) * 1000.0)?.f_unsqueeze(0)?;
+    Tensor::f_cat(&[angles.f_sin()?, angles.f_cos()?], 1)?.f_constant_pad_nd([0, width % 2])
 }

@@ -71,11 +71,6 @@ impl UNet2DModel {
         })
     }
 
-    /// Its config.
-    pub(in crate::diffusion) fn config(&self) -> &UNet2DConfig {
-        &self.config
-    }
-
     /// sample `[B, in, h, w]` whose sides are multiples of the grid, timesteps `[B]` (may be fractional)
     /// → model output `[B, out, h, w]`
     pub(in crate::diffusion) fn forward(&self, sample: &Tensor, timesteps: &Tensor) -> Result<Tensor> {

@@ -59,11 +59,6 @@ impl AutoencoderKL {
         })
     }
 
-    /// Its config.
-    pub(in crate::diffusion) fn config(&self) -> &VaeConfig {
-        &self.config
-    }
-
     /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
     pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Posterior> {
         let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;

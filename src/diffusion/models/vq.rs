@@ -124,11 +124,6 @@ impl VqModel {
         })
     }
 
-    /// Its config.
-    pub(in crate::diffusion) fn config(&self) -> &VqConfig {
-        &self.config
-    }
-
     /// pixels `[1, 3, H, W]` in −1..1 → latents `[1, C, h, w]` in the UNet's scale, float32, not yet drawn to the codebook
     pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
         let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;

@@ -4,14 +4,20 @@ mod fields;
 mod guidance;
 mod img2img;
 mod parse;
+mod refiner;
 mod size;
+mod sizes;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::img2img::Img2Img;
 use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+pub use self::{
+    img2img::Img2Img,
+    refiner::Refiner,
+    sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
+};
 use super::{Encoding, InputPicture, InputPictures, PictureRef, SchedulerName};
 
 /// The largest seed: the largest whole number that every JSON reader keeps exactly (2^53 - 1).
@@ -20,6 +26,8 @@ pub const MAX_SEED: u64 = (1 << 53) - 1;
 pub const MAX_RANDOM_SEED: u64 = MAX_SEED - (MAX_IMAGES - 1);
 /// The guidance scales that a request may name.
 pub const GUIDANCE_SCALES: RangeInclusive<f64> = 0.0..=50.0;
+/// The numbers of steps that a request may name.
+pub const STEPS: RangeInclusive<u32> = 1..=150;
 const MAX_IMAGES: u64 = 16;
 
 /// What to paint. Field names and ranges are those of the native API.
@@ -54,6 +62,15 @@ pub struct GenerationRequest {
     /// The picture to start from, and how far to leave it.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub img2img: Option<Img2Img>,
+    /// The sizes that a Stable Diffusion XL model is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<SizeConditioning>,
+    /// The scores that a refiner is told; none for other models.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub aesthetics: Option<AestheticScores>,
+    /// The model that does the last steps.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub refiner: Option<Refiner>,
     /// Steps between previews; 0 is none.
     pub preview_every: u32,
     /// How the pictures become files. Jobs of versions that wrote PNG only do not have it.

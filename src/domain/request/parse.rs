@@ -4,15 +4,17 @@ use serde_json::Value;
 
 use super::{
     super::{
-        FieldError, ModelInfo,
+        FieldError, ModelInfo, Task,
         fields::{Fields, describe, integer, text},
         find_model,
     },
-    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, Submission,
+    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, STEPS, Submission,
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
     img2img::take_img2img,
+    refiner::take_refiner,
     size::take_size,
+    sizes::{take_scores, take_sizes},
 };
 
 const MAX_PROMPT_CHARS: usize = 10_000;
@@ -31,7 +33,7 @@ impl Submission {
         };
         let mut fields = Fields::new(body);
         let model = take_model(&mut fields, models);
-        let parsed = model.and_then(|model| parse_for(&mut fields, model, random_seed));
+        let parsed = model.and_then(|model| parse_for(&mut fields, (model, models), random_seed));
         let errors = fields.into_errors();
         match parsed {
             Some(submission) if errors.is_empty() => Ok(submission),
@@ -50,18 +52,22 @@ fn take_model<'a>(fields: &mut Fields, models: &'a [ModelInfo]) -> Option<&'a Mo
     named.or(models.first())
 }
 
-fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option<Submission> {
-    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
-    if prompt.is_none() && !fields.failed("prompt") {
-        fields.fail("prompt", "is required");
-    }
+fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), random_seed: u64) -> Option<Submission> {
+    let mut warnings = Vec::new();
+    let refiner = take_refiner(fields, (model, models), &mut warnings);
+    let second = refiner.as_ref().and_then(|refiner| find_model(models, &refiner.refiner));
+    let painters: Vec<&ModelInfo> = std::iter::once(model).chain(second).collect();
+    refuse_unsupported(fields, &painters);
+    let prompt = take_prompt(fields, model);
     let negative_prompt = fields.take("negative_prompt", |value| match value {
         Value::Null => Ok(None),
         other => text(MAX_PROMPT_CHARS)(other).map(Some),
     });
     let inputs = InputPictures { image: fields.take("image", InputPicture::parse), mask_image: None };
+    check_task(fields, model, inputs.image.is_some());
     let (width, height) = take_size(fields, model, inputs.image.as_ref());
-    let num_inference_steps = fields.take("num_inference_steps", integer(1, 150)).map_or(25, small);
+    let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
+    let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
     let mut warnings = Vec::new();
     let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
@@ -80,6 +86,9 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,
         img2img,
+        sizes: take_sizes(fields, &painters, (width, height)),
+        aesthetics: take_scores(fields, &painters),
+        refiner,
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
@@ -87,6 +96,43 @@ fn parse_for(fields: &mut Fields, model: &ModelInfo, random_seed: u64) -> Option
         prompt: prompt?,
     };
     Some(Submission { request, inputs, warnings })
+}
+
+/// Required, but of a model that takes no text: its requests have the empty one.
+fn take_prompt(fields: &mut Fields, model: &ModelInfo) -> Option<String> {
+    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
+    if prompt.is_none() && !model.takes("prompt") {
+        return Some(String::new());
+    }
+    if prompt.is_none() && !fields.failed("prompt") {
+        fields.fail("prompt", "is required");
+    }
+    prompt
+}
+
+/// Refuses the fields that mean nothing to any of the models that paint.
+fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
+    let Some(model) = painters.first() else { return };
+    for field in &model.unsupported_fields {
+        if !painters.iter().any(|painter| painter.takes(field)) {
+            fields.refuse(field, format!("has no meaning to the model {} ({})", model.name, model.family));
+        }
+    }
+}
+
+/// Whether the model does what is asked: with a picture img2img, without text2img.
+fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
+    let task = match (has_picture, model.takes("prompt")) {
+        (true, _) => Task::Img2Img,
+        (false, true) => Task::Text2Img,
+        (false, false) => Task::Unconditional,
+    };
+    if model.does(task) || fields.failed("image") {
+        return;
+    }
+    let needs = if has_picture { "must not be given" } else { "is required" };
+    let tasks: Vec<&str> = model.tasks.iter().map(|task| task.name()).collect();
+    fields.fail("image", format!("{needs}: the model {} does {} and no {}", model.name, tasks.join(", "), task.name()));
 }
 
 /// A number that a range check has bounded far below `u32::MAX`.

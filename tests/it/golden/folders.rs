@@ -43,7 +43,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
 }
 
 fn folder(path: &Path) -> ModelFolder {
-    ModelFolder { name: "m".to_owned(), path: path.to_owned(), guidance_scale: None, max_size: None }
+    ModelFolder { name: "m".to_owned(), path: path.to_owned(), guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 
 /// The error as a person reads it; panics when the model loads.

@@ -30,8 +30,17 @@ fn other_architectures_paint_what_diffusers_paints() {
     paint_all(|case| case["model"] != "demo" && case["scheduler_config"].is_null());
 }
 
+#[test]
+fn latent_diffusion_and_models_without_text_paint_what_diffusers_paints() {
+    paint_all_of("latent-cases.json", |_| true);
+}
+
 fn paint_all(wanted: impl Fn(&Value) -> bool) {
-    let cases = read_json("cases.json");
+    paint_all_of("cases.json", wanted);
+}
+
+fn paint_all_of(file: &str, wanted: impl Fn(&Value) -> bool) {
+    let cases = read_json(file);
     let cases: Vec<&Value> = cases["cases"].as_array().unwrap().iter().filter(|case| wanted(case)).collect();
     assert!(!cases.is_empty());
     for case in cases {
@@ -92,7 +101,7 @@ fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
-    ModelFolder { name: name.to_owned(), path, guidance_scale: None, max_size: None }
+    ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 
 fn request_body(case: &Value) -> Value {

@@ -15,6 +15,7 @@ mod health;
 mod idempotency;
 mod jobs;
 mod key;
+mod latent;
 mod limits;
 mod list;
 mod metrics;
