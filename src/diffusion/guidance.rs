@@ -141,7 +141,7 @@ mod tests {
 
     fn row() -> Row {
         let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
-        Row { encoder_hidden_states, added: None, timestep_cond: None, image_latents: None }
+        Row { encoder_hidden_states: Some(encoder_hidden_states), ..Row::default() }
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {

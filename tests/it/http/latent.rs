@@ -60,8 +60,10 @@ async fn a_model_without_text_paints_from_noise_alone_in_its_own_size() {
 #[tokio::test]
 async fn a_model_without_text_starts_from_a_picture_and_goes_as_far_from_it_as_asked() {
     let app = app().await;
-    let body = |strength: f64| json!({"model": "tiny-ddpm", "image": house_url(), "width": 32, "height": 32, "num_inference_steps": 10,
-        "strength": strength, "seed": 1});
+    let body = |strength: f64| {
+        json!({"model": "tiny-ddpm", "image": house_url(), "width": 32, "height": 32, "num_inference_steps": 10,
+        "strength": strength, "seed": 1})
+    };
     let (near, far) = (app.paint(&body(0.1)).await, app.paint(&body(1.0)).await);
     assert_eq!(near["request"]["strength"], 0.1);
     assert_ne!(near["images"][0]["sha256"], far["images"][0]["sha256"]);
