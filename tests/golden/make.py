@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-PARTS = ["noise", "tokens", "schedulers", "layers", "tiny", "tiny_latent", "latent", "pictures", "inpainting"]
+PARTS = ["noise", "tokens", "schedulers", "layers", "tiny", "tiny_latent", "latent", "pictures", "inpainting", "families"]
 
 
 def main():

@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use crate::diffusion::{error::LoadError, layers::Activation};
 
-/// Keys of a `UNet2DModel` whose null means something else than their default.
-const NULL_IS_A_VALUE: [&str; 2] = ["attention_head_dim", "mid_block_type"];
+/// Whose null is one head in a `UNet2DModel`, and not its default.
+const HEAD_DIM: &str = "attention_head_dim";
 
 /// Reads a JSON object and refuses values that are not supported: `(key, what is supported)`, an absent key being fine.
 pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, supported: &[(&str, &[Value])]) -> Result<T, LoadError> {
     let invalid = |problem: String| LoadError::Invalid { path: path.to_owned(), problem };
     let text = fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    let object: Map<String, Value> = serde_json::from_str(&strict_json(&text)).map_err(|error| invalid(error.to_string()))?;
+    let mut object: Map<String, Value> = serde_json::from_str(&strict_json(&text)).map_err(|error| invalid(error.to_string()))?;
     for (key, values) in supported {
         if let Some(value) = object.get(*key).filter(|value| !values.contains(value)) {
             let values: Vec<String> = values.iter().map(Value::to_string).collect();
@@ -27,8 +27,12 @@ pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, suppor
     if object.get("norm_num_groups").is_some_and(Value::is_null) {
         return Err(invalid("norm_num_groups = null (no group norm) is not supported".to_owned()));
     }
+    // The one null that is a choice of its own.
+    if let Some(kind) = object.get_mut("mid_block_type").filter(|kind| kind.is_null()) {
+        *kind = Value::from("None");
+    }
     // Other keys that are null take their defaults, as absent ones do.
-    let says_something = |key: &str, value: &Value| !value.is_null() || NULL_IS_A_VALUE.contains(&key);
+    let says_something = |key: &str, value: &Value| !value.is_null() || key == HEAD_DIM;
     let given = object.into_iter().filter(|(key, value)| says_something(key, value)).collect();
     serde_json::from_value(Value::Object(given)).map_err(|error| invalid(error.to_string()))
 }
@@ -60,6 +64,28 @@ impl<T: Copy> PerBlock<T> {
     }
 }
 
+/// One number for all, or for each block one or a list with one a layer. (A `PerBlock` in a `PerBlock` would take the blocks' list for a
+/// block's.)
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(in crate::diffusion) enum TransformerLayers {
+    All(i64),
+    Each(Vec<PerBlock<i64>>),
+}
+
+impl TransformerLayers {
+    fn at(&self, index: usize) -> Option<PerBlock<i64>> {
+        match self {
+            Self::All(count) => Some(PerBlock::All(*count)),
+            Self::Each(counts) => counts.get(index).cloned(),
+        }
+    }
+
+    fn covers(&self, blocks: usize) -> bool {
+        matches!(self, Self::All(_)) || matches!(self, Self::Each(counts) if counts.len() == blocks)
+    }
+}
+
 /// `unet/config.json` of a `UNet2DConditionModel`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
@@ -81,7 +107,11 @@ pub(in crate::diffusion) struct UNetConfig {
     pub(in crate::diffusion) norm_num_groups: i64,
     pub(in crate::diffusion) norm_eps: f64,
     pub(in crate::diffusion) cross_attention_dim: PerBlock<i64>,
-    pub(in crate::diffusion) transformer_layers_per_block: PerBlock<i64>,
+    /// A number a block, or a list with one a layer of the block.
+    pub(in crate::diffusion) transformer_layers_per_block: TransformerLayers,
+    /// The same for the way up, in its order, where the U is not symmetric.
+    pub(in crate::diffusion) reverse_transformer_layers_per_block: Option<Vec<PerBlock<i64>>>,
+    pub(in crate::diffusion) mid_block_type: MidBlockType,
     /// Despite its name the number of heads (diffusers issue 2011).
     pub(in crate::diffusion) attention_head_dim: PerBlock<i64>,
     pub(in crate::diffusion) use_linear_projection: bool,
@@ -107,6 +137,15 @@ pub(in crate::diffusion) enum DownBlockType {
 pub(in crate::diffusion) enum UpBlockType {
     CrossAttnUpBlock2D,
     UpBlock2D,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub(in crate::diffusion) enum MidBlockType {
+    UNetMidBlock2DCrossAttn,
+    /// One residual block.
+    UNetMidBlock2D,
+    /// No block, as in models that were made small.
+    None,
 }
 
 /// What is added to the timestep's embedding.
@@ -138,7 +177,9 @@ impl Default for UNetConfig {
             norm_num_groups: 32,
             norm_eps: 1e-5,
             cross_attention_dim: PerBlock::All(1280),
-            transformer_layers_per_block: PerBlock::All(1),
+            transformer_layers_per_block: TransformerLayers::All(1),
+            reverse_transformer_layers_per_block: None,
+            mid_block_type: MidBlockType::UNetMidBlock2DCrossAttn,
             attention_head_dim: PerBlock::All(8),
             use_linear_projection: false,
             time_embedding_dim: None,
@@ -157,7 +198,6 @@ impl UNetConfig {
     pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
         let (null, no) = ([Value::Null], [Value::Null, Value::Bool(false)]);
         let (default, positional) = ([Value::from("default")], [Value::from("positional")]);
-        let mid = [Value::from("UNetMidBlock2DCrossAttn")];
         let config: Self = read_config(
             path,
             &[
@@ -168,15 +208,12 @@ impl UNetConfig {
                 ("dual_cross_attention", &no),
                 ("encoder_hid_dim", &null),
                 ("encoder_hid_dim_type", &null),
-                ("mid_block_only_cross_attention", &no),
-                ("mid_block_type", &mid),
                 ("num_attention_heads", &null),
                 ("num_class_embeds", &null),
                 // diffusers hands it only to block types that are not supported here.
                 ("resnet_out_scale_factor", &[Value::from(1.0), Value::from(1)]),
                 ("resnet_skip_time_act", &no),
                 ("resnet_time_scale_shift", &default),
-                ("reverse_transformer_layers_per_block", &null),
                 ("time_embedding_act_fn", &null),
                 ("time_embedding_type", &positional),
                 ("timestep_post_act", &null),
@@ -202,6 +239,10 @@ impl UNetConfig {
                 return Err(format!("{key} must be one value or a list of {blocks}"));
             }
         }
+        let up = self.reverse_transformer_layers_per_block.as_ref();
+        if up.is_some_and(|up| up.len() != blocks) {
+            return Err(format!("reverse_transformer_layers_per_block must be a list of {blocks}"));
+        }
         let widths = [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim];
         if self.addition_embed_type.is_some() && widths.iter().any(|&width| width < 2) {
             return Err("addition_embed_type = text_time needs addition_time_embed_dim and projection_class_embeddings_input_dim"
@@ -222,6 +263,16 @@ impl UNetConfig {
     /// Whether it is told the guidance scale, as distilled models are, and needs no unconditional row.
     pub(in crate::diffusion) fn embeds_guidance(&self) -> bool {
         self.time_cond_proj_dim.is_some()
+    }
+
+    /// Transformer layers behind residual layer `layer` of the block at level `index`, on the way down or up.
+    pub(in crate::diffusion) fn transformer_layers(&self, index: usize, layer: usize, up: bool) -> i64 {
+        let reversed = self.reverse_transformer_layers_per_block.as_ref().filter(|_| up);
+        let of_block = match reversed {
+            Some(counts) => counts.get(self.block_out_channels.len() - 1 - index).cloned(),
+            None => self.transformer_layers_per_block.at(index),
+        };
+        of_block.and_then(|counts| counts.at(layer)).unwrap_or(1)
     }
 
     /// Heads of block `index`.

@@ -6,10 +6,12 @@ use tch::Tensor;
 
 use super::{
     attention::TransformerSettings,
-    config::{AdditionEmbedType, DownBlockType, UNetConfig, UpBlockType},
+    config::{AdditionEmbedType, DownBlockType, MidBlockType, UNetConfig, UpBlockType},
     resnet::{Resample, ResnetSettings, TimeScaleShift},
     time_embedding::{AddedCondition, TextTimeEmbedding, TimestepEmbedding, Timesteps},
-    unet_blocks::{AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, Resampling, UpBlock, load_down, load_up},
+    unet_blocks::{
+        AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, MidRest, Resampling, UpBlock, load_down, load_up,
+    },
 };
 use crate::diffusion::{
     device::Placement,
@@ -27,7 +29,7 @@ pub(in crate::diffusion) struct UNet2DConditionModel {
     add_embedding: Option<TextTimeEmbedding>,
     conv_in: Conv2d,
     down_blocks: Vec<DownBlock>,
-    mid_block: MidBlock,
+    mid_block: Option<MidBlock>,
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
@@ -67,7 +69,7 @@ impl UNet2DConditionModel {
             time_embedding: blocks.time_embedding(vs, first)?,
             add_embedding: (config.addition_embed_type == Some(AdditionEmbedType::TextTime)).then(added).transpose()?,
             conv_in: Conv2d::load(&(vs / "conv_in"), kernel(config.in_channels, first, config.conv_in_kernel))?,
-            mid_block: MidBlock::load(&(vs / "mid_block"), last, blocks.mid_resnet(), Some(blocks.mid_attention()))?,
+            mid_block: blocks.mid(vs, last)?,
             up_blocks: load_up(vs, last, skips, &blocks.up())?,
             down_blocks,
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
@@ -97,7 +99,9 @@ impl UNet2DConditionModel {
         for block in &self.down_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
-        hidden = self.mid_block.forward(&hidden, cond)?;
+        if let Some(mid_block) = &self.mid_block {
+            hidden = mid_block.forward(&hidden, cond)?;
+        }
         for block in &self.up_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
@@ -154,19 +158,23 @@ impl BlockBuilder<'_> {
         }
     }
 
-    fn mid_resnet(&self) -> ResnetSettings {
-        self.resnet(self.config.mid_block_scale_factor)
-    }
-
-    fn mid_attention(&self) -> AttentionSettings {
-        AttentionSettings::Cross(TransformerSettings { only_cross_attention: false, ..self.transformer(self.blocks() - 1) })
+    fn mid(&self, vs: &Scope, channels: i64) -> std::result::Result<Option<MidBlock>, LoadError> {
+        let (bottom, resnet) = (self.blocks() - 1, self.resnet(self.config.mid_block_scale_factor));
+        let layers = self.config.transformer_layers(bottom, 0, false);
+        let transformer = TransformerSettings { only_cross_attention: false, layers, ..self.transformer(bottom) };
+        let load = |rest| MidBlock::load(&(vs / "mid_block"), channels, resnet, rest).map(Some);
+        match self.config.mid_block_type {
+            MidBlockType::UNetMidBlock2DCrossAttn => load(MidRest::Resnet(Some(AttentionSettings::Cross(transformer)))),
+            MidBlockType::UNetMidBlock2D => load(MidRest::Nothing),
+            MidBlockType::None => Ok(None),
+        }
     }
 
     fn transformer(&self, index: usize) -> TransformerSettings {
         let config = self.config;
         TransformerSettings {
             heads: config.heads(index),
-            layers: config.transformer_layers_per_block.at(index).unwrap_or(1),
+            layers: 1,
             cross_attention_dim: config.cross_attention_dim.at(index).unwrap_or_default(),
             groups: config.norm_num_groups,
             use_linear_projection: config.use_linear_projection,
@@ -175,30 +183,31 @@ impl BlockBuilder<'_> {
     }
 
     /// The settings of the block at level `index`, counted from the top of the U.
-    fn block(&self, index: usize, attends: bool, resamples: bool) -> BlockSettings {
+    fn block(&self, index: usize, attends: bool, up: bool) -> BlockSettings {
+        let layers = self.config.layers_per_block.at(index).unwrap_or_default();
+        let attention = |layer| {
+            let layers = self.config.transformer_layers(index, layer, up);
+            attends.then(|| AttentionSettings::Cross(TransformerSettings { layers, ..self.transformer(index) }))
+        };
+        let resamples = if up { index > 0 } else { index + 1 < self.blocks() };
         BlockSettings {
             outputs: self.config.block_out_channels[index],
-            layers: self.config.layers_per_block.at(index).unwrap_or_default(),
+            layers,
             resnet: self.resnet(1.0),
-            attention: attends.then(|| AttentionSettings::Cross(self.transformer(index))),
+            attentions: (0..=layers as usize).map(attention).collect(),
             resampling: if resamples { Resampling::Conv } else { Resampling::None },
             downsample_padding: self.config.downsample_padding,
         }
     }
 
     fn down(&self) -> Vec<BlockSettings> {
-        let block = |(index, kind): (usize, &DownBlockType)| {
-            self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, index + 1 < self.blocks())
-        };
-        self.config.down_block_types.iter().enumerate().map(block).collect()
+        let types = self.config.down_block_types.iter().enumerate();
+        types.map(|(index, kind)| self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, false)).collect()
     }
 
     /// From the bottom up.
     fn up(&self) -> Vec<BlockSettings> {
-        let block = |(index, kind): (usize, &UpBlockType)| {
-            let level = self.blocks() - 1 - index;
-            self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, index + 1 < self.blocks())
-        };
-        self.config.up_block_types.iter().enumerate().map(block).collect()
+        let types = (0..self.blocks()).rev().zip(&self.config.up_block_types);
+        types.map(|(level, kind)| self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, true)).collect()
     }
 }

@@ -8,8 +8,10 @@ use super::{
     attention::{AttentionBlockSettings, canonical_name},
     resnet::{Resample, ResnetSettings},
     time_embedding::{TimestepEmbedding, Timesteps},
-    unet_blocks::{AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, Resampling, UpBlock, load_down, load_up},
-    unet2d_config::{DownBlockType, ResampleType, TimeEmbeddingType, UNet2DConfig, UpBlockType},
+    unet_blocks::{
+        AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, MidRest, Resampling, UpBlock, load_down, load_up,
+    },
+    unet2d_config::{DownBlockType, MidBlockType, ResampleType, TimeEmbeddingType, UNet2DConfig, UpBlockType},
 };
 use crate::diffusion::{
     device::Placement,
@@ -55,14 +57,20 @@ impl UNet2DModel {
         let blocks = BlockBuilder { config: &config, temb_channels: config.time_embedding_dim.unwrap_or(4 * first) };
         let (down_blocks, skips) = load_down(vs, first, &blocks.down())?;
         let (time_proj, waves) = TimeProjection::load(vs, &config, first)?;
-        let mid_block =
-            || MidBlock::load(&(vs / "mid_block"), last, blocks.resnet(config.mid_block_scale_factor), blocks.mid_attention(last));
+        let mid_block = || {
+            MidBlock::load(
+                &(vs / "mid_block"),
+                last,
+                blocks.resnet(config.mid_block_scale_factor),
+                MidRest::Resnet(blocks.mid_attention(last)),
+            )
+        };
         Ok(Self {
             placement: vs.placement(),
             time_proj,
             time_embedding: TimestepEmbedding::load(&(vs / "time_embedding"), waves, blocks.temb_channels, Activation::Silu)?,
             conv_in: Conv2d::load(&(vs / "conv_in"), ConvShape::same(config.in_channels, first))?,
-            mid_block: config.mid_block_type.map(|_| mid_block()).transpose()?,
+            mid_block: (config.mid_block_type != MidBlockType::None).then(mid_block).transpose()?,
             up_blocks: load_up(vs, last, skips, &blocks.up())?,
             down_blocks,
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
@@ -173,7 +181,7 @@ impl BlockBuilder<'_> {
             outputs,
             layers: self.config.layers_per_block,
             resnet: self.resnet(1.0),
-            attention: attends.then(attention),
+            attentions: vec![attends.then(attention); self.config.layers_per_block as usize + 1],
             resampling: match resampling {
                 None => Resampling::None,
                 Some(ResampleType::Resnet) if attends => Resampling::Resnet,

@@ -34,8 +34,7 @@ pub(in crate::diffusion) struct UNet2DConfig {
     /// Of the blocks with attention; the others have convolutions.
     pub(in crate::diffusion) upsample_type: ResampleType,
     pub(in crate::diffusion) act_fn: Activation,
-    /// None, which is not the default, is a UNet without a middle.
-    pub(in crate::diffusion) mid_block_type: Option<MidBlockType>,
+    pub(in crate::diffusion) mid_block_type: MidBlockType,
     /// Channels of one head: here the name says what it is, unlike in a `UNet2DConditionModel`. None, which is not the default, is one head.
     attention_head_dim: Option<i64>,
     pub(in crate::diffusion) norm_num_groups: i64,
@@ -82,6 +81,8 @@ pub(in crate::diffusion) enum UpBlockType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(in crate::diffusion) enum MidBlockType {
     UNetMidBlock2D,
+    /// A UNet without a middle.
+    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -112,7 +113,7 @@ impl Default for UNet2DConfig {
             downsample_type: ResampleType::Conv,
             upsample_type: ResampleType::Conv,
             act_fn: Activation::Silu,
-            mid_block_type: Some(MidBlockType::UNetMidBlock2D),
+            mid_block_type: MidBlockType::UNetMidBlock2D,
             attention_head_dim: Some(8),
             norm_num_groups: 32,
             attn_norm_num_groups: None,

@@ -46,8 +46,8 @@ pub(in crate::diffusion) struct BlockSettings {
     /// Layers on the way down; the way up has one more.
     pub(in crate::diffusion) layers: i64,
     pub(in crate::diffusion) resnet: ResnetSettings,
-    /// None for blocks without attention.
-    pub(in crate::diffusion) attention: Option<AttentionSettings>,
+    /// Of each layer; none in blocks without attention.
+    pub(in crate::diffusion) attentions: Vec<Option<AttentionSettings>>,
     pub(in crate::diffusion) resampling: Resampling,
     /// Of the convolution that halves the size.
     pub(in crate::diffusion) downsample_padding: i64,
@@ -82,9 +82,9 @@ struct Layer {
 }
 
 impl Layer {
-    fn load(vs: &Scope, index: i64, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
-        let attention =
-            settings.attention.map(|attention| LayerAttention::load(&(vs / "attentions" / index), settings.outputs, attention));
+    fn load(vs: &Scope, index: usize, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
+        let attention = settings.attentions.get(index).copied().flatten();
+        let attention = attention.map(|attention| LayerAttention::load(&(vs / "attentions" / index), settings.outputs, attention));
         Ok(Self {
             resnet: ResnetBlock2D::load(&(vs / "resnets" / index), inputs, settings.outputs, settings.resnet)?,
             attention: attention.transpose()?,
@@ -157,7 +157,7 @@ pub(in crate::diffusion) struct DownBlock {
 impl DownBlock {
     fn load(vs: &Scope, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
         Ok(Self {
-            layers: (0..settings.layers)
+            layers: (0..settings.layers as usize)
                 .map(|index| Layer::load(vs, index, if index == 0 { inputs } else { settings.outputs }, settings))
                 .collect::<Loaded<_>>()?,
             downsampler: Downsampler::load(vs, settings)?,
@@ -179,26 +179,33 @@ impl DownBlock {
     }
 }
 
-/// diffusers' `UNetMidBlock2DCrossAttn` and `UNetMidBlock2D`: attention, if there is any, between two residual blocks.
+/// What stands behind the first residual block of the middle.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) enum MidRest {
+    Nothing,
+    /// A second residual block, with attention before it or without.
+    Resnet(Option<AttentionSettings>),
+}
+
+/// diffusers' `UNetMidBlock2DCrossAttn` and `UNetMidBlock2D`: attention, if there is any, between two residual blocks, or one block alone.
 pub(in crate::diffusion) struct MidBlock {
     first: ResnetBlock2D,
     attention: Option<LayerAttention>,
-    second: ResnetBlock2D,
+    second: Option<ResnetBlock2D>,
 }
 
 impl MidBlock {
-    pub(in crate::diffusion) fn load(
-        vs: &Scope,
-        channels: i64,
-        resnet: ResnetSettings,
-        attention: Option<AttentionSettings>,
-    ) -> Loaded<Self> {
-        let resnets = vs / "resnets";
+    pub(in crate::diffusion) fn load(vs: &Scope, channels: i64, resnet: ResnetSettings, rest: MidRest) -> Loaded<Self> {
+        let load_resnet = |index: i64| ResnetBlock2D::load(&(vs / "resnets" / index), channels, channels, resnet);
+        let (attention, has_second) = match rest {
+            MidRest::Nothing => (None, false),
+            MidRest::Resnet(attention) => (attention, true),
+        };
         let attention = attention.map(|settings| LayerAttention::load(&(vs / "attentions" / 0), channels, settings));
         Ok(Self {
-            first: ResnetBlock2D::load(&(&resnets / 0), channels, channels, resnet)?,
+            first: load_resnet(0)?,
             attention: attention.transpose()?,
-            second: ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet)?,
+            second: has_second.then(|| load_resnet(1)).transpose()?,
         })
     }
 
@@ -207,7 +214,10 @@ impl MidBlock {
         if let Some(attention) = &self.attention {
             hidden = attention.forward(&hidden, cond)?;
         }
-        self.second.forward(&hidden, cond.temb)
+        match &self.second {
+            Some(second) => second.forward(&hidden, cond.temb),
+            None => Ok(hidden),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     attention::{AttentionBlockSettings, canonical_name},
     config::VaeConfig,
     resnet::{Downsample2D, Resample, ResnetBlock2D, ResnetSettings, TimeScaleShift, Upsample2D},
-    unet_blocks::{AttentionSettings, Conditioning, MidBlock},
+    unet_blocks::{AttentionSettings, Conditioning, MidBlock, MidRest},
 };
 use crate::diffusion::{
     device::Placement,
@@ -234,5 +234,5 @@ fn load_mid_block(vs: &Scope, channels: i64, config: &VaeConfig) -> std::result:
     let groups = Some(config.norm_num_groups);
     let attention = AttentionBlockSettings { heads: 1, groups, eps: EPS, rescale_output_factor: 1.0 };
     let attention = config.mid_block_add_attention.then_some(AttentionSettings::Own(attention));
-    MidBlock::load(&(vs / "mid_block"), channels, resnet_settings(config), attention)
+    MidBlock::load(&(vs / "mid_block"), channels, resnet_settings(config), MidRest::Resnet(attention))
 }

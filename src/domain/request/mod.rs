@@ -1,5 +1,6 @@
 //! A request to paint, parsed: a [`GenerationRequest`] that exists is legal for its model.
 
+mod capability;
 mod fields;
 mod guidance;
 mod img2img;

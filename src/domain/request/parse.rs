@@ -4,11 +4,12 @@ use serde_json::Value;
 
 use super::{
     super::{
-        FieldError, ModelInfo, Task,
+        FieldError, ModelInfo,
         fields::{Fields, describe, integer, text},
         find_model,
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, STEPS, Submission,
+    capability::{check_task, refuse_unsupported},
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
     img2img::take_img2img,
@@ -69,7 +70,6 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
     let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
-    let mut warnings = Vec::new();
     let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
@@ -108,31 +108,6 @@ fn take_prompt(fields: &mut Fields, model: &ModelInfo) -> Option<String> {
         fields.fail("prompt", "is required");
     }
     prompt
-}
-
-/// Refuses the fields that mean nothing to any of the models that paint.
-fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
-    let Some(model) = painters.first() else { return };
-    for field in &model.unsupported_fields {
-        if !painters.iter().any(|painter| painter.takes(field)) {
-            fields.refuse(field, format!("has no meaning to the model {} ({})", model.name, model.family));
-        }
-    }
-}
-
-/// Whether the model does what is asked: with a picture img2img, without text2img.
-fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
-    let task = match (has_picture, model.takes("prompt")) {
-        (true, _) => Task::Img2Img,
-        (false, true) => Task::Text2Img,
-        (false, false) => Task::Unconditional,
-    };
-    if model.does(task) || fields.failed("image") {
-        return;
-    }
-    let needs = if has_picture { "must not be given" } else { "is required" };
-    let tasks: Vec<&str> = model.tasks.iter().map(|task| task.name()).collect();
-    fields.fail("image", format!("{needs}: the model {} does {} and no {}", model.name, tasks.join(", "), task.name()));
 }
 
 /// A number that a range check has bounded far below `u32::MAX`.

@@ -1,6 +1,9 @@
 //! Whole pictures: final latents within 1e-3 of diffusers', and every byte of the picture within 1 of 255.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use easel::{
     diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
@@ -32,14 +35,24 @@ fn other_architectures_paint_what_diffusers_paints() {
 
 #[test]
 fn latent_diffusion_and_models_without_text_paint_what_diffusers_paints() {
-    paint_all_of("latent-cases.json", |_| true);
+    paint_of("latent-cases.json", |_| true);
+}
+
+#[test]
+fn families_with_more_than_a_prompt_paint_what_diffusers_paints() {
+    paint_of("families.json", |case| case["request"]["refiner"].is_null());
+}
+
+#[test]
+fn a_refiner_goes_on_where_the_first_model_stops_as_in_diffusers() {
+    paint_of("families.json", |case| !case["request"]["refiner"].is_null());
 }
 
 fn paint_all(wanted: impl Fn(&Value) -> bool) {
-    paint_all_of("cases.json", wanted);
+    paint_of("cases.json", wanted);
 }
 
-fn paint_all_of(file: &str, wanted: impl Fn(&Value) -> bool) {
+fn paint_of(file: &str, wanted: impl Fn(&Value) -> bool) {
     let cases = read_json(file);
     let cases: Vec<&Value> = cases["cases"].as_array().unwrap().iter().filter(|case| wanted(case)).collect();
     assert!(!cases.is_empty());
@@ -51,14 +64,15 @@ fn paint_all_of(file: &str, wanted: impl Fn(&Value) -> bool) {
 fn paint(case: &Value) {
     let name = case["name"].as_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let model = model_folder(case, folder.path());
-    let models = describe_models(std::slice::from_ref(&model)).unwrap();
+    let mut served = vec![model_folder(case, folder.path())];
+    served.extend(case["request"]["refiner"].as_str().map(|name| named_folder(name, golden(name))));
+    let models = describe_models(&served).unwrap();
     let settings = EngineSettings {
         device: "cpu".to_owned(),
         dtype: Precision::Float32,
         batch_invariant: Some(true),
         threads: 0,
-        models: vec![model],
+        models: served,
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();
     let submission = Submission::parse(request_body(case), &models, 0).unwrap();
@@ -74,7 +88,8 @@ fn paint(case: &Value) {
         let (_, values) = canvas.latents().unwrap();
         let expected = &expected[index * values.len()..][..values.len()];
         let worst = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        println!("{name}-{index}: latents differ by at most {worst:e}");
+        let largest = expected.iter().map(|x| x.abs()).fold(0.0, f32::max);
+        println!("{name}-{index}: latents differ by at most {worst:e} of {largest:.2}");
         assert!(worst <= LATENT_TOLERANCE, "{name}-{index}: latents differ by {worst}");
     }
     let frames = engine.finish(&canvases.iter().collect::<Vec<_>>()).unwrap();
@@ -101,6 +116,10 @@ fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
+    named_folder(name, path)
+}
+
+fn named_folder(name: &str, path: PathBuf) -> ModelFolder {
     ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
 }
 

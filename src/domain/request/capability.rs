@@ -1,0 +1,28 @@
+//! What the models that paint a request can do, and what they do not take.
+
+use super::super::{ModelInfo, Task, fields::Fields};
+
+/// Refuses the fields that mean nothing to any of the models that paint.
+pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
+    let Some(model) = painters.first() else { return };
+    for field in &model.unsupported_fields {
+        if !painters.iter().any(|painter| painter.takes(field)) {
+            fields.refuse(field, format!("has no meaning to the model {} ({})", model.name, model.family));
+        }
+    }
+}
+
+/// Whether the model does what is asked: with a picture img2img, without text2img.
+pub(super) fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
+    let task = match (has_picture, model.takes("prompt")) {
+        (true, _) => Task::Img2Img,
+        (false, true) => Task::Text2Img,
+        (false, false) => Task::Unconditional,
+    };
+    if model.does(task) || fields.failed("image") {
+        return;
+    }
+    let needs = if has_picture { "must not be given" } else { "is required" };
+    let tasks: Vec<&str> = model.tasks.iter().map(|task| task.name()).collect();
+    fields.fail("image", format!("{needs}: the model {} does {} and no {}", model.name, tasks.join(", "), task.name()));
+}

@@ -1,0 +1,158 @@
+"""`families.json` with the pictures that it covers, and the models of tiny_families.py that paint them.
+
+The cases are written as in pictures.py. What Stable Diffusion XL is told is in the request under diffusers' names; a request with a
+`refiner` is painted by two pipelines, the first with `denoising_end`, the second with `denoising_start` and the same generator.
+`text-families.safetensors` has what the text encoders of tiny-sdxl make of a prompt.
+"""
+
+import torch
+from diffusers import (
+    DiffusionPipeline,
+    LatentConsistencyModelPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLPipeline,
+)
+from PIL import Image
+from safetensors.torch import save_file
+
+from .paths import GOLDEN, model_folder, write_json
+from .picture_cases import BALL_PICTURE, case
+from .pipelines import use_scheduler
+from .tiny_families import make_models
+
+PROMPT = "a red house!"
+TOLD = [
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "negative_original_size",
+    "negative_crops_coords_top_left",
+    "negative_target_size",
+    "aesthetic_score",
+    "negative_aesthetic_score",
+]
+
+
+def make():
+    make_models()
+    text_golden()
+    found = cases()
+    for one in found:
+        latents, images = paint(one)
+        save_file({"latents": latents.contiguous()}, GOLDEN / f"{one['name']}.safetensors")
+        for index, image in enumerate(images):
+            image.save(GOLDEN / f"{one['name']}-{index}.png", optimize=True)
+        print(f"  {one['name']}: largest latent {latents.abs().max():.2f}", flush=True)
+    write_json("families.json", {"cases": found})
+
+
+def cases():
+    short = {"prompt": PROMPT, "num_inference_steps": 8, "width": 64, "height": 64, "guidance_scale": 4.0}
+    odd = short | {"width": 88, "height": 72, "negative_prompt": "ugly"}
+    told = {"original_size": [512, 768], "crops_coords_top_left": [16, 8], "target_size": [1024, 1000]}
+    away = {"negative_original_size": [64, 72], "negative_crops_coords_top_left": [3, 4], "negative_target_size": [80, 96]}
+    scores = {"aesthetic_score": 7.5, "negative_aesthetic_score": 1.0}
+    ball = odd | BALL_PICTURE
+    xl, refiner = {"model": "tiny-sdxl"}, {"refiner": "tiny-sdxl-refiner"}
+    return [
+        case("tiny-sdxl-no-negative", **xl, scheduler="euler", **short),
+        case("tiny-sdxl-empty-negative", **xl, scheduler="euler", **short | {"negative_prompt": ""}),
+        case("tiny-sdxl-sizes", **xl, scheduler="dpmpp_2m", **odd | told),
+        case("tiny-sdxl-away-from-sizes", **xl, scheduler="ddim", **odd | told | away, num_images=2),
+        case("tiny-sdxl-unguided", **xl, scheduler="dpmpp_2m_karras", **odd | {"guidance_scale": 1.0}),
+        case("tiny-sdxl-img2img", **xl, scheduler="euler", **ball, strength=0.5),
+        case("tiny-refiner-img2img", model="tiny-sdxl-refiner", scheduler="euler", **ball | scores, strength=0.6),
+        case("tiny-sdxl-refined", **xl, scheduler="euler", **odd | told | refiner, refiner_start=0.6, num_images=2),
+        case("tiny-sdxl-refined-ddim", **xl, scheduler="ddim", **odd | refiner | scores, refiner_start=0.8),
+        case("tiny-sdxl-refined-dpmpp-2m", **xl, scheduler="dpmpp_2m", **odd | refiner, refiner_start=0.5),
+        case("tiny-sdxl-img2img-refined", **xl, scheduler="euler", **ball | refiner, refiner_start=0.7, strength=0.75),
+        case("tiny-lcm-ddim", model="tiny-lcm", scheduler="ddim", **short | {"guidance_scale": 8.5}),
+        case("tiny-lcm-img2img", model="tiny-lcm", scheduler="euler", **ball | {"guidance_scale": 3.0, "negative_prompt": None}, strength=0.5),
+        case("tiny-bk-sdm", model="tiny-bk-sdm", scheduler="ddim", **odd),
+    ]
+
+
+def text_golden():
+    pipe = DiffusionPipeline.from_pretrained(model_folder("tiny-sdxl"))
+    tensors = {}
+    with torch.no_grad():
+        for name in ("", "_2"):
+            tokens, encoder = getattr(pipe, f"tokenizer{name}"), getattr(pipe, f"text_encoder{name}")
+            ids = tokens(PROMPT, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+            output = encoder(ids, output_hidden_states=True)
+            tensors[f"ids{name}"] = ids[0]
+            for skipped, hidden in enumerate(reversed(output.hidden_states)):
+                tensors[f"hidden{name}.{skipped}"] = hidden[0, :8]
+                tensors[f"normed{name}.{skipped}"] = final_layer_norm(encoder)(hidden)[0, :8]
+        tensors["text_embeds_2"] = output.text_embeds
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, GOLDEN / "text-families.safetensors")
+
+
+def final_layer_norm(encoder):
+    return getattr(encoder, "text_model", encoder).final_layer_norm
+
+
+def paint(one):
+    """Runs the pipelines; answers the latents after the last step, and the pictures."""
+    request, last = one["request"], {}
+
+    def keep(_pipe, _step, _timestep, tensors):
+        last["latents"] = tensors["latents"].clone()
+        return tensors
+
+    count = request["num_images"]
+    arguments = {
+        "prompt": request["prompt"],
+        "negative_prompt": request.get("negative_prompt"),
+        "num_inference_steps": request["num_inference_steps"],
+        "guidance_scale": request["guidance_scale"],
+        "num_images_per_prompt": count,
+        "generator": [torch.Generator("cpu").manual_seed(request["seed"] + i) for i in range(count)],
+        "callback_on_step_end": keep,
+    }
+    pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one)
+    if "image_file" in one:
+        own = {"image": Image.open(GOLDEN / one["image_file"]).convert("RGB"), "strength": request["strength"]}
+    else:
+        own = {"width": request["width"], "height": request["height"]}
+    if "refiner" not in request:
+        images = pipe(**arguments, **own, **told(pipe, request)).images
+        return last["latents"], images
+    start = request["refiner_start"]
+    latents = pipe(**arguments, **own, **told(pipe, request), denoising_end=start, output_type="latent").images
+    refiner = pipeline(request["refiner"], request["scheduler"], img2img=True)
+    images = refiner(**arguments, **told(refiner, request), image=latents, denoising_start=start).images
+    return last["latents"], images
+
+
+def told(pipe, request):
+    """What Stable Diffusion XL is told, as far as the pipeline has it."""
+    if not isinstance(pipe, (StableDiffusionXLPipeline, StableDiffusionXLImg2ImgPipeline)):
+        return {}
+    takes_scores = isinstance(pipe, StableDiffusionXLImg2ImgPipeline)
+    named = [name for name in TOLD if name in request and (takes_scores or "aesthetic" not in name)]
+    return {name: tuple(request[name]) if isinstance(request[name], list) else request[name] for name in named}
+
+
+def pipeline(name, scheduler, img2img):
+    pipe = DiffusionPipeline.from_pretrained(model_folder(name), dtype=torch.float32)
+    if isinstance(pipe, LatentConsistencyModelPipeline):
+        # It takes no scheduler but its own; the general pipeline tells the UNet the guidance scale, too.
+        pipe = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    if img2img:
+        pipe = as_img2img(pipe)
+    use_scheduler(pipe, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def as_img2img(pipe):
+    """The same parts, and the settings of an XL pipeline, as an img2img pipeline."""
+    if isinstance(pipe, StableDiffusionXLImg2ImgPipeline):
+        return pipe
+    if isinstance(pipe, StableDiffusionXLPipeline):
+        zeros = pipe.config.force_zeros_for_empty_prompt
+        return StableDiffusionXLImg2ImgPipeline(**pipe.components, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
+    return StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
