@@ -95,7 +95,7 @@ impl ModelIndex {
     /// for 5 numbers, not 6.
     pub(super) fn is_scored(&self, folder: &Path, unet: &UNetConfig) -> Result<bool, LoadError> {
         let refuse = |problem: String| Err(LoadError::Invalid { path: folder.join("unet/config.json"), problem });
-        if unet.addition_embed_type.is_none() != !self.is_xl() {
+        if unet.addition_embed_type.is_some() != self.is_xl() {
             return refuse(format!("addition_embed_type = {:?} does not fit {}", unet.addition_embed_type, self.class_name));
         }
         let Some(tower) = self.towers().pop().filter(|_| self.is_xl()) else { return Ok(false) };

@@ -56,8 +56,8 @@ impl UNetClass {
 
 /// Predicts the noise, or what the model was trained to predict.
 pub(super) enum UNet {
-    Condition(UNet2DConditionModel),
-    Plain(UNet2DModel),
+    Condition(Box<UNet2DConditionModel>),
+    Plain(Box<UNet2DModel>),
 }
 
 impl UNet {
@@ -65,8 +65,8 @@ impl UNet {
     pub(super) fn load(folder: &Path, class: UNetClass, placement: Placement) -> std::result::Result<Self, LoadError> {
         let folder = folder.join("unet");
         match class {
-            UNetClass::Condition => UNet2DConditionModel::load(&folder, placement).map(Self::Condition),
-            UNetClass::Plain => UNet2DModel::load(&folder, placement).map(Self::Plain),
+            UNetClass::Condition => UNet2DConditionModel::load(&folder, placement).map(Box::new).map(Self::Condition),
+            UNetClass::Plain => UNet2DModel::load(&folder, placement).map(Box::new).map(Self::Plain),
         }
     }
 

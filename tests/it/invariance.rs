@@ -17,14 +17,18 @@ struct Studio {
 
 impl Studio {
     fn open() -> Self {
-        Self::of("models/demo")
+        Self::with(&["models/demo"])
     }
 
-    /// With the model of a folder of the project.
-    fn of(folder: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
-        let models =
-            vec![ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }];
+    fn with(folders: &[&str]) -> Self {
+        let folder = |folder: &&str| ModelFolder {
+            name: (*folder).to_owned(),
+            path: Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+            guidance_scale: None,
+            num_inference_steps: None,
+            max_size: None,
+        };
+        let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
         let infos = describe_models(&models).unwrap();
         let settings =
             EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
@@ -61,11 +65,15 @@ impl Studio {
             let joined = waiting.next().map(|body| self.begin(body));
             let new = joined.is_some();
             paintings.extend(joined);
-            let mut batch: Vec<&mut Canvas> = paintings.iter_mut().rev().flatten().filter(|canvas| !canvas.is_done()).collect();
-            match batch.is_empty() {
-                false => self.step(&mut batch),
-                true if !new => break,
-                true => {}
+            let mut unfinished: Vec<&mut Canvas> =
+                paintings.iter_mut().rev().flatten().filter(|canvas| !canvas.is_done()).collect();
+            if unfinished.is_empty() && !new {
+                break;
+            }
+            while let Some(key) = unfinished.first().map(|canvas| canvas.batch_key()) {
+                let (mut batch, others) = unfinished.into_iter().partition::<Vec<_>, _>(|canvas| canvas.batch_key() == key);
+                self.step(&mut batch);
+                unfinished = others;
             }
         }
         paintings.iter().map(|canvases| self.finish(canvases)).collect()
@@ -105,10 +113,10 @@ fn company(width: u32, height: u32) -> Vec<Value> {
 }
 
 fn same_alone_and_together(width: u32, height: u32) {
-    same_in(Studio::open(), &company(width, height));
+    same_bits(Studio::open(), &company(width, height));
 }
 
-fn same_in(mut studio: Studio, bodies: &[Value]) {
+fn same_bits(mut studio: Studio, bodies: &[Value]) {
     let together = studio.paint_together(bodies);
     for (body, together) in bodies.iter().zip(together) {
         let alone = studio.paint_alone(body);
@@ -139,11 +147,24 @@ fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_al
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
             body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));
         }
-        same_in(Studio::of(&format!("tests/golden/{folder}")), &bodies);
+        same_bits(Studio::with(&[&format!("tests/golden/{folder}")]), &bodies);
     }
 }
 
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn a_canvas_of_stable_diffusion_xl_has_the_same_bits_alone_and_with_others_that_a_refiner_takes_over() {
+    let studio = Studio::with(&["tests/golden/tiny-sdxl", "tests/golden/tiny-sdxl-refiner"]);
+    let mut bodies = company(104, 136);
+    let refiner = json!("tests/golden/tiny-sdxl-refiner");
+    (bodies[0]["refiner"], bodies[0]["refiner_start"]) = (refiner.clone(), json!(0.5));
+    (bodies[3]["refiner"], bodies[3]["aesthetic_score"]) = (refiner.clone(), json!(9));
+    bodies[2]["original_size"] = json!([33, 1999]);
+    bodies
+        .push(json!({"model": refiner, "prompt": "a red house", "seed": 8, "width": 104, "height": 136, "image": init_picture()}));
+    same_bits(studio, &bodies);
 }

@@ -36,9 +36,13 @@ pub(super) fn golden(file: &str) -> impl Fn(&str) -> Tensor {
 }
 
 pub(super) fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
+    assert_within(name, got, expected, TOLERANCE);
+}
+
+fn assert_within(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
     assert_eq!(got.size(), expected.size(), "{name}");
     let worst = (got - expected).abs().max().double_value(&[]);
-    assert!(worst <= TOLERANCE, "{name} differs by {worst}");
+    assert!(worst <= tolerance, "{name} differs by {worst}");
 }
 
 #[test]
@@ -51,6 +55,27 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
         let expected = golden(&format!("last_hidden_state.{case}"));
         let hidden = model.forward(&ids, last).unwrap().hidden.squeeze_dim(0).narrow(0, 0, expected.size()[0]);
         assert_close(case, &hidden, &expected);
+    }
+}
+
+#[test]
+fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
+    let golden = golden("text-families.safetensors");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl");
+    for (suffix, class, states) in [("", ClipTextClass::Plain, 3), ("_2", ClipTextClass::WithProjection, 4)] {
+        let model = ClipTextModel::load(&folder.join(format!("text_encoder{suffix}")), class, ON_CPU).unwrap();
+        let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
+        for skipped in 0..states {
+            for (name, final_layer_norm) in [("hidden", false), ("normed", true)] {
+                let name = format!("{name}{suffix}.{skipped}");
+                let output = model.forward(&ids, HiddenLayer { skipped, final_layer_norm }).unwrap();
+                assert_within(&name, &output.hidden.squeeze_dim(0).narrow(0, 0, 8), &golden(&name), 1e-5);
+                assert_eq!(output.pooled.is_some(), class == ClipTextClass::WithProjection);
+                if let Some(pooled) = output.pooled {
+                    assert_within("text_embeds", &pooled, &golden("text_embeds_2"), 1e-5);
+                }
+            }
+        }
     }
 }
 

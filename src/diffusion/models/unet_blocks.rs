@@ -102,7 +102,7 @@ impl Layer {
 
 enum Downsampler {
     Conv(Downsample2D),
-    Resnet(ResnetBlock2D),
+    Resnet(Box<ResnetBlock2D>),
 }
 
 impl Downsampler {
@@ -112,7 +112,7 @@ impl Downsampler {
         Ok(match settings.resampling {
             Resampling::None => None,
             Resampling::Conv => Some(Self::Conv(Downsample2D::load(&vs, channels, settings.downsample_padding)?)),
-            Resampling::Resnet => Some(Self::Resnet(ResnetBlock2D::load(&vs, channels, channels, resnet)?)),
+            Resampling::Resnet => Some(Self::Resnet(Box::new(ResnetBlock2D::load(&vs, channels, channels, resnet)?))),
         })
     }
 
@@ -126,7 +126,7 @@ impl Downsampler {
 
 enum Upsampler {
     Conv(Upsample2D),
-    Resnet(ResnetBlock2D),
+    Resnet(Box<ResnetBlock2D>),
 }
 
 impl Upsampler {
@@ -136,7 +136,7 @@ impl Upsampler {
         Ok(match settings.resampling {
             Resampling::None => None,
             Resampling::Conv => Some(Self::Conv(Upsample2D::load(&vs, channels)?)),
-            Resampling::Resnet => Some(Self::Resnet(ResnetBlock2D::load(&vs, channels, channels, resnet)?)),
+            Resampling::Resnet => Some(Self::Resnet(Box::new(ResnetBlock2D::load(&vs, channels, channels, resnet)?))),
         })
     }
 

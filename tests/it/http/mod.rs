@@ -9,6 +9,7 @@ mod disk;
 mod docs;
 mod durability;
 mod events;
+mod families;
 mod formats;
 mod generate;
 mod health;

@@ -36,6 +36,16 @@ async fn the_models_and_what_they_can_do_are_listed() {
     let models = json_of(app.get("/v1/models").await, 200).await;
     let demo = json!({
         "name": "demo",
+        "family": "sd1",
+        "tasks": ["text2img", "img2img", "refiner"],
+        "unsupported_fields": [
+            "original_size", "crops_coords_top_left", "target_size",
+            "negative_original_size", "negative_crops_coords_top_left", "negative_target_size",
+            "aesthetic_score", "negative_aesthetic_score",
+        ],
+        "refiners": [],
+        "prompt_tokens": 77,
+        "default_num_inference_steps": 25,
         "default_width": 128,
         "default_height": 128,
         "size_multiple": 8,

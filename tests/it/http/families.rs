@@ -1,0 +1,112 @@
+//! Models of several families behind one door.
+
+use std::path::Path;
+
+use easel::config::ModelConfig;
+use serde_json::{Value, json};
+
+use crate::support::{TestApp, house_url, json_of, request, sha256s};
+
+/// The small Stable Diffusion XL, its refiner, a distilled model, and the demo model last.
+async fn spawn_families() -> TestApp {
+    TestApp::with(|config| {
+        let demo = std::mem::take(&mut config.models);
+        config.models = ["tiny-sdxl", "tiny-sdxl-refiner", "tiny-lcm"].map(model).into();
+        config.models.extend(demo);
+    })
+    .await
+}
+
+fn model(name: &str) -> ModelConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    ModelConfig { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
+}
+
+async fn refusal(app: &TestApp, changes: Value) -> Value {
+    let problem = json_of(app.post(&request(changes)).await, 422).await;
+    problem["errors"].clone()
+}
+
+#[tokio::test]
+async fn each_model_says_what_it_is_and_what_it_does() {
+    let app = spawn_families().await;
+    let models = json_of(app.get("/v1/models").await, 200).await["models"].clone();
+    assert_eq!((&models[0]["family"], &models[0]["refiners"]), (&json!("sdxl"), &json!(["tiny-sdxl-refiner"])));
+    assert_eq!(models[0]["unsupported_fields"], json!(["aesthetic_score", "negative_aesthetic_score"]));
+    assert_eq!((&models[1]["family"], &models[1]["tasks"]), (&json!("sdxl_refiner"), &json!(["img2img", "refiner"])));
+    assert_eq!(models[1]["unsupported_fields"], json!(["target_size", "negative_target_size"]));
+    assert_eq!((&models[2]["default_num_inference_steps"], &models[2]["default_guidance_scale"]), (&json!(4), &json!(8.5)));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn stable_diffusion_xl_paints_from_a_prompt_and_from_a_picture() {
+    let app = spawn_families().await;
+    let job = app.paint(&request(json!({"original_size": [512, 640]}))).await;
+    assert_eq!((&job["status"], &job["request"]["original_size"]), (&json!("succeeded"), &json!([512, 640])));
+    assert_eq!((&job["request"]["target_size"], &job["request"]["negative_original_size"]), (&json!([64, 64]), &json!([512, 640])));
+    let other = app.paint(&request(json!({"original_size": [64, 64]}))).await;
+    assert_ne!(sha256s(&job), sha256s(&other));
+    let job = app.paint(&request(json!({"image": house_url(), "strength": 0.5}))).await;
+    assert_eq!(job["status"], "succeeded");
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn no_negative_prompt_is_not_an_empty_one_where_the_folder_asks_for_zeros() {
+    let app = spawn_families().await;
+    let paint = async |model: &str, negative: Value| {
+        sha256s(&app.paint(&request(json!({"model": model, "negative_prompt": negative}))).await)
+    };
+    assert_ne!(paint("tiny-sdxl", Value::Null).await, paint("tiny-sdxl", json!("")).await);
+    assert_eq!(paint("demo", Value::Null).await, paint("demo", json!("")).await);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_refiner_does_the_last_steps() {
+    let app = spawn_families().await;
+    let steps = json!({"num_inference_steps": 5});
+    let plain = app.paint(&request(steps.clone())).await;
+    let body = json!({"num_inference_steps": 5, "refiner": "tiny-sdxl-refiner", "refiner_start": 0.5, "aesthetic_score": 7});
+    let refined = app.paint(&request(body)).await;
+    assert_eq!((&refined["request"]["refiner_start"], &refined["request"]["aesthetic_score"]), (&json!(0.5), &json!(7.0)));
+    assert_ne!(sha256s(&plain), sha256s(&refined));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_model_cannot_do_is_refused_by_name() {
+    let app = spawn_families().await;
+    for (body, pointer, part) in [
+        (
+            json!({"model": "tiny-sdxl-refiner"}),
+            "/image",
+            "is required: the model tiny-sdxl-refiner does img2img, refiner and no text2img",
+        ),
+        (
+            json!({"model": "demo", "original_size": [64, 64]}),
+            "/original_size",
+            "has no meaning to the model demo (Stable Diffusion 1)",
+        ),
+        (
+            json!({"model": "demo", "refiner": "tiny-sdxl"}),
+            "/refiner",
+            "no model that is served can go on with the latents of demo",
+        ),
+        (
+            json!({"refiner": "demo"}),
+            "/refiner",
+            "must be one of tiny-sdxl-refiner, whose latents are those of tiny-sdxl; got \"demo\"",
+        ),
+        (json!({"refiner": "tiny-sdxl-refiner", "refiner_start": 1}), "/refiner_start", "above 0 and below 1"),
+        (json!({"aesthetic_score": 5}), "/aesthetic_score", "has no meaning to the model tiny-sdxl"),
+        (json!({"original_size": [1, 2, 3]}), "/original_size", "must be two whole numbers from 0 to 16384"),
+        (json!({"model": "tiny-lcm", "negative_prompt": "ugly"}), "/negative_prompt", "has no meaning to the model tiny-lcm"),
+    ] {
+        let errors = refusal(&app, body.clone()).await;
+        assert_eq!(errors[0]["pointer"], pointer, "{body}: {errors}");
+        assert!(errors[0]["detail"].as_str().unwrap().contains(part), "{body}: {errors}");
+    }
+    app.finish().await;
+}
