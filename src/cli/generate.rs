@@ -53,7 +53,16 @@ pub(super) struct GenerateArgs {
     /// A PNG, JPEG or WebP file to start from
     #[arg(long, value_name = "FILE")]
     pub(super) image: Option<PathBuf>,
-    /// How far to leave the picture, 0 to 1 [default: 0.8]
+    /// A PNG, JPEG or WebP file whose white is painted anew; the rest of --image stays
+    #[arg(long, value_name = "FILE")]
+    pub(super) mask_image: Option<PathBuf>,
+    /// Radius of the mask's blur in pixels, 0 to 64 [default: 0]
+    #[arg(long, value_name = "PIXELS", value_parser = number, allow_negative_numbers = true)]
+    pub(super) mask_blur: Option<Value>,
+    /// How closely an instruct-pix2pix model follows the picture, 1 to 50 [default: 1.5]
+    #[arg(long, value_name = "SCALE", value_parser = number, allow_negative_numbers = true)]
+    pub(super) image_guidance_scale: Option<Value>,
+    /// How far to leave the picture, 0 to 1 [default: 0.8; with a mask 1]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) strength: Option<Value>,
 }

@@ -1,4 +1,4 @@
-//! The terminal: `easel serve | generate | health | key | migrate | models`.
+//! The terminal: `easel serve | generate | health | key | migrate | models | pull`.
 
 mod error;
 mod generate;
@@ -8,6 +8,7 @@ mod migrate;
 mod models;
 mod output;
 mod paint;
+mod pull;
 mod request;
 mod serve;
 
@@ -48,6 +49,8 @@ enum Command {
     Migrate,
     /// List the models that are served
     Models,
+    /// Fetch a model from the Hugging Face hub into its cache on this machine (HF_HOME), and say what the settings need
+    Pull(pull::PullArgs),
 }
 
 /// Runs the command that `arguments` name (the first is the program's own name) and answers how the process should end:
@@ -83,6 +86,8 @@ fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Key(arguments) => key::key(&arguments),
         Command::Migrate => migrate::migrate(&warned()?),
         Command::Models => models::models(&warned()?),
+        // Settings that name the model are written after this.
+        Command::Pull(arguments) => pull::pull(&arguments),
     }
 }
 

@@ -1,6 +1,9 @@
 //! From the command line to a request: as the JSON body that the API takes, so that the rules are the API's.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
@@ -28,7 +31,8 @@ pub(super) fn parse(
 
 fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>, CliError> {
     let text = |text: &Option<String>| text.clone().map(Value::String);
-    let image = arguments.image.as_deref().map(|file| read_base64(file, max_bytes)).transpose()?;
+    let read = |option, file: &Option<PathBuf>| file.as_deref().map(|file| read_base64(option, file, max_bytes)).transpose();
+    let (image, mask_image) = (read("--image", &arguments.image)?, read("--mask-image", &arguments.mask_image)?);
     let fields = [
         ("prompt", text(&arguments.prompt)),
         ("model", text(&arguments.model)),
@@ -41,6 +45,9 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
         ("seed", arguments.seed.clone()),
         ("num_images", arguments.num_images.clone()),
         ("image", image.map(Value::String)),
+        ("mask_image", mask_image.map(Value::String)),
+        ("mask_blur", arguments.mask_blur.clone()),
+        ("image_guidance_scale", arguments.image_guidance_scale.clone()),
         ("strength", arguments.strength.clone()),
         ("output_format", text(&arguments.output_format)),
         ("output_quality", arguments.output_quality.clone()),
@@ -49,8 +56,8 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
     Ok(given.collect())
 }
 
-fn read_base64(file: &Path, max_bytes: usize) -> Result<String, CliError> {
-    let problem = |problem: String| CliError::Usage(format!("--image {}: {problem}", file.display()));
+fn read_base64(option: &str, file: &Path, max_bytes: usize) -> Result<String, CliError> {
+    let problem = |problem: String| CliError::Usage(format!("{option} {}: {problem}", file.display()));
     let length = fs::metadata(file).map_err(|error| problem(error.to_string()))?.len();
     if length > max_bytes as u64 {
         return Err(problem(format!("must have at most {max_bytes} bytes, got {length}")));
@@ -127,7 +134,19 @@ mod tests {
         fs::File::create(&file).unwrap().set_len(2 << 20).unwrap();
         let error = parse_line(&["a cat", "--image", file.to_str().unwrap()]).unwrap_err();
         assert!(error.contains("must have at most 1048576 bytes, got 2097152"), "{error}");
-        let error = parse_line(&["a cat", "--image", "no-such-file.png"]).unwrap_err();
-        assert!(error.contains("--image no-such-file.png: "), "{error}");
+        for option in ["--image", "--mask-image"] {
+            let error = parse_line(&["a cat", option, "no-such-file.png"]).unwrap_err();
+            assert!(error.contains(&format!("{option} no-such-file.png: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mask_goes_with_its_image_into_the_request() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mask-disc.png");
+        let request = parse_line(&["a cat", "--image", file, "--mask-image", file, "--mask-blur", "4"]).unwrap().request;
+        let inpainting = request.inpainting.unwrap();
+        assert_eq!((inpainting.mask_image.width, inpainting.mask_blur), (128, 4));
+        let error = parse_line(&["a cat", "--image", file, "--image-guidance-scale", "2"]).unwrap_err();
+        assert!(error.contains("--image-guidance-scale: only instruct-pix2pix models"), "{error}");
     }
 }

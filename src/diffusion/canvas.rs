@@ -6,7 +6,10 @@ use tch::Tensor;
 
 use super::{
     conditioning::{Conditioning, ConditioningSchedule},
+    layers::Result,
+    mask::Underlay,
     schedulers::{HISTORY, Plan, Step},
+    source::Kept,
 };
 use crate::dispatch::ports::{BatchKey, CanvasState};
 
@@ -23,6 +26,10 @@ pub struct Canvas {
     pub(super) plan: Arc<Plan>,
     pub(super) step_index: usize,
     pub(super) conditioning: ConditioningSchedule,
+    /// The picture that its latents are put back to where no mask is.
+    pub(super) kept: Option<Kept>,
+    /// The picture that is laid under the painted one.
+    pub(super) underlay: Option<Arc<Underlay>>,
     /// Steps that were done before the plan began.
     pub(super) steps_before: usize,
     /// What is done when the plan is.
@@ -47,6 +54,25 @@ impl Canvas {
     /// What the next step is conditioned on.
     pub(super) fn conditioning(&self) -> &Conditioning {
         self.conditioning.at(self.steps_before + self.step_index)
+    }
+
+    /// The result of the next step with what a mask keeps put back.
+    pub(super) fn put_back(&self, prev_sample: Tensor) -> Result<Tensor> {
+        let refined = || self.refiner.as_ref().and_then(|refiner| refiner.plan.steps.first());
+        let next = self.plan.steps.get(self.step_index + 1).or_else(refined).map(|step| step.start);
+        match &self.kept {
+            Some(kept) => kept.put_back(&prev_sample, next),
+            None => Ok(prev_sample),
+        }
+    }
+
+    /// What the last step predicted the finished picture to be, far clearer than the latents, which still hold the noise.
+    pub(super) fn expected_latents(&self) -> Result<Tensor> {
+        let expected = self.history.first().unwrap_or(&self.latents);
+        match &self.kept {
+            Some(kept) => kept.put_back(expected, None),
+            None => Ok(expected.shallow_clone()),
+        }
     }
 
     /// Takes the result of a step.

@@ -24,6 +24,17 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// The same tensors, once more.
+    fn shallow_clone(&self) -> Self {
+        let once_more = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
+        Self {
+            encoder_hidden_states: self.encoder_hidden_states.as_ref().map(Tensor::shallow_clone),
+            added: self.added.as_ref().map(AddedCondition::shallow_clone),
+            timestep_cond: once_more(&self.timestep_cond),
+            image_latents: once_more(&self.image_latents),
+        }
+    }
+
     /// The row of a text that the picture should follow.
     pub(super) fn positive(text: &TextEmbeds, extras: &Extras) -> Self {
         Self::new(text, extras, extras.time_ids.as_ref().map(|ids| &ids.positive))
@@ -44,6 +55,42 @@ impl Row {
             added: text.pooled.as_ref().zip(time_ids).map(added),
             timestep_cond: extras.timestep_cond.as_ref().map(Tensor::shallow_clone),
             image_latents: None,
+        }
+    }
+}
+
+/// What every row of a canvas sees beside the latents.
+#[derive(Debug)]
+pub(super) enum RowPicture {
+    /// Nothing.
+    None,
+    /// The same, `[1, C', h, w]`, whether guided or not: an inpainting model's mask and masked picture.
+    Everywhere(Tensor),
+    /// The picture that an instruct-pix2pix model is to change.
+    Instruction {
+        /// `[1, C, h, w]`
+        image_latents: Tensor,
+        /// `image_guidance_scale`
+        scale: f64,
+    },
+}
+
+impl RowPicture {
+    /// The same tensor, once more.
+    pub(super) fn shallow_clone(&self) -> Self {
+        match self {
+            Self::None => Self::None,
+            Self::Everywhere(picture) => Self::Everywhere(picture.shallow_clone()),
+            Self::Instruction { image_latents, scale } => {
+                Self::Instruction { image_latents: image_latents.shallow_clone(), scale: *scale }
+            }
+        }
+    }
+
+    fn latents(&self) -> Option<Tensor> {
+        match self {
+            Self::None => None,
+            Self::Everywhere(latents) | Self::Instruction { image_latents: latents, .. } => Some(latents.shallow_clone()),
         }
     }
 }
@@ -112,6 +159,30 @@ impl Conditioning {
     }
 }
 
+impl Conditioning {
+    /// The same rows, each with its picture.
+    fn seeing(mut self, picture: &RowPicture) -> Self {
+        self.rows.iter_mut().for_each(|row| row.image_latents = picture.latents());
+        self
+    }
+
+    /// Guidance towards the picture, too (Brooks et al., 2022, equation 3; diffusers' `StableDiffusionInstructPix2PixPipeline`):
+    /// `none + Σ scale · (branch − picture) + image_guidance_scale · (picture − none)`, where `picture` has the picture without the prompt,
+    /// and `none` zeros in its place.
+    fn guided_by(mut self, picture: &RowPicture) -> Self {
+        self = self.seeing(picture);
+        let RowPicture::Instruction { image_latents, scale } = picture else { return self };
+        let with_picture = self.rows.len();
+        let none = &mut self.rows[0];
+        let row = Row { image_latents: none.image_latents.take(), ..none.shallow_clone() };
+        none.image_latents = Some(image_latents.zeros_like());
+        self.rows.push(row);
+        self.terms.iter_mut().for_each(|term| term.minus = with_picture);
+        self.terms.push(Term { plus: with_picture, minus: 0, scale: *scale });
+        self
+    }
+}
+
 /// A canvas's conditioning step by step.
 #[derive(Debug)]
 pub(super) struct ConditioningSchedule {
@@ -122,15 +193,15 @@ pub(super) struct ConditioningSchedule {
 }
 
 impl ConditioningSchedule {
-    /// Guidance in the steps of the request's interval and none in the others.
-    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, extras: &Extras) -> Self {
+    /// Guidance in the steps of the request's interval and none in the others; `picture` in all.
+    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, (extras, picture): (&Extras, &RowPicture)) -> Self {
         let branch = || vec![Branch { row: Row::positive(&embeds.prompt, extras), weight: 1.0 }];
-        let unguided = Conditioning::unguided(branch());
+        let unguided = Conditioning::unguided(branch()).seeing(picture);
         let Some(negative) = &embeds.negative_prompt else {
             return Self { conditionings: vec![unguided], of_step: Vec::new() };
         };
         let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
-        let guided = Conditioning::guided(Row::negative(negative, extras), branch(), guidance);
+        let guided = Conditioning::guided(Row::negative(negative, extras), branch(), guidance).guided_by(picture);
         let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
         Self { conditionings: vec![guided, unguided], of_step }
     }

@@ -27,8 +27,9 @@ pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Res
     let pred_original_sample = limit(&mixer.pred_original_sample()?, canvases)?;
     let prev_sample = mixer.prev_sample(&pred_original_sample, canvases)?;
     let finite = finite_rows(&prev_sample)?;
-    let rows =
-        (0..canvases.len() as i64).map(|row| Ok((prev_sample.f_narrow(0, row, 1)?, pred_original_sample.f_narrow(0, row, 1)?)));
+    let rows = (0..)
+        .zip(canvases.iter())
+        .map(|(row, canvas)| Ok((canvas.put_back(prev_sample.f_narrow(0, row, 1)?)?, pred_original_sample.f_narrow(0, row, 1)?)));
     let rows: Vec<(Tensor, Tensor)> = rows.collect::<Result<_>>()?;
     let settle = |((canvas, (prev, pred)), finite): ((&mut &mut Canvas, (Tensor, Tensor)), bool)| {
         canvas.advance(prev, pred);

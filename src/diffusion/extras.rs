@@ -54,11 +54,10 @@ impl TimeIds {
             }
             Tensor::f_from_slice(&numbers)?.f_to_kind(Kind::Float)?.f_to_device(placement.device)?.f_unsqueeze(0)
         };
-        let SizeConditioning { original_size, crops_coords_top_left, target_size, .. } = sizes;
-        let (original, crop) = (sizes.negative_original_size, sizes.negative_crops_coords_top_left);
+        let [original, corner, target] = sizes.negative(scored);
         Ok(Self {
-            positive: ids(original_size, crops_coords_top_left, target_size, scores.aesthetic_score)?,
-            negative: ids(original, crop, sizes.negative_target_size, scores.negative_aesthetic_score)?,
+            positive: ids(sizes.original_size, sizes.crops_coords_top_left, sizes.target_size, scores.aesthetic_score)?,
+            negative: ids(original, corner, target, scores.negative_aesthetic_score)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::RgbImage;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{
     device::Placement,
@@ -14,8 +14,10 @@ use super::{
         vae::{AutoencoderKL, Posterior},
         vq::{VqConfig, VqModel},
     },
-    pixels,
+    pixels::{to_grey_tensor, to_tensor},
+    unet::Samples,
 };
+use crate::domain::luma_of;
 
 /// Where a model's first stage is, and of which class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +60,15 @@ impl FirstStageParts {
 }
 
 /// Encodes pictures to what the UNet moves, and decodes that to pixels.
-pub(super) enum FirstStage {
-    Kl(AutoencoderKL),
-    Vq(VqModel),
+pub(super) struct FirstStage {
+    codec: Codec,
+    factor: u32,
+    device: Device,
+}
+
+enum Codec {
+    Kl(Box<AutoencoderKL>),
+    Vq(Box<VqModel>),
     /// One channel (grey) or three.
     Pixels {
         channels: i64,
@@ -68,37 +76,54 @@ pub(super) enum FirstStage {
 }
 
 impl FirstStage {
-    /// Loads it; `channels` are those that the UNet moves.
+    /// Loads it, for a UNet that moves such latents.
     pub(super) fn load(
         folder: &Path,
         parts: FirstStageParts,
-        channels: i64,
+        (latents, samples): (Latents, Samples),
         placement: Placement,
     ) -> std::result::Result<Self, LoadError> {
-        match parts {
-            FirstStageParts::Kl(part) => AutoencoderKL::load(&folder.join(part), placement).map(Self::Kl),
-            FirstStageParts::Vq(part) => VqModel::load(&folder.join(part), placement).map(Self::Vq),
-            FirstStageParts::Pixels => Ok(Self::Pixels { channels }),
+        let codec = match parts {
+            FirstStageParts::Kl(part) => AutoencoderKL::load(&folder.join(part), placement).map(Box::new).map(Codec::Kl),
+            FirstStageParts::Vq(part) => VqModel::load(&folder.join(part), placement).map(Box::new).map(Codec::Vq),
+            FirstStageParts::Pixels => Ok(Codec::Pixels { channels: samples.out_channels }),
+        };
+        Ok(Self { codec: codec?, factor: latents.factor, device: placement.device })
+    }
+
+    /// Where it is.
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Pixels a latent cell, in each direction.
+    pub(super) fn factor(&self) -> u32 {
+        self.factor
+    }
+
+    /// A picture as the encoder takes it: `[1, 3, H, W]` float32 in −1..1, of a model of grey pictures `[1, 1, H, W]`.
+    pub(super) fn pixels(&self, picture: &RgbImage) -> Result<Tensor> {
+        match self.codec {
+            Codec::Pixels { channels: 1 } => to_grey_tensor(&luma_of(picture), self.device),
+            _ => to_tensor(picture, self.device),
         }
     }
 
-    /// A picture, resized to `size` (width and height in pixels), as the UNet knows it.
-    pub(super) fn encode(&self, picture: &RgbImage, size: (u32, u32), placement: Placement) -> Result<Encoded> {
-        let pixels = || pixels::to_tensor(picture, size.0, size.1, placement.device);
-        match self {
-            Self::Kl(vae) => vae.encode(&pixels()?).map(Encoded::Posterior),
-            Self::Vq(vq) => vq.encode(&pixels()?).map(Encoded::Exact),
-            Self::Pixels { channels: 1 } => pixels::to_grey_tensor(picture, size.0, size.1, placement.device).map(Encoded::Exact),
-            Self::Pixels { .. } => pixels().map(Encoded::Exact),
+    /// What [`Self::pixels`] gave, as the UNet knows it.
+    pub(super) fn encode(&self, pixels: &Tensor) -> Result<Encoded> {
+        match &self.codec {
+            Codec::Kl(vae) => vae.encode(pixels).map(Encoded::Posterior),
+            Codec::Vq(vq) => vq.encode(pixels).map(Encoded::Exact),
+            Codec::Pixels { .. } => Ok(Encoded::Exact(pixels.shallow_clone())),
         }
     }
 
     /// What the UNet moved, `[1, C, h, w]`, → pixels `[3, H, W]` in about −1..1.
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Kl(vae) => vae.decode(latents)?.f_squeeze_dim(0),
-            Self::Vq(vq) => vq.decode(latents)?.f_squeeze_dim(0),
-            Self::Pixels { .. } => in_colour(latents),
+        match &self.codec {
+            Codec::Kl(vae) => vae.decode(latents)?.f_squeeze_dim(0),
+            Codec::Vq(vq) => vq.decode(latents)?.f_squeeze_dim(0),
+            Codec::Pixels { .. } => in_colour(latents),
         }
     }
 }
@@ -123,6 +148,14 @@ impl Encoded {
         match self {
             Self::Posterior(posterior) => posterior.sample(&noise()?),
             Self::Exact(latents) => Ok(latents.shallow_clone()),
+        }
+    }
+
+    /// `[1, C, h, w]`, the likeliest, as an `AutoencoderKL` gives them.
+    pub(super) fn mode(&self) -> Tensor {
+        match self {
+            Self::Posterior(posterior) => posterior.mode(),
+            Self::Exact(latents) => latents.shallow_clone(),
         }
     }
 }

@@ -8,10 +8,13 @@ use tracing::warn;
 use super::{
     error::LoadError,
     first_stage::Latents,
-    models::config::{UNetConfig, read_config},
+    models::{
+        config::{UNetConfig, read_config},
+        unet_input::UNetInput,
+    },
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
-    unet::{Samples, UNetClass},
+    unet::UNetClass,
 };
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
@@ -49,12 +52,11 @@ pub struct ModelFolder {
 /// When a folder or a config is missing, or describes a model that is not supported.
 pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
     let described = folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
-    let kinds: Vec<Latents> = described.iter().map(|(_, kind)| *kind).collect();
-    let names: Vec<String> = described.iter().map(|(info, _)| info.name.clone()).collect();
+    let refine = |(info, kind): &(ModelInfo, Latents)| (info.can(Task::Refiner).then(|| info.name.clone()), *kind);
+    let refining: Vec<(Option<String>, Latents)> = described.iter().map(refine).collect();
     let refiners = |info: &ModelInfo, own: Latents| {
-        let fitting =
-            names.iter().zip(&kinds).filter(|(name, kind)| info.does(Task::Refiner) && **kind == own && **name != info.name);
-        fitting.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+        let fitting = refining.iter().filter(|(_, kind)| *kind == own).filter_map(|(name, _)| name.clone());
+        fitting.filter(|name| *name != info.name).collect::<Vec<_>>()
     };
     Ok(described.into_iter().map(|(info, kind)| ModelInfo { refiners: refiners(&info, kind), ..info }).collect())
 }
@@ -62,7 +64,7 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
     let index = ModelIndex::read(&folder.path)?;
     let (samples, latents) = (index.unet().samples(&folder.path)?, index.first_stage().latents(&folder.path)?);
-    check_channels(folder, samples, latents)?;
+    let input = samples.input(latents.channels).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
     let scheduler = read_scheduler(&folder.path, &index)?;
     let asked = match index.unet() {
         UNetClass::Condition => Asked::with_text(&index, &folder.path, &scheduler)?,
@@ -74,7 +76,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
     let info = ModelInfo {
         name: folder.name.clone(),
         family: asked.family,
-        tasks: tasks(asked.family),
+        tasks: tasks(asked.family, input),
         unsupported_fields: asked.unsupported_fields,
         refiners: Vec::new(),
         prompt_tokens: if index.takes_text() { PROMPT_TOKENS } else { 0 },
@@ -89,20 +91,6 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
     };
     let [height, width] = own.map(|side| info.fit_to_grid(side));
     Ok((ModelInfo { default_width: width, default_height: height, ..info }, latents))
-}
-
-fn check_channels(folder: &ModelFolder, samples: Samples, latents: Latents) -> Result<(), LoadError> {
-    let Samples { in_channels, out_channels, .. } = samples;
-    let problem = match latents.channels {
-        Some(channels) if channels != in_channels || channels != out_channels => format!(
-            "the UNet takes {in_channels} channels and gives {out_channels}, the VAE has {channels}; only models where all three agree are supported"
-        ),
-        None if in_channels != out_channels || ![1, 3].contains(&in_channels) => format!(
-            "the UNet takes {in_channels} channels and gives {out_channels}; only models of grey pictures (1) and of colour (3) are supported"
-        ),
-        _ => return Ok(()),
-    };
-    Err(LoadError::Invalid { path: folder.path.clone(), problem })
 }
 
 /// What a model's kind says of its requests.
@@ -134,12 +122,14 @@ impl Asked {
     }
 }
 
-/// diffusers has no text2img pipeline for a refiner.
-fn tasks(family: Family) -> Vec<Task> {
-    match family {
-        Family::StableDiffusionXlRefiner => vec![Task::Img2Img, Task::Refiner],
-        Family::Unconditional => vec![Task::Unconditional, Task::Img2Img],
-        _ => vec![Task::Text2Img, Task::Img2Img, Task::Refiner],
+/// diffusers has no text2img pipeline for a refiner. A model that sees a picture beside the latents goes on with nobody's.
+fn tasks(family: Family, input: UNetInput) -> Vec<Task> {
+    match (family, input) {
+        (_, UNetInput::Picture) => vec![Task::InstructPix2pix],
+        (_, UNetInput::MaskedPicture) => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
+        (Family::Unconditional, _) => vec![Task::Unconditional, Task::Img2img, Task::Inpainting],
+        (Family::StableDiffusionXlRefiner, _) => vec![Task::Img2img, Task::Inpainting, Task::Refiner],
+        _ => vec![Task::Text2img, Task::Img2img, Task::Inpainting, Task::Refiner],
     }
 }
 

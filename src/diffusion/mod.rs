@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod blur;
 mod canvas;
 mod conditioning;
 mod denoise;
@@ -13,6 +14,7 @@ mod folder;
 mod guidance;
 mod latent_rgb;
 mod layers;
+mod mask;
 mod models;
 mod noise;
 mod pipeline;
@@ -20,6 +22,7 @@ mod pixels;
 mod preview;
 mod prompt;
 pub mod schedulers;
+mod source;
 mod stable_diffusion;
 mod stages;
 mod text_encoder;

@@ -17,9 +17,15 @@ use super::{
 use crate::domain::Family;
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
-const STABLE_DIFFUSION: [&str; 2] = ["StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"];
+const STABLE_DIFFUSION: [&str; 4] = [
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInstructPix2PixPipeline",
+];
 /// Those with Stable Diffusion XL's two text encoders, or the refiner's one.
-const STABLE_DIFFUSION_XL: [&str; 2] = ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"];
+const STABLE_DIFFUSION_XL: [&str; 3] =
+    ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
 /// Latent diffusion as in its paper: BERT, a UNet, and a VQ model or a VAE.
 const LATENT_DIFFUSION: &str = "LDMTextToImagePipeline";

@@ -1,39 +1,23 @@
 //! Between pictures and tensors.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use image::{Rgb, RgbImage, imageops};
+use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
-use super::{error::engine_error, layers::Result};
+use super::{error::engine_error, layers::Result, mask::Underlay};
 use crate::dispatch::ports::{EngineError, IntoRgb};
 
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
-pub(super) fn to_tensor(picture: &RgbImage, width: u32, height: u32, device: Device) -> Result<Tensor> {
-    let picture = fitted(picture, width, height);
-    let size = [1, i64::from(height), i64::from(width), 3];
+pub(super) fn to_tensor(picture: &RgbImage, device: Device) -> Result<Tensor> {
+    let size = [1, i64::from(picture.height()), i64::from(picture.width()), 3];
     in_range(&Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?)
 }
 
 /// A picture's brightness as a model of grey pictures takes it: `[1, 1, height, width]` float32 in −1..1.
-pub(super) fn to_grey_tensor(picture: &RgbImage, width: u32, height: u32, device: Device) -> Result<Tensor> {
-    let grey: Vec<u8> = fitted(picture, width, height).pixels().map(luma).collect();
-    let size = [1, i64::from(height), i64::from(width), 1];
-    in_range(&Tensor::f_from_data_size(&grey, &size, Kind::Uint8)?.f_to_device(device)?)
-}
-
-/// PIL's conversion to `L`: ITU-R 601-2 in whole numbers.
-fn luma(pixel: &Rgb<u8>) -> u8 {
-    let [red, green, blue] = pixel.0.map(u32::from);
-    // At most 255: the weights sum to 2^16.
-    ((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16) as u8
-}
-
-fn fitted(picture: &RgbImage, width: u32, height: u32) -> Cow<'_, RgbImage> {
-    match picture.dimensions() == (width, height) {
-        true => Cow::Borrowed(picture),
-        false => Cow::Owned(resize(picture, width, height)),
-    }
+pub(super) fn to_grey_tensor(picture: &GrayImage, device: Device) -> Result<Tensor> {
+    let size = [1, i64::from(picture.height()), i64::from(picture.width()), 1];
+    in_range(&Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?)
 }
 
 /// Bytes `[1, H, W, C]` → `[1, C, H, W]` float32 in −1..1
@@ -41,16 +25,24 @@ fn in_range(bytes: &Tensor) -> Result<Tensor> {
     bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_contiguous()
 }
 
-/// Lanczos' filter as PIL applies it, which diffusers' `VaeImageProcessor` uses: rows first, then columns, with bytes between the two.
-fn resize(picture: &RgbImage, width: u32, height: u32) -> RgbImage {
+/// A picture or a mask in another size, by Lanczos' filter as PIL applies it, which diffusers' `VaeImageProcessor` uses: rows first, then
+/// columns, with bytes between the two.
+pub(super) fn resized<P>(picture: &ImageBuffer<P, Vec<u8>>, width: u32, height: u32) -> Cow<'_, ImageBuffer<P, Vec<u8>>>
+where
+    P: Pixel<Subpixel = u8> + 'static,
+{
+    if picture.dimensions() == (width, height) {
+        return Cow::Borrowed(picture);
+    }
     let rows = imageops::resize(picture, width, picture.height(), imageops::FilterType::Lanczos3);
-    imageops::resize(&rows, width, height, imageops::FilterType::Lanczos3)
+    Cow::Owned(imageops::resize(&rows, width, height, imageops::FilterType::Lanczos3))
 }
 
 /// A picture on the device, `[H, W, 3]` bytes. The device may still be painting it.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Tensor,
+    underlay: Option<Arc<Underlay>>,
 }
 
 impl Frame {
@@ -58,7 +50,12 @@ impl Frame {
     pub(super) fn of(pixels: &Tensor) -> Result<Self> {
         let unit = pixels.f_div_scalar(2.0)?.f_add_scalar(0.5)?.f_clamp(0.0, 1.0)?;
         let bytes = unit.f_mul_scalar(255.0)?.f_round()?.f_permute([1, 2, 0])?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
-        Ok(Self { bytes })
+        Ok(Self { bytes, underlay: None })
+    }
+
+    /// The picture with another under it.
+    pub(super) fn over(self, underlay: Option<Arc<Underlay>>) -> Self {
+        Self { underlay, ..self }
     }
 
     fn to_rgb(&self) -> Result<Option<RgbImage>> {
@@ -73,6 +70,10 @@ impl Frame {
 impl IntoRgb for Frame {
     fn into_rgb(self) -> std::result::Result<RgbImage, EngineError> {
         let rgb = self.to_rgb().map_err(|error| engine_error(&error))?;
-        rgb.ok_or_else(|| EngineError::Failed("a frame's pixels do not fill its size".to_owned()))
+        let mut rgb = rgb.ok_or_else(|| EngineError::Failed("a frame's pixels do not fill its size".to_owned()))?;
+        if let Some(underlay) = &self.underlay {
+            underlay.show_through(&mut rgb);
+        }
+        Ok(rgb)
     }
 }

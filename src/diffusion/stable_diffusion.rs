@@ -7,21 +7,22 @@ use tracing::info;
 
 use super::{
     canvas::{Canvas, Takeover},
-    conditioning::ConditioningSchedule,
+    conditioning::{ConditioningSchedule, RowPicture},
     denoise,
     device::{Placement, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
-    first_stage::{Encoded, FirstStage},
+    first_stage::FirstStage,
     folder::{ModelFolder, describe_models, read_scheduler},
     layers::Result,
-    models::config::UNetConfig,
+    models::{config::UNetConfig, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::Frame,
     preview::Previewer,
     prompt::{PromptEmbeds, PromptEncoder},
     schedulers::{Plan, SchedulerConfig},
+    source::Source,
     stages::{Stage, stages},
     unet::UNet,
 };
@@ -67,6 +68,7 @@ pub(super) struct Model {
     /// Pixels a cell of that, in each direction.
     factor: u32,
     first_stage: FirstStage,
+    input: UNetInput,
     pub(super) scheduler: SchedulerConfig,
     previewer: Option<Previewer>,
 }
@@ -84,15 +86,21 @@ impl Model {
                 format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(LoadError::Invalid { path: folder.to_owned(), problem });
         }
-        let channels = samples.in_channels;
+        let input = samples.input(latents.channels);
         Ok(Self {
             prompts,
+            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
             unet,
-            channels,
+            channels: samples.out_channels,
             factor: latents.factor,
-            first_stage: FirstStage::load(folder, index.first_stage(), channels, placement)?,
+            first_stage: FirstStage::load(folder, index.first_stage(), (latents, samples), placement)?,
             scheduler: read_scheduler(folder, &index)?,
-            previewer: Previewer::load(folder, index.first_stage(), (latents.scaling_factor, channels), placement.device)?,
+            previewer: Previewer::load(
+                folder,
+                index.first_stage(),
+                (latents.scaling_factor, samples.out_channels),
+                placement.device,
+            )?,
             info,
         })
     }
@@ -119,13 +127,14 @@ struct PreparedStage {
 }
 
 impl PreparedStage {
-    fn takeover(&self, request: &GenerationRequest) -> Takeover {
+    /// `picture` is what the UNet sees beside the latents.
+    fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
         Takeover {
             model: self.model,
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
             conditioning: match &self.text {
-                Some((embeds, extras)) => ConditioningSchedule::of(request, embeds, extras),
+                Some((embeds, extras)) => ConditioningSchedule::of(request, embeds, (extras, picture)),
                 None => ConditioningSchedule::unconditional(),
             },
         }
@@ -188,46 +197,30 @@ impl StableDiffusion {
         let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
         let model = &self.models[first.model];
         let shape = model.latent_shape(request);
-        let encode = |picture| model.first_stage.encode(picture, (request.width, request.height), self.placement);
-        let encoded = order.init_image.as_deref().map(encode).transpose()?;
+        let source = Source::encode(&model.first_stage, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.image_seed(image));
-            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request);
+            let beginning = source.begin(&first.plan, || {
+                let values = generator.randn(shape.iter().product::<i64>() as usize);
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+            })?;
+            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
                 model,
                 batch_key,
                 pixels: request.width as usize * request.height as usize,
-                latents: self.first_latents(&plan, &mut generator, encoded.as_ref(), shape)?,
+                latents: beginning.latents,
                 history: Vec::new(),
                 plan,
                 step_index: 0,
                 conditioning,
                 steps_before: 0,
-                refiner: later.first().map(|stage| stage.takeover(request)),
+                refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
+                kept: beginning.kept,
+                underlay: source.underlay(),
             })
         };
         images.map(canvas).collect()
-    }
-
-    /// What the first step starts from. diffusers draws the noise of a picture's distribution before the initial noise.
-    fn first_latents(
-        &self,
-        plan: &Plan,
-        generator: &mut NoiseGenerator,
-        encoded: Option<&Encoded>,
-        shape: [i64; 4],
-    ) -> Result<Tensor> {
-        let mut noise = || {
-            let values = generator.randn(shape.iter().product::<i64>() as usize);
-            Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
-        };
-        match (encoded, plan.steps.first()) {
-            (Some(encoded), Some(first)) => {
-                let latents = encoded.sample(&mut noise)?.f_mul_scalar(first.start.signal)?;
-                latents.f_add(&noise()?.f_mul_scalar(first.start.noise)?)
-            }
-            _ => noise()?.f_mul_scalar(plan.init_noise_sigma),
-        }
     }
 }
 
@@ -263,16 +256,17 @@ impl Engine for StableDiffusion {
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(previewer) = &self.models[canvas.model].previewer else { return Ok(None) };
-        // What the last step predicted the finished picture to be; far clearer than the latents, which still hold the noise.
-        let latents = canvas.history.first().unwrap_or(&canvas.latents);
-        let frame = previewer.apply(latents).and_then(|pixels| Frame::of(&pixels));
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&previewer.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| Frame::of(&self.models[canvas.model].first_stage.decode(&canvas.latents)?);
+        let decode = |canvas: &&Canvas| {
+            let pixels = self.models[canvas.model].first_stage.decode(&canvas.latents)?;
+            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
+        };
         canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
     }
 }

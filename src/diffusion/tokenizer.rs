@@ -50,8 +50,9 @@ impl ClipTokenizer {
     /// # Errors
     /// When files are missing or are not a CLIP tokenizer's.
     pub fn load(folder: &Path) -> Result<Self, LoadError> {
-        let tokenizer = if folder.join("vocab.json").is_file() { from_vocabulary(folder) } else { from_json(folder) }?;
         let settings = Settings::read(folder)?;
+        let is_split = folder.join("vocab.json").is_file();
+        let tokenizer = if is_split { from_vocabulary(folder, &settings) } else { from_json(folder) }?;
         let id = |token: &str| {
             let problem =
                 || LoadError::Invalid { path: folder.to_owned(), problem: format!("the vocabulary has no token {token:?}") };
@@ -166,7 +167,7 @@ fn from_json(folder: &Path) -> Result<Tokenizer, LoadError> {
 }
 
 /// The pipeline that transformers' `CLIPConverter` builds.
-fn from_vocabulary(folder: &Path) -> Result<Tokenizer, LoadError> {
+fn from_vocabulary(folder: &Path, settings: &Settings) -> Result<Tokenizer, LoadError> {
     let invalid = |error: tokenizers::Error| LoadError::Invalid { path: folder.to_owned(), problem: error.to_string() };
     let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
@@ -190,6 +191,8 @@ fn from_vocabulary(folder: &Path) -> Result<Tokenizer, LoadError> {
     ])));
     tokenizer.with_decoder(Some(ByteLevel::default()));
     let special = |text: &str| AddedToken::from(text.to_owned(), true);
-    tokenizer.add_special_tokens(&[special("<|startoftext|>"), special("<|endoftext|>")]);
+    // The padding, too: where it is "!", an exclamation mark in a prompt is one of it.
+    let own = [&settings.bos_token, &settings.eos_token, &settings.pad_token].map(|token| special(token));
+    tokenizer.add_special_tokens(&[[special("<|startoftext|>"), special("<|endoftext|>")].as_slice(), &own].concat());
     Ok(tokenizer)
 }

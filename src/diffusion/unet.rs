@@ -7,10 +7,11 @@ use tch::Tensor;
 use super::{
     device::Placement,
     error::LoadError,
-    layers::Result,
+    layers,
     models::{
         config::UNetConfig,
         unet::{UNet2DConditionModel, UNetCondition},
+        unet_input::UNetInput,
         unet2d::UNet2DModel,
         unet2d_config::UNet2DConfig,
     },
@@ -34,23 +35,40 @@ pub(super) struct Samples {
     pub(super) size: [u32; 2],
     /// Sides must be multiples of this.
     pub(super) grid: u32,
+    pub(super) takes_text: bool,
 }
 
 impl UNetClass {
     /// Reads the config of the folder's UNet.
-    pub(super) fn samples(self, folder: &Path) -> std::result::Result<Samples, LoadError> {
+    pub(super) fn samples(self, folder: &Path) -> Result<Samples, LoadError> {
         let path = folder.join("unet/config.json");
         Ok(match self {
             Self::Condition => {
                 let UNetConfig { in_channels, out_channels, sample_size, .. } = UNetConfig::read(&path)?;
-                Samples { in_channels, out_channels, size: [u32::try_from(sample_size).unwrap_or(0); 2], grid: 1 }
+                Samples { in_channels, out_channels, size: [u32::try_from(sample_size).unwrap_or(0); 2], grid: 1, takes_text: true }
             }
             Self::Plain => {
                 let config = UNet2DConfig::read(&path)?;
                 let UNet2DConfig { in_channels, out_channels, .. } = config;
-                Samples { in_channels, out_channels, size: config.size(), grid: config.grid() }
+                Samples { in_channels, out_channels, size: config.size(), grid: config.grid(), takes_text: false }
             }
         })
+    }
+}
+
+impl Samples {
+    /// What the UNet sees besides the latents, or what is wrong with its channels. `latents` has the first stage's; none where it moves pixels.
+    pub(super) fn input(self, latents: Option<i64>) -> Result<UNetInput, String> {
+        let Self { in_channels, out_channels, takes_text, .. } = self;
+        match (takes_text, latents) {
+            (true, Some(latents)) => UNetInput::of(in_channels, out_channels, latents),
+            (_, Some(latents)) if in_channels == latents && out_channels == latents => Ok(UNetInput::Latents),
+            (_, None) if in_channels == out_channels && [1, 3].contains(&in_channels) => Ok(UNetInput::Latents),
+            _ => Err(format!(
+                "the UNet takes {in_channels} channels and gives {out_channels}; supported are models without text that take and give as many as \
+                 their latents have, or grey pixels (1) or coloured ones (3)"
+            )),
+        }
     }
 }
 
@@ -62,7 +80,7 @@ pub(super) enum UNet {
 
 impl UNet {
     /// Loads the folder's UNet.
-    pub(super) fn load(folder: &Path, class: UNetClass, placement: Placement) -> std::result::Result<Self, LoadError> {
+    pub(super) fn load(folder: &Path, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
         let folder = folder.join("unet");
         match class {
             UNetClass::Condition => UNet2DConditionModel::load(&folder, placement).map(Box::new).map(Self::Condition),
@@ -82,7 +100,7 @@ impl UNet {
     ///
     /// # Errors
     /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
-    pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> Result<Tensor> {
+    pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
         match (self, condition) {
             (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
             (Self::Plain(unet), None) => unet.forward(sample, timesteps),

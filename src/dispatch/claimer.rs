@@ -15,7 +15,7 @@ use super::{
     settle,
     shared::{DeviceState, Shared},
 };
-use crate::domain::{Event, Job, JobError, JobId, PictureError, PictureRef, decode_rgb, sha256_hex};
+use crate::domain::{Event, Job, JobError, JobId, PictureError, PictureRef, decode_luma, decode_rgb, sha256_hex};
 
 /// How long a job may go unseen when nothing wakes the claimer: one that another process has stored or given back.
 const SLOW_POLL: Duration = Duration::from_secs(1);
@@ -153,7 +153,9 @@ async fn prepare(shared: &Shared, claim: &Claim) -> Result<PaintOrder, Unprepare
     let request = claim.request.clone();
     let image = request.img2img.as_ref().map(|img2img| &img2img.image);
     let init_image = fetch(shared, image, "the picture to start from", decode_rgb).await?;
-    Ok(PaintOrder { request, init_image, mask_image: None })
+    let mask = request.inpainting.as_ref().map(|inpainting| &inpainting.mask_image);
+    let mask_image = fetch(shared, mask, "the mask", decode_luma).await?;
+    Ok(PaintOrder { request, init_image, mask_image })
 }
 
 /// Fetches a picture of the job, if it has that one. `what` it is, for people.

@@ -160,14 +160,14 @@ pub(super) mod tests {
     use broadcast::error::{RecvError, TryRecvError};
 
     use super::*;
-    use crate::domain::{Job, ModelInfo, Submission};
+    use crate::domain::{Job, ModelInfo, Submission, Task};
 
     /// A job of one picture that has been claimed so often.
     pub(in super::super) fn job(attempts: u32) -> Job {
         let model = ModelInfo {
             name: "demo".to_owned(),
             family: crate::domain::Family::StableDiffusion1,
-            tasks: vec![crate::domain::Task::Text2Img],
+            tasks: vec![Task::Text2img, Task::Img2img, Task::Inpainting],
             unsupported_fields: Vec::new(),
             refiners: Vec::new(),
             prompt_tokens: 77,

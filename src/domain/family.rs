@@ -40,15 +40,19 @@ impl fmt::Display for Family {
     }
 }
 
-/// What a model can do.
+/// What a model can be asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
-    /// A picture from a prompt.
-    Text2Img,
-    /// A picture from a prompt and a picture.
-    Img2Img,
-    /// The last steps of another model's picture.
+    /// Paint what a prompt says.
+    Text2img,
+    /// Begin with a picture and leave it as far as `strength` says.
+    Img2img,
+    /// Paint anew what of a picture a mask covers.
+    Inpainting,
+    /// Change a picture as the prompt tells (InstructPix2Pix; Brooks et al., 2022).
+    InstructPix2pix,
+    /// Do the last steps of another model's picture.
     Refiner,
     /// A picture from noise alone.
     Unconditional,
@@ -58,8 +62,10 @@ impl Task {
     /// As the API writes it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Text2Img => "text2img",
-            Self::Img2Img => "img2img",
+            Self::Text2img => "text2img",
+            Self::Img2img => "img2img",
+            Self::Inpainting => "inpainting",
+            Self::InstructPix2pix => "instruct_pix2pix",
             Self::Refiner => "refiner",
             Self::Unconditional => "unconditional",
         }

@@ -31,5 +31,11 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     if let Some(img2img) = &request.img2img {
         let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
     }
+    if let Some(inpainting) = &request.inpainting {
+        let _ = write!(text, ", Mask blur: {}, Mask image: {}", inpainting.mask_blur, inpainting.mask_image.sha256);
+    }
+    if let Some(scale) = request.image_guidance_scale {
+        let _ = write!(text, ", Image CFG scale: {scale}");
+    }
     text
 }

@@ -23,10 +23,10 @@ pub use model::{ModelInfo, SIDES, find_model};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
-    remake, sha256_hex,
+    luma_of, remake, sha256_hex,
 };
 pub use request::{
-    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, MAX_RANDOM_SEED, MAX_SEED, Refiner, STEPS, SizeConditioning,
-    Submission, micro_conditioning_fields,
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, Refiner, STEPS,
+    SizeConditioning, Submission, micro_conditioning_fields,
 };
 pub use scheduler::{SchedulerAlgorithm, SchedulerName};

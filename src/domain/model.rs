@@ -48,8 +48,8 @@ impl ModelInfo {
         !self.unsupported_fields.contains(&field)
     }
 
-    /// Whether it can do this.
-    pub fn does(&self, task: Task) -> bool {
+    /// Whether it can be asked to do this.
+    pub fn can(&self, task: Task) -> bool {
         self.tasks.contains(&task)
     }
 

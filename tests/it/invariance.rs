@@ -1,6 +1,6 @@
 //! The same picture in any company, bit for bit: the CPU in float32.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use easel::{
     diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
@@ -10,20 +10,22 @@ use easel::{
 use image::RgbImage;
 use serde_json::{Value, json};
 
+use crate::golden::copy_folder;
+
 struct Studio {
     engine: StableDiffusion,
     models: Vec<ModelInfo>,
 }
 
 impl Studio {
-    fn open() -> Self {
-        Self::with(&["models/demo"])
+    fn open(path: PathBuf) -> Self {
+        Self::with(&[("demo", path)])
     }
 
-    fn with(folders: &[&str]) -> Self {
-        let folder = |folder: &&str| ModelFolder {
-            name: (*folder).to_owned(),
-            path: Path::new(env!("CARGO_MANIFEST_DIR")).join(folder),
+    fn with(folders: &[(&str, PathBuf)]) -> Self {
+        let folder = |(name, path): &(&str, PathBuf)| ModelFolder {
+            name: (*name).to_owned(),
+            path: path.clone(),
             guidance_scale: None,
             num_inference_steps: None,
             max_size: None,
@@ -88,15 +90,22 @@ impl Studio {
 
 type Finished = (Vec<f32>, RgbImage);
 
-fn init_picture() -> String {
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn picture(name: &str) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/init-house.png");
-    STANDARD.encode(std::fs::read(file).unwrap())
+    STANDARD.encode(std::fs::read(golden(name)).unwrap())
 }
 
 /// Different prompts, seeds, guidance, step counts, schedulers and strengths, with img2img and several pictures.
 fn company(width: u32, height: u32) -> Vec<Value> {
-    let image = init_picture();
+    let (image, mask) = (picture("init-house.png"), picture("mask-disc.png"));
     let mut bodies = vec![
         json!({"prompt": "a purple cat in the snow", "seed": 1, "num_inference_steps": 5, "scheduler": "ddim"}),
         json!({"prompt": "a red house", "seed": 2, "num_inference_steps": 7, "scheduler": "euler", "guidance_scale": 1}),
@@ -104,6 +113,8 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
         json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
+        json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
+               "mask_blur": 3}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {
@@ -113,18 +124,18 @@ fn company(width: u32, height: u32) -> Vec<Value> {
 }
 
 fn same_alone_and_together(width: u32, height: u32) {
-    same_bits(Studio::open(), &company(width, height));
+    same_bits(Studio::open(demo()), company(width, height), &format!("{width} × {height}"));
 }
 
-fn same_bits(mut studio: Studio, bodies: &[Value]) {
-    let together = studio.paint_together(bodies);
+fn same_bits(mut studio: Studio, bodies: Vec<Value>, what: &str) {
+    let together = studio.paint_together(&bodies);
     for (body, together) in bodies.iter().zip(together) {
         let alone = studio.paint_alone(body);
         assert_eq!(alone.len(), together.len());
         for ((latents, picture), (others, other)) in alone.iter().zip(&together) {
             let same = latents.iter().zip(others).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "the latents of {body} depend on the company");
-            assert!(picture == other, "the picture of {body} depends on the company");
+            assert!(same, "{what}: the latents of {} depend on the company", body["prompt"]);
+            assert!(picture == other, "{what}: the picture of {} depends on the company", body["prompt"]);
         }
     }
 }
@@ -132,6 +143,45 @@ fn same_bits(mut studio: Studio, bodies: &[Value]) {
 #[test]
 fn a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(128, 128);
+}
+
+/// A small model that is laid over another.
+fn laid_over(name: &str) -> (tempfile::TempDir, Studio) {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&golden("tiny-sd2"), folder.path());
+    copy_folder(&golden(name), folder.path());
+    let studio = Studio::open(folder.path().to_owned());
+    (folder, studio)
+}
+
+#[test]
+fn an_inpainting_models_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    let (_folder, studio) = laid_over("tiny-inpaint");
+    let (image, mask) = (picture("init-house.png"), picture("mask-disc.png"));
+    let sized = |more: Value| {
+        let mut body = json!({"prompt": "a red house", "width": 128, "height": 128, "num_inference_steps": 4});
+        more.as_object().unwrap().iter().for_each(|(field, value)| body[field] = value.clone());
+        body
+    };
+    let bodies = vec![
+        sized(json!({"image": image, "mask_image": mask, "seed": 1})),
+        sized(json!({"seed": 2, "scheduler": "ddim", "guidance_scale": 1})),
+        sized(json!({"image": image, "strength": 0.5, "seed": 3, "num_images": 2})),
+        sized(json!({"image": image, "mask_image": mask, "strength": 0.6, "mask_blur": 9, "seed": 4, "scheduler": "dpmpp_2m"})),
+    ];
+    same_bits(studio, bodies, "inpainting");
+}
+
+#[test]
+fn an_instruct_pix2pix_models_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
+    let (_folder, studio) = laid_over("tiny-edit");
+    let image = picture("init-house.png");
+    let bodies = vec![
+        json!({"prompt": "a blue sky", "image": image, "seed": 1, "num_inference_steps": 4, "image_guidance_scale": 2}),
+        json!({"prompt": "a red house", "image": image, "seed": 2, "num_inference_steps": 3, "guidance_scale": 1, "scheduler": "ddim"}),
+        json!({"prompt": "a star", "image": image, "seed": 3, "num_inference_steps": 5, "num_images": 2, "guidance_interval": [0.2, 0.7]}),
+    ];
+    same_bits(studio, bodies, "instruct-pix2pix");
 }
 
 #[test]
@@ -147,7 +197,9 @@ fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_al
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
             body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));
         }
-        same_bits(Studio::with(&[&format!("tests/golden/{folder}")]), &bodies);
+        let name = format!("tests/golden/{folder}");
+        let studio = Studio::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name));
+        same_bits(studio, bodies, &name);
     }
 }
 
@@ -158,13 +210,13 @@ fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
 
 #[test]
 fn a_canvas_of_stable_diffusion_xl_has_the_same_bits_alone_and_with_others_that_a_refiner_takes_over() {
-    let studio = Studio::with(&["tests/golden/tiny-sdxl", "tests/golden/tiny-sdxl-refiner"]);
+    let studio = Studio::with(&[("tiny-sdxl", golden("tiny-sdxl")), ("tiny-sdxl-refiner", golden("tiny-sdxl-refiner"))]);
     let mut bodies = company(104, 136);
-    let refiner = json!("tests/golden/tiny-sdxl-refiner");
+    let refiner = json!("tiny-sdxl-refiner");
     (bodies[0]["refiner"], bodies[0]["refiner_start"]) = (refiner.clone(), json!(0.5));
     (bodies[3]["refiner"], bodies[3]["aesthetic_score"]) = (refiner.clone(), json!(9));
     bodies[2]["original_size"] = json!([33, 1999]);
     bodies
-        .push(json!({"model": refiner, "prompt": "a red house", "seed": 8, "width": 104, "height": 136, "image": init_picture()}));
-    same_bits(studio, &bodies);
+        .push(json!({"model": refiner, "prompt": "a red house", "seed": 8, "width": 104, "height": 136, "image": picture("init-house.png")}));
+    same_bits(studio, bodies, "Stable Diffusion XL");
 }

@@ -1,6 +1,6 @@
 //! What a request may say, and what is answered when it says something else.
 
-use easel::domain::{Encoding, FieldError, MAX_SEED, ModelInfo, PictureFormat, SchedulerName, Submission};
+use easel::domain::{Encoding, FieldError, MAX_SEED, ModelInfo, PictureFormat, SchedulerName, Submission, Task};
 use proptest::{collection, prelude::*};
 use serde_json::{Map, Value, json};
 
@@ -59,7 +59,7 @@ fn every_bad_field_is_reported_at_once() {
     let body = json!({
         "prompt": 5, "negative_prompt": [], "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
         "guidance_scale": -1, "guidance_rescale": 2, "guidance_interval": [1, 0], "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
-        "image": 7, "strength": 2, "output_format": "gif", "output_quality": 0, "typo": 1,
+        "image": 7, "mask_image": 7, "mask_blur": 65, "image_guidance_scale": 51, "strength": 2, "output_format": "gif", "output_quality": 0, "typo": 1,
     });
     let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();
     pointers.sort();
@@ -221,6 +221,52 @@ fn metadata_are_a_few_short_strings() {
     assert_eq!(request.metadata.len(), 16);
     for bad in [Value::Object(metadata(17)), json!({"a": 1}), json!({"a": "x".repeat(1_001)}), json!([])] {
         assert!(only_error(json!({"prompt": "a", "metadata": bad}), "/metadata").contains("at most 16 strings"));
+    }
+}
+
+/// A picture of one pixel.
+fn pixel() -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.encode(easel::domain::encode_png(&image::RgbImage::new(1, 1), None).unwrap())
+}
+
+#[test]
+fn a_mask_makes_an_image_inpainting_at_full_strength() {
+    let body = json!({"prompt": "a", "image": pixel(), "mask_image": pixel()});
+    let submission = parse(body).unwrap();
+    let (img2img, inpainting) = (submission.request.img2img.clone().unwrap(), submission.request.inpainting.clone().unwrap());
+    assert_eq!((img2img.strength, inpainting.mask_blur, submission.request.effective_steps()), (1.0, 0, 25));
+    assert!(submission.request.begins_with_noise());
+    assert_eq!((submission.request.inputs().count(), submission.inputs.iter().count()), (2, 2));
+    let stored = serde_json::to_string(&submission.request).unwrap();
+    assert_eq!(serde_json::from_str::<easel::domain::GenerationRequest>(&stored).unwrap(), submission.request);
+    let weaker = parse(json!({"prompt": "a", "image": pixel(), "mask_image": pixel(), "strength": 0.6})).unwrap().request;
+    assert_eq!((weaker.effective_steps(), weaker.begins_with_noise()), (15, false));
+}
+
+#[test]
+fn a_mask_blur_without_a_mask_is_a_warning() {
+    let submission = parse(json!({"prompt": "a", "image": pixel(), "mask_blur": 4})).unwrap();
+    assert_eq!((submission.request.inpainting, submission.warnings.len()), (None, 1));
+}
+
+#[test]
+fn an_instruct_pix2pix_model_takes_a_picture_and_a_scale_for_it_and_no_mask() {
+    let model = ModelInfo { tasks: vec![Task::InstructPix2pix], ..model_info("edit") };
+    let parse = |body: Value| Submission::parse(body, std::slice::from_ref(&model), RANDOM_SEED);
+    let request = parse(json!({"prompt": "make it snow", "image": pixel()})).unwrap().request;
+    assert_eq!((request.image_guidance_scale, request.effective_steps()), (Some(1.5), 25));
+    let request = parse(json!({"prompt": "make it snow", "image": pixel(), "image_guidance_scale": 2})).unwrap().request;
+    assert_eq!(request.image_guidance_scale, Some(2.0));
+    for (body, pointer, detail) in [
+        (json!({"prompt": "a"}), "/image", "is required: the model edit changes a picture"),
+        (json!({"prompt": "a", "image": pixel(), "mask_image": pixel()}), "/mask_image", "is not for inpainting"),
+        (json!({"prompt": "a", "image": pixel(), "strength": 0.5}), "/strength", "the model edit runs all steps"),
+        (json!({"prompt": "a", "image": pixel(), "image_guidance_scale": 0.9}), "/image_guidance_scale", "from 1 to 50, got 0.9"),
+    ] {
+        let errors = parse(body).unwrap_err();
+        assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, pointer), "{errors:?}");
+        assert!(errors[0].detail.contains(detail), "{errors:?}");
     }
 }
 

@@ -5,6 +5,8 @@ pub(super) mod bert;
 pub(super) mod clip;
 pub(super) mod config;
 #[cfg(test)]
+mod full_size;
+#[cfg(test)]
 mod latent_tests;
 pub(super) mod resnet;
 #[cfg(test)]
@@ -14,5 +16,6 @@ pub(super) mod unet;
 pub(super) mod unet2d;
 pub(super) mod unet2d_config;
 pub(super) mod unet_blocks;
+pub(super) mod unet_input;
 pub(super) mod vae;
 pub(super) mod vq;

@@ -1,6 +1,9 @@
 //! Each network by itself against diffusers and transformers (`tests/golden/maker/layers.py`), so that a wrong picture has an address.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use safetensors::SafeTensors;
 use tch::{Device, Kind, Tensor};
@@ -16,17 +19,22 @@ use crate::diffusion::device::Placement;
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
-fn demo(part: &str) -> std::path::PathBuf {
+fn demo(part: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
 }
 
-pub(super) fn golden_path(name: &str) -> std::path::PathBuf {
+pub(super) fn golden_path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// The tensors of a golden file by name.
 pub(super) fn golden(file: &str) -> impl Fn(&str) -> Tensor {
-    let bytes = fs::read(golden_path(file)).unwrap();
+    golden_at(golden_path(file))
+}
+
+/// The tensors of a safetensors file by name.
+pub(super) fn golden_at(file: PathBuf) -> impl Fn(&str) -> Tensor {
+    let bytes = fs::read(file).unwrap();
     move |name| {
         let view = SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap();
         let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();

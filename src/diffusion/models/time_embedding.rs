@@ -22,6 +22,13 @@ pub(in crate::diffusion) struct AddedCondition {
     pub(in crate::diffusion) time_ids: Tensor,
 }
 
+impl AddedCondition {
+    /// The same tensors, once more.
+    pub(in crate::diffusion) fn shallow_clone(&self) -> Self {
+        Self { text_embeds: self.text_embeds.shallow_clone(), time_ids: self.time_ids.shallow_clone() }
+    }
+}
+
 /// diffusers' `Timesteps`: numbers as sinusoids (Vaswani et al., 2017, section 3.5).
 #[derive(Debug, Clone, Copy)]
 pub(in crate::diffusion) struct Timesteps {

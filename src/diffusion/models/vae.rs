@@ -92,6 +92,11 @@ pub(in crate::diffusion) struct Posterior {
 }
 
 impl Posterior {
+    /// The likeliest latents as the encoder gives them: not in the UNet's scale, for instruct-pix2pix is trained with that.
+    pub(in crate::diffusion) fn mode(&self) -> Tensor {
+        self.mean.shallow_clone()
+    }
+
     /// Latents drawn with `[1, C, h, w]` of noise, in the UNet's scale.
     pub(in crate::diffusion) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         self.mean.f_add(&self.std.f_mul(noise)?)?.f_mul_scalar(self.scaling_factor)

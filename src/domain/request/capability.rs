@@ -12,14 +12,14 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
     }
 }
 
-/// Whether the model does what is asked: with a picture img2img, without text2img.
+/// Whether the model does what is asked: with a picture img2img, without text2img. A model that is instructed has a check of its own.
 pub(super) fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
     let task = match (has_picture, model.takes("prompt")) {
-        (true, _) => Task::Img2Img,
-        (false, true) => Task::Text2Img,
+        (true, _) => Task::Img2img,
+        (false, true) => Task::Text2img,
         (false, false) => Task::Unconditional,
     };
-    if model.does(task) || fields.failed("image") {
+    if model.can(task) || model.can(Task::InstructPix2pix) || fields.failed("image") {
         return;
     }
     let needs = if has_picture { "must not be given" } else { "is required" };

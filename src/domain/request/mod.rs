@@ -4,6 +4,7 @@ mod capability;
 mod fields;
 mod guidance;
 mod img2img;
+mod inpainting;
 mod parse;
 mod refiner;
 mod size;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::{fields::default_priority, guidance::always, img2img::strength_steps};
 pub use self::{
     img2img::Img2Img,
+    inpainting::Inpainting,
     refiner::Refiner,
     sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
 };
@@ -63,6 +65,12 @@ pub struct GenerationRequest {
     /// The picture to start from, and how far to leave it.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub img2img: Option<Img2Img>,
+    /// What of that picture is painted anew.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub inpainting: Option<Inpainting>,
+    /// How closely to follow the picture, 1 or more: of instruct-pix2pix models only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f64>,
     /// The sizes that a Stable Diffusion XL model is told; none for other models.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub sizes: Option<SizeConditioning>,
@@ -104,7 +112,8 @@ impl GenerationRequest {
 
     /// The pictures that it starts from.
     pub fn inputs(&self) -> impl Iterator<Item = &PictureRef> {
-        self.img2img.iter().map(|img2img| &img2img.image)
+        let image = self.img2img.as_ref().map(|img2img| &img2img.image);
+        image.into_iter().chain(self.inpainting.as_ref().map(|inpainting| &inpainting.mask_image))
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
@@ -114,6 +123,12 @@ impl GenerationRequest {
             None => self.num_inference_steps,
             Some(img2img) => strength_steps(img2img.strength, self.num_inference_steps),
         }
+    }
+
+    /// Whether the picture gives no more than its shape: at full strength, inpainting begins with pure noise as in diffusers'
+    /// `StableDiffusionInpaintPipeline`.
+    pub fn begins_with_noise(&self) -> bool {
+        self.img2img.as_ref().is_none_or(|img2img| img2img.strength == 1.0 && self.inpainting.is_some())
     }
 
     /// Classifier-free guidance is on above 1, as in diffusers.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        FieldError, ModelInfo,
+        FieldError, ModelInfo, Task,
         fields::{Fields, describe, integer, text},
         find_model,
     },
@@ -12,7 +12,8 @@ use super::{
     capability::{check_task, refuse_unsupported},
     fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
     guidance::take_guidance,
-    img2img::take_img2img,
+    img2img::{take_image_guidance_scale, take_img2img, take_instruction},
+    inpainting::take_inpainting,
     refiner::take_refiner,
     size::take_size,
     sizes::{take_scores, take_sizes},
@@ -64,13 +65,20 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         Value::Null => Ok(None),
         other => text(MAX_PROMPT_CHARS)(other).map(Some),
     });
-    let inputs = InputPictures { image: fields.take("image", InputPicture::parse), mask_image: None };
+    let inputs = InputPictures {
+        image: fields.take("image", InputPicture::parse),
+        mask_image: fields.take("mask_image", InputPicture::parse),
+    };
     check_task(fields, model, inputs.image.is_some());
     let (width, height) = take_size(fields, model, inputs.image.as_ref());
     let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
     let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
-    let img2img = take_img2img(fields, inputs.image.as_ref(), num_inference_steps, &mut warnings);
+    let inpainting = take_inpainting(fields, model, &inputs, &mut warnings);
+    let img2img = match model.can(Task::InstructPix2pix) {
+        true => take_instruction(fields, model, inputs.image.as_ref()),
+        false => take_img2img(fields, &inputs, num_inference_steps, &mut warnings),
+    };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
     let request = GenerationRequest {
@@ -86,6 +94,8 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
         num_images,
         img2img,
+        inpainting,
+        image_guidance_scale: take_image_guidance_scale(fields, model),
         sizes: take_sizes(fields, &painters, (width, height)),
         aesthetics: take_scores(fields, &painters),
         refiner,

@@ -31,12 +31,15 @@ pub struct SizeConditioning {
     pub crops_coords_top_left: [u32; 2],
     /// How large it is to be.
     pub target_size: [u32; 2],
-    /// The same for what guidance leads away from.
-    pub negative_original_size: [u32; 2],
-    /// The same for what guidance leads away from.
-    pub negative_crops_coords_top_left: [u32; 2],
-    /// The same for what guidance leads away from.
-    pub negative_target_size: [u32; 2],
+    /// The same for what guidance leads away from, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_original_size: Option<[u32; 2]>,
+    /// The same for what guidance leads away from, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_crops_coords_top_left: Option<[u32; 2]>,
+    /// The same for what guidance leads away from, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_target_size: Option<[u32; 2]>,
 }
 
 /// What a refiner is told of the picture's beauty, on LAION's scale from 0 to 10.
@@ -57,15 +60,27 @@ impl Default for AestheticScores {
 impl SizeConditioning {
     /// A picture of this size that was neither resized nor cut out.
     pub fn of(width: u32, height: u32) -> Self {
-        let (size, corner) = ([height, width], [0, 0]);
+        let size = [height, width];
         Self {
             original_size: size,
-            crops_coords_top_left: corner,
+            crops_coords_top_left: [0, 0],
             target_size: size,
-            negative_original_size: size,
-            negative_crops_coords_top_left: corner,
-            negative_target_size: size,
+            negative_original_size: None,
+            negative_crops_coords_top_left: None,
+            negative_target_size: None,
         }
+    }
+
+    /// What guidance leads away from: original size, corner and target size. As in diffusers' pipelines, sizes that are named are told with
+    /// the corner (0, 0), and so are a refiner's (`scored`); else all is as in the picture itself.
+    pub fn negative(&self, scored: bool) -> [[u32; 2]; 3] {
+        let names_a_size = self.negative_original_size.or(self.negative_target_size).is_some();
+        let corner = if scored || names_a_size { [0, 0] } else { self.crops_coords_top_left };
+        [
+            self.negative_original_size.unwrap_or(self.original_size),
+            self.negative_crops_coords_top_left.unwrap_or(corner),
+            self.negative_target_size.unwrap_or(self.target_size),
+        ]
     }
 }
 
@@ -76,21 +91,16 @@ pub fn micro_conditioning_fields() -> impl Iterator<Item = &'static str> {
 
 /// The sizes, if one of the models takes them; absent ones as diffusers' Stable Diffusion XL pipelines fill them in.
 pub(super) fn take_sizes(fields: &mut Fields, models: &[&ModelInfo], (width, height): (u32, u32)) -> Option<SizeConditioning> {
-    let [original, crops, target, negative_original, negative_crops, negative_target] =
+    let [original, crops, target, negative_original_size, negative_crops_coords_top_left, negative_target_size] =
         SIZE_FIELDS.map(|name| fields.take(name, parse_pair));
     let own = SizeConditioning::of(width, height);
-    let original_size = original.unwrap_or(own.original_size);
-    let crops_coords_top_left = crops.unwrap_or(own.crops_coords_top_left);
-    let target_size = target.unwrap_or(own.target_size);
-    // Sizes to lead away from are told with a corner of their own, which is then (0, 0).
-    let corner = if negative_original.or(negative_target).is_some() { own.crops_coords_top_left } else { crops_coords_top_left };
     let sizes = SizeConditioning {
-        original_size,
-        crops_coords_top_left,
-        target_size,
-        negative_original_size: negative_original.unwrap_or(original_size),
-        negative_crops_coords_top_left: negative_crops.unwrap_or(corner),
-        negative_target_size: negative_target.unwrap_or(target_size),
+        original_size: original.unwrap_or(own.original_size),
+        crops_coords_top_left: crops.unwrap_or(own.crops_coords_top_left),
+        target_size: target.unwrap_or(own.target_size),
+        negative_original_size,
+        negative_crops_coords_top_left,
+        negative_target_size,
     };
     models.iter().any(|model| model.takes("original_size")).then_some(sizes)
 }

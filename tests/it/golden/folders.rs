@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use easel::diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models};
+use easel::{
+    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    domain::Task,
+};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
 use super::golden;
 
-pub(super) fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -159,6 +162,25 @@ fn a_config_that_cannot_be_honoured_names_its_key() {
         let error = refusal(&path);
         assert!(error.contains(file), "{file} in {error}");
         assert!(error.contains(key) || error.contains("tanh") || error.contains("Diffusion3"), "{key} in {error}");
+    }
+}
+
+#[test]
+fn a_unet_whose_input_channels_mean_nothing_is_refused_with_what_they_may_be() {
+    let (_scratch, path) = scratch_model();
+    edit_json(&path.join("unet/config.json"), |config| config["in_channels"] = json!(5));
+    let error = refusal(&path);
+    assert!(error.contains("takes 5 channels and gives 4") && error.contains("twice as many and one (inpainting)"), "{error}");
+}
+
+#[test]
+fn the_input_channels_say_what_a_model_can_do() {
+    for (name, tasks) in
+        [("tiny-inpaint", vec![Task::Text2img, Task::Img2img, Task::Inpainting]), ("tiny-edit", vec![Task::InstructPix2pix])]
+    {
+        let (_scratch, path) = scratch_model();
+        copy_folder(&golden(name), &path);
+        assert_eq!(describe_models(&[folder(&path)]).unwrap()[0].tasks, tasks);
     }
 }
 

@@ -11,6 +11,8 @@ mod arithmetic;
 mod folders;
 mod paintings;
 
+pub(crate) use folders::copy_folder;
+
 /// A file of `tests/golden`.
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)

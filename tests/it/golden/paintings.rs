@@ -39,6 +39,21 @@ fn latent_diffusion_and_models_without_text_paint_what_diffusers_paints() {
 }
 
 #[test]
+fn masks_on_ordinary_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["base"].is_null());
+}
+
+#[test]
+fn inpainting_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["model"] == "tiny-inpaint");
+}
+
+#[test]
+fn instruct_pix2pix_models_paint_what_diffusers_paints() {
+    paint_of("inpainting.json", |case| case["model"] == "tiny-edit");
+}
+
+#[test]
 fn families_with_more_than_a_prompt_paint_what_diffusers_paints() {
     paint_of("families.json", |case| case["request"]["refiner"].is_null());
 }
@@ -102,14 +117,18 @@ fn paint(case: &Value) {
     }
 }
 
-/// The case's model; with its own scheduler config if it has one.
+/// The case's model; laid over another, or with its own scheduler config, if the case says so.
 fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
     let name = case["model"].as_str().unwrap();
     let source = match name {
         "demo" => Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"),
         other => golden(other),
     };
-    let path = if case["scheduler_config"].is_null() {
+    let path = if let Some(base) = case["base"].as_str() {
+        copy_folder(&golden(base), scratch);
+        copy_folder(&source, scratch);
+        scratch.to_owned()
+    } else if case["scheduler_config"].is_null() {
         source
     } else {
         copy_folder(&source, scratch);
@@ -128,6 +147,9 @@ fn request_body(case: &Value) -> Value {
     let mut body = case["request"].clone();
     if let Some(file) = case["image_file"].as_str() {
         body["image"] = json!(STANDARD.encode(fs::read(golden(file)).unwrap()));
+    }
+    if let Some(file) = case["mask_file"].as_str() {
+        body["mask_image"] = json!(STANDARD.encode(fs::read(golden(file)).unwrap()));
     }
     body
 }

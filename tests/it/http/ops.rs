@@ -53,6 +53,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
+        "tasks": ["text2img", "img2img", "inpainting"],
     });
     assert_eq!(models, json!({"models": [demo]}));
     app.finish().await;

@@ -1,12 +1,14 @@
 //! Jobs that are removed, and what is remembered of them.
 
+use base64::Engine as _;
 use easel::{
     dispatch::ports::{JobStore, Removal, StoreError, Terms},
     domain::{IdempotencyKey, Job, JobStatus, Owner},
 };
 use jiff::{Timestamp, ToSpan};
+use serde_json::json;
 
-use super::{CAPACITY, MINUTE, NO_TIME, TestStore, job, lease, settlement, success};
+use super::{CAPACITY, MINUTE, NO_TIME, TestStore, job, job_of, lease, settlement, success};
 use crate::support::terms;
 
 fn in_an_hour() -> Timestamp {
@@ -26,6 +28,28 @@ async fn a_removed_job_is_remembered_with_its_owner_until_it_is_forgotten() {
     assert!(store.removed(owned.id).await.unwrap().is_some());
     store.forget(in_an_hour(), Timestamp::MIN).await.unwrap();
     assert_eq!((store.removed(owned.id).await.unwrap(), store.remove(owned.id).await.unwrap()), (None, None));
+}
+
+#[tokio::test]
+async fn a_picture_is_wanted_while_a_job_starts_from_it_as_image_or_as_mask() {
+    let store = TestStore::new().await;
+    let picture = |shade: u8| {
+        let file = easel::domain::encode_png(&image::RgbImage::from_pixel(1, 1, image::Rgb([shade; 3])), None).unwrap();
+        (base64::engine::general_purpose::STANDARD.encode(&file), easel::domain::sha256_hex(&file))
+    };
+    let ((one, one_sha256), (other, other_sha256)) = (picture(1), picture(2));
+    let mut jobs = Vec::new();
+    for (image, mask) in [(&one, &other), (&other, &other)] {
+        let job = job_of(json!({"prompt": "a house", "image": image, "mask_image": mask}));
+        store.insert(&job, &terms(CAPACITY)).await.unwrap();
+        jobs.push(job.id);
+    }
+    let wanted = async || (store.has_input(&one_sha256).await.unwrap(), store.has_input(&other_sha256).await.unwrap());
+    assert_eq!(wanted().await, (true, true));
+    store.remove(jobs[0]).await.unwrap();
+    assert_eq!(wanted().await, (false, true));
+    store.remove(jobs[1]).await.unwrap();
+    assert_eq!(wanted().await, (false, false));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ pub(crate) fn model_info(name: &str) -> ModelInfo {
     ModelInfo {
         name: name.to_owned(),
         family: Family::StableDiffusion1,
-        tasks: vec![Task::Text2Img, Task::Img2Img, Task::Refiner],
+        tasks: vec![Task::Text2img, Task::Img2img, Task::Inpainting, Task::Refiner],
         unsupported_fields: micro_conditioning_fields().collect(),
         refiners: Vec::new(),
         prompt_tokens: 77,

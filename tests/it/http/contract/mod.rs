@@ -43,6 +43,7 @@ async fn every_documented_answer_is_given_and_every_answer_is_documented() {
     let witness = Witness::new();
     scenarios::questions(&witness).await;
     scenarios::a_painted_job(&witness).await;
+    scenarios::pictures_that_come_in(&witness).await;
     scenarios::a_busy_device(&witness).await;
     scenarios::bad_bodies(&witness).await;
     scenarios::a_slow_body(&witness).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::witness::Witness;
 use crate::{
     http::auth::{key_config, key_of},
-    support::{TestApp, json_of, request, spawn_app},
+    support::{TestApp, house_url, json_of, request, spawn_app},
 };
 
 fn url(job: &Value, name: &str) -> String {
@@ -63,6 +63,18 @@ async fn other_files_of(witness: &Witness, app: &TestApp, job: &Value) {
     witness.call(app, "GET", &format!("{}?width=32", image_url(job)), 200).await;
     witness.call(app, "GET", &format!("{}?width=8", image_url(job)), 422).await;
     witness.call(app, "GET", &format!("{}/images/7", url(job, "self")), 404).await;
+}
+
+/// Every picture that a request may bring, and what is told of it.
+pub(super) async fn pictures_that_come_in(witness: &Witness) {
+    let app = spawn_app().await;
+    let house = house_url();
+    let body = request(json!({"image": house, "mask_image": house, "mask_blur": 2}));
+    let job = witness.post(&app, &body, 202).await;
+    app.wait(&job).await;
+    witness.call(&app, "GET", &url(&job, "self"), 200).await;
+    witness.post(&app, &request(json!({"mask_image": house, "image_guidance_scale": 2})), 422).await;
+    app.finish().await;
 }
 
 /// Jobs that run and wait while others come.
