@@ -33,7 +33,7 @@ async fn each_model_says_what_it_is_and_what_it_does() {
     let models = json_of(app.get("/v1/models").await, 200).await["models"].clone();
     assert_eq!((&models[0]["family"], &models[0]["refiners"]), (&json!("sdxl"), &json!(["tiny-sdxl-refiner"])));
     assert_eq!(models[0]["unsupported_fields"], json!(["aesthetic_score", "negative_aesthetic_score"]));
-    assert_eq!((&models[1]["family"], &models[1]["tasks"]), (&json!("sdxl_refiner"), &json!(["img2img", "refiner"])));
+    assert_eq!((&models[1]["family"], &models[1]["tasks"]), (&json!("sdxl_refiner"), &json!(["img2img", "inpainting", "refiner"])));
     assert_eq!(models[1]["unsupported_fields"], json!(["target_size", "negative_target_size"]));
     assert_eq!((&models[2]["default_num_inference_steps"], &models[2]["default_guidance_scale"]), (&json!(4), &json!(8.5)));
     app.finish().await;
@@ -82,7 +82,7 @@ async fn what_a_model_cannot_do_is_refused_by_name() {
         (
             json!({"model": "tiny-sdxl-refiner"}),
             "/image",
-            "is required: the model tiny-sdxl-refiner does img2img, refiner and no text2img",
+            "is required: the model tiny-sdxl-refiner does img2img, inpainting, refiner and no text2img",
         ),
         (
             json!({"model": "demo", "original_size": [64, 64]}),
