@@ -1,13 +1,12 @@
 //! The first stage of a model: between pixels and what its UNet moves, which are latents or, in the oldest models, the pixels themselves.
 
-use std::path::Path;
-
 use image::RgbImage;
 use tch::{Device, Tensor};
 
 use super::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::Result,
     models::{
         config::VaeConfig,
@@ -41,16 +40,24 @@ pub(super) struct Latents {
 }
 
 impl FirstStageParts {
+    /// The part that it is, if it is one.
+    pub(super) fn part(self) -> Option<&'static str> {
+        match self {
+            Self::Kl(part) | Self::Vq(part) => Some(part),
+            Self::Pixels => None,
+        }
+    }
+
     /// Reads its config.
-    pub(super) fn latents(self, folder: &Path) -> std::result::Result<Latents, LoadError> {
+    pub(super) fn latents(self, files: &ModelFiles) -> std::result::Result<Latents, LoadError> {
         Ok(match self {
             Self::Kl(part) => {
-                let config = VaeConfig::read(&folder.join(part).join("config.json"))?;
+                let config = VaeConfig::read(files, part)?;
                 let (channels, factor) = (Some(config.latent_channels), config.factor());
                 Latents { channels, factor, scaling_factor: config.scaling_factor }
             }
             Self::Vq(part) => {
-                let config = VqConfig::read(&folder.join(part).join("config.json"))?;
+                let config = VqConfig::read(files, part)?;
                 let (channels, factor) = (Some(config.channels()), config.halves().factor());
                 Latents { channels, factor, scaling_factor: config.scaling_factor() }
             }
@@ -78,14 +85,14 @@ enum Codec {
 impl FirstStage {
     /// Loads it, for a UNet that moves such latents.
     pub(super) fn load(
-        folder: &Path,
+        files: &ModelFiles,
         parts: FirstStageParts,
         (latents, samples): (Latents, Samples),
         placement: Placement,
     ) -> std::result::Result<Self, LoadError> {
         let codec = match parts {
-            FirstStageParts::Kl(part) => AutoencoderKL::load(&folder.join(part), placement).map(Box::new).map(Codec::Kl),
-            FirstStageParts::Vq(part) => VqModel::load(&folder.join(part), placement).map(Box::new).map(Codec::Vq),
+            FirstStageParts::Kl(part) => AutoencoderKL::load(files, part, placement).map(Box::new).map(Codec::Kl),
+            FirstStageParts::Vq(part) => VqModel::load(files, part, placement).map(Box::new).map(Codec::Vq),
             FirstStageParts::Pixels => Ok(Codec::Pixels { channels: samples.out_channels }),
         };
         Ok(Self { codec: codec?, factor: latents.factor, device: placement.device })

@@ -1,17 +1,15 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
+    files::ModelFiles,
     first_stage::Latents,
-    models::{
-        config::{UNetConfig, read_config},
-        unet_input::UNetInput,
-    },
+    models::{config::UNetConfig, unet_input::UNetInput},
     pipeline::ModelIndex,
     schedulers::SchedulerConfig,
     unet::UNetClass,
@@ -62,12 +60,14 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 }
 
 fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
-    let index = ModelIndex::read(&folder.path)?;
-    let (samples, latents) = (index.unet().samples(&folder.path)?, index.first_stage().latents(&folder.path)?);
-    let input = samples.input(latents.channels).map_err(|problem| LoadError::Invalid { path: folder.path.clone(), problem })?;
-    let scheduler = read_scheduler(&folder.path, &index)?;
+    let files = ModelFiles::open(&folder.path)?;
+    let index = ModelIndex::read(&files)?;
+    files.require(&index.parts())?;
+    let (samples, latents) = (index.unet().samples(&files)?, index.first_stage().latents(&files)?);
+    let input = samples.input(latents.channels).map_err(|problem| files.invalid(problem))?;
+    let scheduler = read_scheduler(&files, &index)?;
     let asked = match index.unet() {
-        UNetClass::Condition => Asked::with_text(&index, &folder.path, &scheduler)?,
+        UNetClass::Condition => Asked::with_text(&index, &files, &scheduler)?,
         UNetClass::Plain => Asked::without_text(),
     };
     let multiple = latents.factor * samples.grid;
@@ -104,9 +104,9 @@ struct Asked {
 }
 
 impl Asked {
-    fn with_text(index: &ModelIndex, folder: &Path, scheduler: &SchedulerConfig) -> Result<Self, LoadError> {
-        let unet = UNetConfig::read(&folder.join("unet/config.json"))?;
-        let (family, scored) = (index.family(&unet), index.is_scored(folder, &unet)?);
+    fn with_text(index: &ModelIndex, files: &ModelFiles, scheduler: &SchedulerConfig) -> Result<Self, LoadError> {
+        let unet = UNetConfig::read(files)?;
+        let (family, scored) = (index.family(&unet), index.is_scored(files, &unet)?);
         let unsupported_fields = unsupported_fields(&unet, scored);
         let (steps, guidance_scale) = match family {
             Family::LatentDiffusion => (LATENT_DIFFUSION_STEPS, LATENT_DIFFUSION_GUIDANCE_SCALE),
@@ -162,7 +162,7 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
 /// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(folder: &Path, index: &ModelIndex) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(files: &ModelFiles, index: &ModelIndex) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 7] = [
         ("use_exponential_sigmas", &off),
@@ -173,7 +173,7 @@ pub(super) fn read_scheduler(folder: &Path, index: &ModelIndex) -> Result<Schedu
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
     ];
-    let config: SchedulerConfig = read_config(&folder.join("scheduler/scheduler_config.json"), &supported)?;
+    let config: SchedulerConfig = files.config("scheduler", &supported)?;
     Ok(if index.corrects_scheduler() { config.corrected() } else { config })
 }
 

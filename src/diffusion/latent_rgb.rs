@@ -1,11 +1,9 @@
 //! A cheap picture of latents: each cell's channels, weighed, are its colour. For previews.
 
-use std::{fs, path::Path};
-
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{error::LoadError, layers::Result};
+use super::{error::LoadError, files::ModelFiles, layers::Result};
 
 /// The file beside `model_index.json` that holds a model's factors; `models/fit_latent_rgb.py` makes it.
 const FILE: &str = "latent_rgb.json";
@@ -40,21 +38,15 @@ struct Factors {
 impl LatentRgb {
     /// Reads the model's factors, or takes those of a known autoencoder; `None` when there are neither.
     pub(super) fn load(
-        folder: &Path,
+        files: &ModelFiles,
         scaling_factor: f64,
         channels: i64,
         device: Device,
     ) -> std::result::Result<Option<Self>, LoadError> {
-        let path = folder.join(FILE);
-        let text = if path.is_file() {
-            fs::read_to_string(&path).map_err(|source| LoadError::Io { path: path.clone(), source })?
-        } else {
-            match KNOWN.iter().find(|(known, _)| (known - scaling_factor).abs() < 1e-6 && channels == 4) {
-                Some((_, text)) => (*text).to_owned(),
-                None => return Ok(None),
-            }
-        };
-        let invalid = |problem: String| LoadError::Invalid { path: path.clone(), problem };
+        let known = || KNOWN.iter().find(|(known, _)| (known - scaling_factor).abs() < 1e-6 && channels == 4);
+        let own = files.optional_file(FILE)?;
+        let Some(text) = own.or_else(|| known().map(|(_, text)| (*text).to_owned())) else { return Ok(None) };
+        let invalid = |problem: String| files.invalid_file(FILE, problem);
         let parsed: Factors = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
         if parsed.factors.len() as i64 != channels {
             return Err(invalid(format!("{} factors for {channels} latent channels", parsed.factors.len())));

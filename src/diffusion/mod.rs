@@ -9,6 +9,7 @@ mod denoise;
 mod device;
 mod error;
 mod extras;
+mod files;
 mod first_stage;
 mod folder;
 mod guidance;

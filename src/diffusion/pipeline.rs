@@ -1,15 +1,14 @@
 //! `model_index.json`: which pipeline a folder is made for, and the parts that it names.
 
-use std::path::Path;
-
 use serde::Deserialize;
 
 use super::{
     error::LoadError,
+    files::ModelFiles,
     first_stage::FirstStageParts,
     models::{
         clip::{ClipTextClass, HiddenLayer},
-        config::{ClipTextConfig, UNetConfig, read_config},
+        config::{ClipTextConfig, UNetConfig},
     },
     text_encoder::TextEncoderClass,
     unet::UNetClass,
@@ -68,14 +67,9 @@ fn yes() -> bool {
 }
 
 impl ModelIndex {
-    /// Reads a folder's `model_index.json`, and refuses pipelines that are not supported.
-    pub(super) fn read(folder: &Path) -> Result<Self, LoadError> {
-        let path = folder.join("model_index.json");
-        if !path.is_file() {
-            let problem = "not a model in diffusers layout: there is no model_index.json".to_owned();
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
-        }
-        let index: Self = read_config(&path, &[])?;
+    /// Reads a model's index, and refuses pipelines that are not supported.
+    pub(super) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
+        let index: Self = files.index()?;
         let supported = [&STABLE_DIFFUSION[..], &STABLE_DIFFUSION_XL, &[LATENT_DIFFUSION, UNCONDITIONAL_LATENT], &UNCONDITIONAL];
         let supported = supported.concat();
         let problem = if !supported.contains(&index.class_name.as_str()) {
@@ -85,7 +79,13 @@ impl ModelIndex {
         } else {
             return Ok(index);
         };
-        Err(LoadError::Invalid { path, problem })
+        Err(files.invalid_index(problem))
+    }
+
+    /// Every part that the pipeline needs.
+    pub(super) fn parts(&self) -> Vec<&'static str> {
+        let texts = self.towers().into_iter().flat_map(|tower| [tower.tokenizer, tower.text_encoder]);
+        texts.chain(["unet", "scheduler"]).chain(self.first_stage().part()).collect()
     }
 
     /// The architecture.
@@ -101,13 +101,13 @@ impl ModelIndex {
 
     /// Whether the UNet is told an aesthetic score in the place of the target size: its `add_embedding` has room for the pooled prompt and
     /// for 5 numbers, not 6.
-    pub(super) fn is_scored(&self, folder: &Path, unet: &UNetConfig) -> Result<bool, LoadError> {
-        let refuse = |problem: String| Err(LoadError::Invalid { path: folder.join("unet/config.json"), problem });
-        if unet.addition_embed_type.is_some() != self.is_xl() {
+    pub(super) fn is_scored(&self, files: &ModelFiles, unet: &UNetConfig) -> Result<bool, LoadError> {
+        let refuse = |problem: String| Err(files.invalid_config("unet", problem));
+        if unet.addition_embed_type.is_none() == self.is_xl() {
             return refuse(format!("addition_embed_type = {:?} does not fit {}", unet.addition_embed_type, self.class_name));
         }
         let Some(tower) = self.towers().pop().filter(|_| self.is_xl()) else { return Ok(false) };
-        let text = ClipTextConfig::read(&folder.join(tower.text_encoder).join("config.json"))?;
+        let text = ClipTextConfig::read(files, tower.text_encoder)?;
         let room = unet.projection_class_embeddings_input_dim - text.projection_dim;
         match (room / unet.addition_time_embed_dim, room % unet.addition_time_embed_dim) {
             (6, 0) => Ok(false),

@@ -1,11 +1,10 @@
 //! Cheap small pictures of what a canvas will be.
 
-use std::path::Path;
-
 use tch::{Device, Tensor};
 
 use super::{
     error::LoadError,
+    files::ModelFiles,
     first_stage::{FirstStageParts, in_colour},
     latent_rgb::LatentRgb,
     layers::Result,
@@ -23,7 +22,7 @@ pub(super) enum Previewer {
 impl Previewer {
     /// `None` for latents whose colours are not known. `(scaling_factor, channels)` are those of the latents.
     pub(super) fn load(
-        folder: &Path,
+        files: &ModelFiles,
         first_stage: FirstStageParts,
         (scaling_factor, channels): (f64, i64),
         device: Device,
@@ -31,7 +30,7 @@ impl Previewer {
         if first_stage == FirstStageParts::Pixels {
             return Ok(Some(Self::Pixels));
         }
-        Ok(LatentRgb::load(folder, scaling_factor, channels, device)?.map(Self::Latents))
+        Ok(LatentRgb::load(files, scaling_factor, channels, device)?.map(Self::Latents))
     }
 
     /// What the UNet moves, `[1, C, h, w]`, → `[3, H, W]` in about −1..1

@@ -1,12 +1,11 @@
 //! Prompts to embeddings.
 
-use std::path::Path;
-
 use tch::{Kind, Tensor};
 
 use super::{
     device::Placement,
     error::{LoadError, engine_error},
+    files::ModelFiles,
     layers::Result,
     models::clip::{HiddenLayer, TextOutput},
     pipeline::{ModelIndex, TowerParts},
@@ -55,13 +54,13 @@ impl PromptEmbeds {
 }
 
 impl PromptEncoder {
-    pub(super) fn load(folder: &Path, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let towers = index.towers().into_iter().map(|parts| Tower::load(folder, parts, placement));
+    pub(super) fn load(files: &ModelFiles, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let towers = index.towers().into_iter().map(|parts| Tower::load(files, parts, placement));
         let towers = towers.collect::<std::result::Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = towers.iter().map(|tower| tower.tokenizer.length()).collect();
         if lengths.iter().any(|&length| length != lengths[0]) {
             let problem = format!("the tokenizers make different numbers of tokens (model_max_length): {lengths:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let (layer, zeros_for_no_prompt) = (index.hidden_layer(), index.zeros_for_no_prompt());
         Ok(Self { towers, layer, zeros_for_no_prompt, kind: placement.kind })
@@ -104,17 +103,17 @@ impl PromptEncoder {
 }
 
 impl Tower {
-    fn load(folder: &Path, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
+    fn load(files: &ModelFiles, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
         let tokenizer = match parts.class {
-            TextEncoderClass::Clip(_) => ClipTokenizer::load(&folder.join(parts.tokenizer)),
-            TextEncoderClass::LdmBert => ClipTokenizer::load_bert(&folder.join(parts.tokenizer)),
+            TextEncoderClass::Clip(_) => files.tokenizer(parts.tokenizer),
+            TextEncoderClass::LdmBert => files.bert_tokenizer(parts.tokenizer),
         }?;
-        let text_encoder = TextEncoder::load(&folder.join(parts.text_encoder), parts.class, placement)?;
+        let text_encoder = TextEncoder::load(files, parts, placement)?;
         let (length, positions) = (tokenizer.length(), text_encoder.positions());
         if length > positions {
             let problem =
                 format!("{} makes {length} tokens (model_max_length), {} takes {positions}", parts.tokenizer, parts.text_encoder);
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         Ok(Self { tokenizer, text_encoder })
     }

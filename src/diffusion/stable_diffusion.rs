@@ -1,6 +1,6 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, path::Path, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
 use tch::{Kind, Tensor};
 use tracing::info;
@@ -12,6 +12,7 @@ use super::{
     device::{Placement, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
+    files::ModelFiles,
     first_stage::FirstStage,
     folder::{ModelFolder, describe_models, read_scheduler},
     layers::Result,
@@ -74,29 +75,29 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn load(info: ModelInfo, folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let index = ModelIndex::read(folder)?;
-        let (samples, latents) = (index.unet().samples(folder)?, index.first_stage().latents(folder)?);
-        let prompts = index.takes_text().then(|| PromptEncoder::load(folder, &index, placement)).transpose()?;
-        let unet = UNet::load(folder, index.unet(), placement)?;
+    fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let index = ModelIndex::read(files)?;
+        let (samples, latents) = (index.unet().samples(files)?, index.first_stage().latents(files)?);
+        let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement)).transpose()?;
+        let unet = UNet::load(files, index.unet(), placement)?;
         let embeds = prompts.as_ref().map(PromptEncoder::width);
         let attended = unet.condition_config().and_then(|config| config.cross_attention_dim.at(0));
         if attended != embeds {
             let problem =
                 format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
-            return Err(LoadError::Invalid { path: folder.to_owned(), problem });
+            return Err(files.invalid(problem));
         }
         let input = samples.input(latents.channels);
         Ok(Self {
             prompts,
-            input: input.map_err(|problem| LoadError::Invalid { path: folder.to_owned(), problem })?,
+            input: input.map_err(|problem| files.invalid(problem))?,
             unet,
             channels: samples.out_channels,
             factor: latents.factor,
-            first_stage: FirstStage::load(folder, index.first_stage(), (latents, samples), placement)?,
-            scheduler: read_scheduler(folder, &index)?,
+            first_stage: FirstStage::load(files, index.first_stage(), (latents, samples), placement)?,
+            scheduler: read_scheduler(files, &index)?,
             previewer: Previewer::load(
-                folder,
+                files,
                 index.first_stage(),
                 (latents.scaling_factor, samples.out_channels),
                 placement.device,
@@ -152,8 +153,8 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let models = infos.into_iter().zip(&settings.models).map(|(info, folder)| Model::load(info, &folder.path, placement));
-        let models = models.collect::<std::result::Result<Vec<_>, _>>()?;
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &ModelFiles::open(&folder.path)?, placement);
+        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
         Ok(Self { models, placement })

@@ -1,15 +1,15 @@
 //! The text encoder of a model, whichever kind it is.
 
-use std::path::Path;
-
 use super::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::Result,
     models::{
         bert::LdmBertModel,
         clip::{ClipTextClass, ClipTextModel, HiddenLayer, TextOutput},
     },
+    pipeline::TowerParts,
 };
 
 /// The class of a text encoder.
@@ -27,11 +27,11 @@ pub(super) enum TextEncoder {
 }
 
 impl TextEncoder {
-    /// Loads the folder's config and weights.
-    pub(super) fn load(folder: &Path, class: TextEncoderClass, placement: Placement) -> std::result::Result<Self, LoadError> {
-        match class {
-            TextEncoderClass::Clip(class) => ClipTextModel::load(folder, class, placement).map(Self::Clip),
-            TextEncoderClass::LdmBert => LdmBertModel::load(folder, placement).map(Self::LdmBert),
+    /// Loads the config and the weights of a tower's text encoder.
+    pub(super) fn load(files: &ModelFiles, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
+        match parts.class {
+            TextEncoderClass::Clip(class) => ClipTextModel::load(files, (parts.text_encoder, class), placement).map(Self::Clip),
+            TextEncoderClass::LdmBert => LdmBertModel::load(files, parts.text_encoder, placement).map(Self::LdmBert),
         }
     }
 

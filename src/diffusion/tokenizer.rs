@@ -1,11 +1,11 @@
 //! CLIP's tokenizer, from `vocab.json` and `merges.txt` or from `tokenizer.json`.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde_json::Value;
 use tokenizers::{
     AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer,
-    models::bpe::BPE,
+    models::bpe::{BPE, Vocab},
     normalizers::{NFC, Replace, Sequence, replace::ReplacePattern, utils::Lowercase},
     pre_tokenizers::{
         byte_level::ByteLevel,
@@ -14,7 +14,7 @@ use tokenizers::{
     },
 };
 
-use super::{error::LoadError, wordpiece};
+use super::{error::LoadError, files::Part, wordpiece};
 
 /// How CLIP cuts a text into words; transformers' `CLIPConverter`.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -24,6 +24,11 @@ const BERT_LENGTH: usize = 77;
 
 /// What CLIP's vocabulary writes at the end of a word.
 const END_OF_WORD: &str = "</w>";
+/// The tokens with their ids, and the merges: the two files that a tokenizer needs, unless `tokenizer.json` has both.
+const VOCABULARY: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+/// BERT's tokens in the order of their ids.
+const WORDPIECES: &str = "vocab.txt";
 
 /// Turns a prompt into token ids.
 #[derive(Debug)]
@@ -50,38 +55,39 @@ impl ClipTokenizer {
     /// # Errors
     /// When files are missing or are not a CLIP tokenizer's.
     pub fn load(folder: &Path) -> Result<Self, LoadError> {
-        let settings = Settings::read(folder)?;
-        let is_split = folder.join("vocab.json").is_file();
-        let tokenizer = if is_split { from_vocabulary(folder, &settings) } else { from_json(folder) }?;
-        let id = |token: &str| {
-            let problem =
-                || LoadError::Invalid { path: folder.to_owned(), problem: format!("the vocabulary has no token {token:?}") };
-            tokenizer.token_to_id(token).map(i64::from).ok_or_else(problem)
-        };
+        Self::from_part(&Part::Folder(folder.to_owned()))
+    }
+
+    /// Reads a tokenizer's files, wherever they are.
+    pub(super) fn from_part(part: &Part) -> Result<Self, LoadError> {
+        let settings = Settings::read(part)?;
+        let vocabulary = part.text(VOCABULARY)?;
+        let tokenizer = vocabulary.map_or_else(|| from_json(part), |vocabulary| from_vocabulary(part, &vocabulary, &settings))?;
+        let id = |token: &str| token_id(&tokenizer, part, token);
         let (bos, eos, pad) = (id(&settings.bos_token)?, id(&settings.eos_token)?, id(&settings.pad_token)?);
         Ok(Self { length: settings.model_max_length, bos, eos, pad, tokenizer })
     }
 
-    /// Reads a `tokenizer/` folder of BERT's. LDM's texts have 77 tokens, whatever the folder says: diffusers asks for as many.
+    /// Reads a `tokenizer/` folder of BERT's.
     ///
     /// # Errors
     /// When files are missing or are not a BERT tokenizer's.
     pub fn load_bert(folder: &Path) -> Result<Self, LoadError> {
-        let invalid = |problem: String| LoadError::Invalid { path: folder.to_owned(), problem };
-        let vocabulary = folder.join("vocab.txt");
-        let tokenizer = if vocabulary.is_file() {
-            let text = fs::read_to_string(&vocabulary).map_err(|source| LoadError::Io { path: vocabulary.clone(), source })?;
-            let config = optional_json(&folder.join("tokenizer_config.json"))?;
-            wordpiece::from_vocabulary(&text, &config).map_err(|problem| LoadError::Invalid { path: vocabulary, problem })?
-        } else {
-            from_json(folder)?
+        Self::bert_from_part(&Part::Folder(folder.to_owned()))
+    }
+
+    /// Reads a BERT tokenizer's files, wherever they are. Its texts have 77 tokens, whatever the files say: diffusers asks for as many.
+    pub(super) fn bert_from_part(part: &Part) -> Result<Self, LoadError> {
+        let tokenizer = match part.text(WORDPIECES)? {
+            Some(vocabulary) => {
+                let config = optional_json(part, "tokenizer_config.json")?;
+                wordpiece::from_vocabulary(&vocabulary, &config).map_err(|problem| part.invalid(WORDPIECES, problem))?
+            }
+            None => from_json(part)?,
         };
-        let id = |token: &str| {
-            let found = tokenizer.token_to_id(token).map(i64::from);
-            found.ok_or_else(|| invalid(format!("the vocabulary has no token {token:?}")))
-        };
-        let (bos, eos, pad) = (id("[CLS]")?, id("[SEP]")?, id("[PAD]")?);
-        Ok(Self { length: BERT_LENGTH, bos, eos, pad, tokenizer })
+        let ends = ["[CLS]", "[SEP]", "[PAD]"].map(|token| token_id(&tokenizer, part, token));
+        let [bos, eos, pad] = ends;
+        Ok(Self { length: BERT_LENGTH, bos: bos?, eos: eos?, pad: pad?, tokenizer })
     }
 
     /// How many tokens a prompt becomes.
@@ -111,6 +117,11 @@ impl ClipTokenizer {
     }
 }
 
+fn token_id(tokenizer: &Tokenizer, part: &Part, token: &str) -> Result<i64, LoadError> {
+    let problem = || part.invalid("", format!("the vocabulary has no token {token:?}"));
+    tokenizer.token_to_id(token).map(i64::from).ok_or_else(problem)
+}
+
 /// The special tokens and the length.
 struct Settings {
     bos_token: String,
@@ -121,9 +132,9 @@ struct Settings {
 
 impl Settings {
     /// From `tokenizer_config.json`, then `special_tokens_map.json`, then CLIP's own.
-    fn read(folder: &Path) -> Result<Self, LoadError> {
-        let config = optional_json(&folder.join("tokenizer_config.json"))?;
-        let map = optional_json(&folder.join("special_tokens_map.json"))?;
+    fn read(part: &Part) -> Result<Self, LoadError> {
+        let config = optional_json(part, "tokenizer_config.json")?;
+        let map = optional_json(part, "special_tokens_map.json")?;
         let token = |name: &str, default: &str| {
             let named = token_text(&config[name]).or(token_text(&map[name]));
             named.unwrap_or(default).to_owned()
@@ -144,22 +155,16 @@ fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or(value["content"].as_str())
 }
 
-fn optional_json(path: &Path) -> Result<Value, LoadError> {
-    if !path.is_file() {
-        return Ok(Value::Null);
-    }
-    let text = fs::read(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|error| LoadError::Invalid { path: path.to_owned(), problem: error.to_string() })
+fn optional_json(part: &Part, name: &str) -> Result<Value, LoadError> {
+    let text = part.text(name)?;
+    let parse = |text: String| serde_json::from_str(&text).map_err(|error| part.invalid(name, error.to_string()));
+    text.map_or(Ok(Value::Null), parse)
 }
 
-fn from_json(folder: &Path) -> Result<Tokenizer, LoadError> {
-    let path = folder.join("tokenizer.json");
-    let mut tokenizer = Tokenizer::from_file(&path).map_err(|error| LoadError::Invalid {
-        path: folder.to_owned(),
-        problem: format!(
-            "no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json: {error}"
-        ),
-    })?;
+fn from_json(part: &Part) -> Result<Tokenizer, LoadError> {
+    const NONE: &str = "no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json";
+    let text = part.text("tokenizer.json")?.ok_or_else(|| part.invalid("", NONE))?;
+    let mut tokenizer: Tokenizer = text.parse().map_err(|error| part.invalid("tokenizer.json", format!("{NONE}: {error}")))?;
     // Cutting and padding are ours: a file may carry its own and they would be done twice.
     let _ = tokenizer.with_truncation(None);
     tokenizer.with_padding(None);
@@ -167,10 +172,12 @@ fn from_json(folder: &Path) -> Result<Tokenizer, LoadError> {
 }
 
 /// The pipeline that transformers' `CLIPConverter` builds.
-fn from_vocabulary(folder: &Path, settings: &Settings) -> Result<Tokenizer, LoadError> {
-    let invalid = |error: tokenizers::Error| LoadError::Invalid { path: folder.to_owned(), problem: error.to_string() };
-    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-    let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
+fn from_vocabulary(part: &Part, vocabulary: &str, settings: &Settings) -> Result<Tokenizer, LoadError> {
+    let invalid = |error: tokenizers::Error| part.invalid("", error.to_string());
+    let vocabulary: Vocab = serde_json::from_str(vocabulary).map_err(|error| part.invalid(VOCABULARY, error.to_string()))?;
+    let merges = part.text(MERGES)?.ok_or_else(|| part.invalid(MERGES, "there is no such file"))?;
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocabulary, read_merges(&merges).map_err(|problem| part.invalid(MERGES, problem))?)
         .unk_token("<|endoftext|>".to_owned())
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix(END_OF_WORD.to_owned())
@@ -195,4 +202,14 @@ fn from_vocabulary(folder: &Path, settings: &Settings) -> Result<Tokenizer, Load
     let own = [&settings.bos_token, &settings.eos_token, &settings.pad_token].map(|token| special(token));
     tokenizer.add_special_tokens(&[[special("<|startoftext|>"), special("<|endoftext|>")].as_slice(), &own].concat());
     Ok(tokenizer)
+}
+
+/// Each line of `merges.txt` is two tokens that become one; the first line may tell a version.
+fn read_merges(text: &str) -> Result<Vec<(String, String)>, String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty());
+    let pair = |(place, line): (usize, &str)| match line.split_once(' ') {
+        Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
+        _ => Err(format!("line {} is not two tokens with a space between: {line:.80?}", place + 1)),
+    };
+    lines.map(pair).collect()
 }

@@ -1,12 +1,11 @@
 //! The UNet of a model, whichever kind it is.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers,
     models::{
         config::UNetConfig,
@@ -39,16 +38,15 @@ pub(super) struct Samples {
 }
 
 impl UNetClass {
-    /// Reads the config of the folder's UNet.
-    pub(super) fn samples(self, folder: &Path) -> Result<Samples, LoadError> {
-        let path = folder.join("unet/config.json");
+    /// Reads the UNet's config.
+    pub(super) fn samples(self, files: &ModelFiles) -> Result<Samples, LoadError> {
         Ok(match self {
             Self::Condition => {
-                let UNetConfig { in_channels, out_channels, sample_size, .. } = UNetConfig::read(&path)?;
+                let UNetConfig { in_channels, out_channels, sample_size, .. } = UNetConfig::read(files)?;
                 Samples { in_channels, out_channels, size: [u32::try_from(sample_size).unwrap_or(0); 2], grid: 1, takes_text: true }
             }
             Self::Plain => {
-                let config = UNet2DConfig::read(&path)?;
+                let config = UNet2DConfig::read(files)?;
                 let UNet2DConfig { in_channels, out_channels, .. } = config;
                 Samples { in_channels, out_channels, size: config.size(), grid: config.grid(), takes_text: false }
             }
@@ -79,12 +77,11 @@ pub(super) enum UNet {
 }
 
 impl UNet {
-    /// Loads the folder's UNet.
-    pub(super) fn load(folder: &Path, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
-        let folder = folder.join("unet");
+    /// Loads the part `unet`.
+    pub(super) fn load(files: &ModelFiles, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
         match class {
-            UNetClass::Condition => UNet2DConditionModel::load(&folder, placement).map(Box::new).map(Self::Condition),
-            UNetClass::Plain => UNet2DModel::load(&folder, placement).map(Box::new).map(Self::Plain),
+            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Self::Condition),
+            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Self::Plain),
         }
     }
 

@@ -8,5 +8,5 @@ mod mmap;
 mod threads;
 
 pub use cuda::load_cuda;
-pub use mmap::map_file;
+pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;

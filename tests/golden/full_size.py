@@ -60,6 +60,8 @@ def main():
 
 @torch.no_grad()
 def make(folder, unet_settings, text_encoders):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model_index.json").write_text("{}\n")  # what makes it a model's folder
     torch.manual_seed(7)
     golden = {}
     for part, model_class, settings in text_encoders:

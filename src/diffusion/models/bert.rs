@@ -1,17 +1,16 @@
 //! The text encoder of latent diffusion (Rombach et al., 2022): a BERT (Devlin et al., 2018) without its masks, trained with the UNet;
 //! diffusers' `LDMBertModel`.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use tch::Tensor;
 
-use super::{clip::HiddenLayer, config::read_config};
+use super::clip::HiddenLayer;
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// PyTorch's default; no config names it.
@@ -70,10 +69,10 @@ struct EncoderLayer {
 }
 
 impl LdmBertModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config: BertConfig = read_config(&folder.join("config.json"), &[])?;
-        let weights = Weights::open(folder, "model", canonical_name, placement)?;
+    /// Loads the config and the weights of a part.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, part: &str, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config: BertConfig = files.config(part, &[])?;
+        let weights = files.weights(part, canonical_name, placement)?;
         let model = Self::build(&(&weights.root() / "model"), &config)?;
         weights.finish()?;
         Ok(model)

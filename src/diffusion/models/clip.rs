@@ -1,15 +1,14 @@
 //! CLIP's text encoder (Radford et al., 2021), transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::config::ClipTextConfig;
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// Turns token ids into embeddings.
@@ -65,15 +64,15 @@ struct EncoderLayer {
 }
 
 impl ClipTextModel {
-    /// Loads the folder's config and weights.
+    /// Loads the config and the weights of the part `text_encoder` or `text_encoder_2`.
     pub(in crate::diffusion) fn load(
-        folder: &Path,
-        class: ClipTextClass,
+        files: &ModelFiles,
+        (part, class): (&str, ClipTextClass),
         placement: Placement,
     ) -> std::result::Result<Self, LoadError> {
-        let config = ClipTextConfig::read(&folder.join("config.json"))?;
+        let config = ClipTextConfig::read(files, part)?;
         let alias = if class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
-        let weights = Weights::open(folder, "model", alias, placement)?;
+        let weights = files.weights(part, alias, placement)?;
         let mut model = Self::build(&weights.root(), &config)?;
         if class == ClipTextClass::WithProjection {
             let scope = &weights.root() / "text_projection";

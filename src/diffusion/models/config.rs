@@ -3,44 +3,10 @@
 //! A known key with a value that cannot be honoured is an error that names both: a picture that is quietly wrong is worse. Keys that
 //! diffusers does not know either are passed over, as diffusers does.
 
-use std::{fs, path::Path};
+use serde::Deserialize;
+use serde_json::Value;
 
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
-
-use crate::diffusion::{error::LoadError, layers::Activation};
-
-/// Whose null is one head in a `UNet2DModel`, and not its default.
-const HEAD_DIM: &str = "attention_head_dim";
-
-/// Reads a JSON object and refuses values that are not supported: `(key, what is supported)`, an absent key being fine.
-pub(in crate::diffusion) fn read_config<T: DeserializeOwned>(path: &Path, supported: &[(&str, &[Value])]) -> Result<T, LoadError> {
-    let invalid = |problem: String| LoadError::Invalid { path: path.to_owned(), problem };
-    let text = fs::read_to_string(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
-    let mut object: Map<String, Value> = serde_json::from_str(&strict_json(&text)).map_err(|error| invalid(error.to_string()))?;
-    for (key, values) in supported {
-        if let Some(value) = object.get(*key).filter(|value| !values.contains(value)) {
-            let values: Vec<String> = values.iter().map(Value::to_string).collect();
-            return Err(invalid(format!("{key} = {value} is not supported; supported: {}", values.join(", "))));
-        }
-    }
-    if object.get("norm_num_groups").is_some_and(Value::is_null) {
-        return Err(invalid("norm_num_groups = null (no group norm) is not supported".to_owned()));
-    }
-    // The one null that is a choice of its own.
-    if let Some(kind) = object.get_mut("mid_block_type").filter(|kind| kind.is_null()) {
-        *kind = Value::from("None");
-    }
-    // Other keys that are null take their defaults, as absent ones do.
-    let says_something = |key: &str, value: &Value| !value.is_null() || key == HEAD_DIM;
-    let given = object.into_iter().filter(|(key, value)| says_something(key, value)).collect();
-    serde_json::from_value(Value::Object(given)).map_err(|error| invalid(error.to_string()))
-}
-
-/// Python writes infinities that JSON does not have, such as DPM-Solver's `"lambda_min_clipped": -Infinity`; all mean "no bound".
-fn strict_json(text: &str) -> String {
-    text.replace(": -Infinity", ": null").replace(": Infinity", ": null").replace(": NaN", ": null")
-}
+use crate::diffusion::{error::LoadError, files::ModelFiles, layers::Activation};
 
 /// A value for all blocks, or one a block.
 #[derive(Debug, Clone, Deserialize)]
@@ -195,11 +161,11 @@ impl Default for UNetConfig {
 
 impl UNetConfig {
     /// Reads `unet/config.json`.
-    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
+    pub(in crate::diffusion) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
         let (null, no) = ([Value::Null], [Value::Null, Value::Bool(false)]);
         let (default, positional) = ([Value::from("default")], [Value::from("positional")]);
-        let config: Self = read_config(
-            path,
+        let config: Self = files.config(
+            "unet",
             &[
                 ("addition_embed_type", &[Value::Null, Value::from("text_time")]),
                 ("attention_type", &default),
@@ -219,7 +185,7 @@ impl UNetConfig {
                 ("timestep_post_act", &null),
             ],
         )?;
-        config.check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+        config.check().map_err(|problem| files.invalid_config("unet", problem))?;
         Ok(config)
     }
 
@@ -327,10 +293,10 @@ impl Default for VaeConfig {
 }
 
 impl VaeConfig {
-    /// Reads `vae/config.json`.
-    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
-        let config: Self = read_config(
-            path,
+    /// Reads the `config.json` of the part `vae` or `vqvae`.
+    pub(in crate::diffusion) fn read(files: &ModelFiles, part: &str) -> Result<Self, LoadError> {
+        let config: Self = files.config(
+            part,
             &[
                 ("latents_mean", &[Value::Null]),
                 ("latents_std", &[Value::Null]),
@@ -339,7 +305,7 @@ impl VaeConfig {
                 ("out_channels", &[Value::from(3)]),
             ],
         )?;
-        config.check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+        config.check().map_err(|problem| files.invalid_config(part, problem))?;
         Ok(config)
     }
 
@@ -391,11 +357,11 @@ impl Default for ClipTextConfig {
 }
 
 impl ClipTextConfig {
-    /// Reads `text_encoder/config.json`.
-    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
-        let config: Self = read_config(path, &[])?;
+    /// Reads `config.json` of the part `text_encoder` or `text_encoder_2`.
+    pub(in crate::diffusion) fn read(files: &ModelFiles, part: &str) -> Result<Self, LoadError> {
+        let config: Self = files.config(part, &[])?;
         check_divides("num_attention_heads", config.num_attention_heads, config.hidden_size)
-            .map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+            .map_err(|problem| files.invalid_config(part, problem))?;
         Ok(config)
     }
 }

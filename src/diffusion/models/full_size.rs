@@ -12,6 +12,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
+use crate::diffusion::files::ModelFiles;
 
 /// Of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -33,20 +34,22 @@ fn compare_all(model: &str) {
     let _no_grad = tch::no_grad_guard();
     let folder = folder(model);
     let golden = golden_at(folder.join("golden.safetensors"));
-    for (suffix, class) in [("", ClipTextClass::Plain), ("_2", ClipTextClass::WithProjection)] {
-        let part = folder.join(format!("text_encoder{suffix}"));
-        if !part.is_dir() {
+    let files = ModelFiles::open(&folder).unwrap();
+    let first = ("text_encoder", ClipTextClass::Plain);
+    let second = ("text_encoder_2", ClipTextClass::WithProjection);
+    for (suffix, parts) in [("", first), ("_2", second)] {
+        if !files.has(parts.0) {
             continue;
         }
         let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
-        let encoder = ClipTextModel::load(&part, class, ON_CPU).unwrap();
+        let encoder = ClipTextModel::load(&files, parts, ON_CPU).unwrap();
         let output = encoder.forward(&ids, HiddenLayer { skipped: 1, final_layer_norm: false }).unwrap();
         compare(&format!("{model} text_encoder{suffix}"), &output.hidden, &golden(&format!("hidden{suffix}")));
         if let Some(pooled) = output.pooled {
             compare(&format!("{model} text_embeds{suffix}"), &pooled, &golden(&format!("text_embeds{suffix}")));
         }
     }
-    let unet = UNet2DConditionModel::load(&folder.join("unet"), ON_CPU).unwrap();
+    let unet = UNet2DConditionModel::load(&files, ON_CPU).unwrap();
     let added = || AddedCondition { text_embeds: golden("text_embeds"), time_ids: golden("time_ids") };
     let condition = UNetCondition {
         encoder_hidden_states: golden("encoder_hidden_states"),
@@ -56,7 +59,7 @@ fn compare_all(model: &str) {
     let noise_pred = unet.forward(&golden("latents"), &Tensor::from_slice(&[501_f32]), &condition).unwrap();
     compare(&format!("{model} unet"), &noise_pred, &golden("noise_pred"));
     drop(unet);
-    let vae = AutoencoderKL::load(&folder.join("vae"), ON_CPU).unwrap();
+    let vae = AutoencoderKL::load(&files, "vae", ON_CPU).unwrap();
     compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents")).unwrap(), &golden("decoded"));
 }
 

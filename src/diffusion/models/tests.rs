@@ -14,13 +14,13 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::device::Placement;
+use crate::diffusion::{device::Placement, files::ModelFiles};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
-fn demo(part: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo").join(part)
+fn demo() -> ModelFiles {
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
 }
 
 pub(super) fn golden_path(name: &str) -> PathBuf {
@@ -56,7 +56,8 @@ fn assert_within(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
 #[test]
 fn the_text_encoders_hidden_states_are_those_of_transformers() {
     let golden = golden("text.safetensors");
-    let model = ClipTextModel::load(&demo("text_encoder"), ClipTextClass::Plain, ON_CPU).unwrap();
+    let parts = ("text_encoder", ClipTextClass::Plain);
+    let model = ClipTextModel::load(&demo(), parts, ON_CPU).unwrap();
     let last = HiddenLayer { skipped: 0, final_layer_norm: true };
     for case in ["0", "1"] {
         let ids = Vec::<i64>::try_from(golden(&format!("ids.{case}"))).unwrap();
@@ -69,9 +70,11 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 #[test]
 fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
     let golden = golden("text-families.safetensors");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl");
-    for (suffix, class, states) in [("", ClipTextClass::Plain, 3), ("_2", ClipTextClass::WithProjection, 4)] {
-        let model = ClipTextModel::load(&folder.join(format!("text_encoder{suffix}")), class, ON_CPU).unwrap();
+    let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl")).unwrap();
+    let first = ("text_encoder", ClipTextClass::Plain);
+    let second = ("text_encoder_2", ClipTextClass::WithProjection);
+    for (suffix, parts, states) in [("", first, 3), ("_2", second, 4)] {
+        let (class, model) = (parts.1, ClipTextModel::load(&files, parts, ON_CPU).unwrap());
         let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
         for skipped in 0..states {
             for (name, final_layer_norm) in [("hidden", false), ("normed", true)] {
@@ -89,7 +92,7 @@ fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
 
 #[test]
 fn the_unet_predicts_the_noise_that_diffusers_predicts() {
-    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo("unet"), ON_CPU).unwrap());
+    let (golden, model) = (golden("unet.safetensors"), UNet2DConditionModel::load(&demo(), ON_CPU).unwrap());
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
@@ -103,12 +106,12 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
-    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo("vae"), ON_CPU).unwrap());
+    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), "vae", ON_CPU).unwrap());
     let moments = golden("moments");
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
     let posterior = model.encode(&golden("image")).unwrap();
     let (zeros, ones) = (mean.zeros_like(), mean.ones_like());
-    let scaling_factor = VaeConfig::read(&demo("vae").join("config.json")).unwrap().scaling_factor;
+    let scaling_factor = VaeConfig::read(&demo(), "vae").unwrap().scaling_factor;
     let scaled = |latents: Tensor| latents * scaling_factor;
     assert_close("the mean", &posterior.sample(&zeros).unwrap(), &scaled(mean.shallow_clone()));
     assert_close("one standard deviation", &posterior.sample(&ones).unwrap(), &scaled(mean + (logvar * 0.5).exp()));

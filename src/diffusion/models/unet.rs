@@ -1,7 +1,5 @@
 //! The UNet that predicts the noise (Rombach et al., 2022), diffusers' `UNet2DConditionModel`.
 
-use std::path::Path;
-
 use tch::Tensor;
 
 use super::{
@@ -16,8 +14,9 @@ use super::{
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Conv2d, ConvShape, GroupNorm, Result},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// Predicts the noise (or what the model was trained to predict) in latents.
@@ -46,10 +45,10 @@ pub(in crate::diffusion) struct UNetCondition {
 }
 
 impl UNet2DConditionModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = UNetConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", |key| Some(key.to_owned()), placement)?;
+    /// Loads the config and the weights of the part `unet`.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = UNetConfig::read(files)?;
+        let weights = files.weights("unet", |key| Some(key.to_owned()), placement)?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)

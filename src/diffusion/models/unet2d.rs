@@ -1,6 +1,6 @@
 //! The UNet of models without text (Ho et al., 2020; Dhariwal and Nichol, 2021), diffusers' `UNet2DModel`.
 
-use std::{f64::consts::PI, path::Path};
+use std::f64::consts::PI;
 
 use tch::{Kind, Tensor};
 
@@ -16,8 +16,9 @@ use super::{
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, Conv2d, ConvShape, GroupNorm, Result},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// Predicts the noise (or what the model was trained to predict) in pixels or latents, from the timestep alone.
@@ -42,10 +43,10 @@ enum TimeProjection {
 }
 
 impl UNet2DModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = UNet2DConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", canonical_name, placement)?;
+    /// Loads the config and the weights of the part `unet`.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = UNet2DConfig::read(files)?;
+        let weights = files.weights("unet", canonical_name, placement)?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)

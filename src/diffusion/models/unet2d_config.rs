@@ -1,15 +1,10 @@
 //! `unet/config.json` of a `UNet2DModel`, with diffusers' defaults.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    config::{check_divides, read_config},
-    resnet::TimeScaleShift,
-};
-use crate::diffusion::{error::LoadError, layers::Activation};
+use super::{config::check_divides, resnet::TimeScaleShift};
+use crate::diffusion::{error::LoadError, files::ModelFiles, layers::Activation};
 
 /// The config of a UNet that is told the timestep and nothing else.
 #[derive(Debug, Clone, Deserialize)]
@@ -129,12 +124,12 @@ const MAX_LAYERS_PER_BLOCK: i64 = 64;
 
 impl UNet2DConfig {
     /// Reads `unet/config.json`.
-    pub(in crate::diffusion) fn read(path: &Path) -> Result<Self, LoadError> {
+    pub(in crate::diffusion) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
         // Class labels and learned timesteps: no request can name a class, and no scheduler here keeps to whole timesteps.
         let (null, timed) = ([Value::Null], [Value::from("positional"), Value::from("fourier")]);
         let config: Self =
-            read_config(path, &[("class_embed_type", &null), ("num_class_embeds", &null), ("time_embedding_type", &timed)])?;
-        config.check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+            files.config("unet", &[("class_embed_type", &null), ("num_class_embeds", &null), ("time_embedding_type", &timed)])?;
+        config.check().map_err(|problem| files.invalid_config("unet", problem))?;
         Ok(config)
     }
 

@@ -1,8 +1,6 @@
 //! The variational autoencoder between pixels and latents (Kingma and Welling, 2013; Rombach et al., 2022), diffusers'
 //! `AutoencoderKL`.
 
-use std::path::Path;
-
 use tch::{Kind, Tensor};
 
 use super::{
@@ -14,8 +12,9 @@ use super::{
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, Conv2d, ConvShape, GroupNorm, Result},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// diffusers' fixed epsilon of the VAE's group norms; no config names it.
@@ -34,12 +33,12 @@ pub(in crate::diffusion) struct AutoencoderKL {
 }
 
 impl AutoencoderKL {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = VaeConfig::read(&folder.join("config.json"))?;
+    /// Loads the config and the weights of the part `vae`.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, part: &str, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = VaeConfig::read(files, part)?;
         // float16 overflows in the VAEs whose config asks to be upcast.
         let kind = if config.force_upcast && placement.kind == Kind::Half { Kind::Float } else { placement.kind };
-        let weights = Weights::open(folder, "diffusion_pytorch_model", canonical_name, Placement { kind, ..placement })?;
+        let weights = files.weights(part, canonical_name, Placement { kind, ..placement })?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)

@@ -1,21 +1,20 @@
 //! The autoencoder whose decoder knows a codebook of latents only (van den Oord et al., 2017; Esser et al., 2021), diffusers' `VQModel`.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use super::{
     attention::canonical_name,
-    config::{VaeConfig, read_config},
+    config::VaeConfig,
     vae::{Decoder, Encoder},
 };
 use crate::diffusion::{
     device::Placement,
     error::LoadError,
+    files::ModelFiles,
     layers::{Activation, Conv2d, ConvShape, Result},
-    weights::{Scope, Weights},
+    weights::Scope,
 };
 
 /// `config.json` of a `VQModel`.
@@ -50,10 +49,10 @@ impl Default for VqConfig {
 }
 
 impl VqConfig {
-    /// Reads a `VQModel`'s `config.json`.
-    pub(in crate::diffusion) fn read(path: &Path) -> std::result::Result<Self, LoadError> {
-        let config: Self = read_config(
-            path,
+    /// Reads the `config.json` of a part.
+    pub(in crate::diffusion) fn read(files: &ModelFiles, part: &str) -> std::result::Result<Self, LoadError> {
+        let config: Self = files.config(
+            part,
             &[
                 ("in_channels", &[Value::from(3)]),
                 ("out_channels", &[Value::from(3)]),
@@ -61,7 +60,7 @@ impl VqConfig {
                 ("lookup_from_codebook", &[Value::Null, Value::Bool(false)]),
             ],
         )?;
-        config.halves().check().map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
+        config.halves().check().map_err(|problem| files.invalid_config(part, problem))?;
         Ok(config)
     }
 
@@ -102,10 +101,10 @@ pub(in crate::diffusion) struct VqModel {
 }
 
 impl VqModel {
-    /// Loads the folder's config and weights.
-    pub(in crate::diffusion) fn load(folder: &Path, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = VqConfig::read(&folder.join("config.json"))?;
-        let weights = Weights::open(folder, "diffusion_pytorch_model", canonical_name, placement)?;
+    /// Loads the config and the weights of a part.
+    pub(in crate::diffusion) fn load(files: &ModelFiles, part: &str, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = VqConfig::read(files, part)?;
+        let weights = files.weights(part, canonical_name, placement)?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)

@@ -144,7 +144,7 @@ fn a_truncated_file_is_refused_by_its_name() {
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
     let error = refusal(&path);
-    assert!(error.contains("vae/diffusion_pytorch_model.safetensors") && error.contains("not a safetensors file"), "{error}");
+    assert!(error.contains("vae/diffusion_pytorch_model.safetensors") && error.contains("truncated: the tensor "), "{error}");
 }
 
 #[test]
@@ -182,6 +182,19 @@ fn the_input_channels_say_what_a_model_can_do() {
         copy_folder(&golden(name), &path);
         assert_eq!(describe_models(&[folder(&path)]).unwrap()[0].tasks, tasks);
     }
+}
+
+#[test]
+fn a_model_without_text_may_have_its_files_beside_its_index() {
+    let scratch = tempfile::tempdir().unwrap();
+    copy_folder(&golden("tiny-ddpm"), scratch.path());
+    for part in ["unet", "scheduler"] {
+        copy_folder(&scratch.path().join(part), scratch.path());
+        fs::remove_dir_all(scratch.path().join(part)).unwrap();
+    }
+    assert!(load(scratch.path()).is_ok());
+    fs::remove_file(scratch.path().join("scheduler_config.json")).unwrap();
+    assert!(refusal(scratch.path()).contains("scheduler"));
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! A model's files behind one door, whatever their layout: configs, tensors and vocabularies by the names that diffusers gives them.
+
+mod header;
+mod json;
+mod part;
+mod stored;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub(super) use part::Part;
+pub(super) use stored::StoredTensor;
+
+use super::{
+    device::Placement,
+    error::LoadError,
+    tokenizer::ClipTokenizer,
+    weights::{Alias, Weights},
+};
+
+/// What says which pipeline a folder holds, and which parts it has.
+const INDEX: &str = "model_index.json";
+
+/// The files of one model.
+#[derive(Debug)]
+pub(super) struct ModelFiles {
+    root: Part,
+    index: Map<String, Value>,
+    parts: BTreeMap<String, Part>,
+}
+
+impl ModelFiles {
+    /// Opens a folder in diffusers layout. No weights are read.
+    ///
+    /// # Errors
+    /// When there is no such model.
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        let root = Part::Folder(path.to_owned());
+        let text = root.text(INDEX)?;
+        let text = text.ok_or_else(|| root.invalid("", format!("not a model in diffusers layout: there is no {INDEX}")))?;
+        let index = json::parse_object(&text).map_err(|problem| root.invalid(INDEX, problem))?;
+        let mut parts = subfolders(path)?;
+        // The oldest models without text have these two beside their index, where diffusers looks for what has no folder.
+        for part in ["unet", "scheduler"] {
+            if !parts.contains_key(part) && path.join(config_name(part)).is_file() {
+                parts.insert(part.to_owned(), Part::Folder(path.to_owned()));
+            }
+        }
+        Ok(Self { parts, root, index })
+    }
+
+    /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.
+    ///
+    /// # Errors
+    /// When it lacks what every index says.
+    pub(super) fn index<T: DeserializeOwned>(&self) -> Result<T, LoadError> {
+        json::config_of(self.index.clone(), &[]).map_err(|problem| self.invalid_index(problem))
+    }
+
+    /// An error about `model_index.json`.
+    pub(super) fn invalid_index(&self, problem: impl Into<String>) -> LoadError {
+        self.root.invalid(INDEX, problem)
+    }
+
+    /// Whether a part is there. An index may say that a folder is not to be used: `[null, null]`.
+    pub(super) fn has(&self, part: &str) -> bool {
+        let is_off = |entry: &Value| entry.is_null() || entry.as_array().is_some_and(|class| class.iter().all(Value::is_null));
+        self.parts.contains_key(part) && !self.index.get(part).is_some_and(is_off)
+    }
+
+    /// Checks that these parts are there.
+    ///
+    /// # Errors
+    /// Names every one that is missing.
+    pub(super) fn require(&self, parts: &[&str]) -> Result<(), LoadError> {
+        let missing: Vec<&str> = parts.iter().copied().filter(|part| !self.has(part)).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(self.invalid(format!("these parts are missing: {}", missing.join(", ")))),
+        }
+    }
+
+    /// An error about the model as a whole.
+    pub(super) fn invalid(&self, problem: impl Into<String>) -> LoadError {
+        self.root.invalid("", problem)
+    }
+
+    /// An error about a part's config.
+    pub(super) fn invalid_config(&self, part: &str, problem: impl Into<String>) -> LoadError {
+        match self.parts.get(part) {
+            Some(found) => found.invalid(config_name(part), problem),
+            None => self.root.invalid(part, problem),
+        }
+    }
+
+    /// A part's config. Values that are not supported are refused: `(key, what is supported)`, an absent key being fine.
+    ///
+    /// # Errors
+    /// When the part or its config is not there, or cannot be honoured.
+    pub(super) fn config<T: DeserializeOwned>(&self, part: &str, supported: &[(&str, &[Value])]) -> Result<T, LoadError> {
+        let invalid = |problem| self.invalid_config(part, problem);
+        let text = self.part(part)?.text(config_name(part))?.ok_or_else(|| invalid("there is no such file".to_owned()))?;
+        json::parse_object(&text).and_then(|object| json::config_of(object, supported)).map_err(invalid)
+    }
+
+    /// A part's tensors by the names that our modules use.
+    ///
+    /// # Errors
+    /// When there are none, or a file is not what it should be.
+    pub(super) fn weights(&self, part: &str, alias: Alias, placement: Placement) -> Result<Weights, LoadError> {
+        let found = self.part(part)?;
+        Ok(Weights::new(found.place(""), found.tensors(stem(part))?, alias, placement))
+    }
+
+    /// CLIP's tokenizer from the part `tokenizer` or `tokenizer_2`.
+    ///
+    /// # Errors
+    /// When it is not there, or is not CLIP's.
+    pub(super) fn tokenizer(&self, part: &str) -> Result<ClipTokenizer, LoadError> {
+        ClipTokenizer::from_part(self.part(part)?)
+    }
+
+    /// BERT's tokenizer from the part `tokenizer`.
+    ///
+    /// # Errors
+    /// When it is not there, or is not BERT's.
+    pub(super) fn bert_tokenizer(&self, part: &str) -> Result<ClipTokenizer, LoadError> {
+        ClipTokenizer::bert_from_part(self.part(part)?)
+    }
+
+    /// A text file beside the index that a model may have, such as `latent_rgb.json`.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub(super) fn optional_file(&self, name: &str) -> Result<Option<String>, LoadError> {
+        self.root.text(name)
+    }
+
+    /// An error about a file beside the index.
+    pub(super) fn invalid_file(&self, name: &str, problem: impl Into<String>) -> LoadError {
+        self.root.invalid(name, problem)
+    }
+
+    fn part(&self, part: &str) -> Result<&Part, LoadError> {
+        self.parts.get(part).ok_or_else(|| self.root.invalid("", format!("the part {part} is missing")))
+    }
+}
+
+/// The file that says how a part is built.
+fn config_name(part: &str) -> &'static str {
+    if part == "scheduler" { "scheduler_config.json" } else { "config.json" }
+}
+
+/// How the weight files of a part begin: transformers and diffusers have each their own name.
+fn stem(part: &str) -> &'static str {
+    if part.starts_with("text_encoder") || part == "bert" { "model" } else { "diffusion_pytorch_model" }
+}
+
+fn subfolders(path: &Path) -> Result<BTreeMap<String, Part>, LoadError> {
+    let io = |source| LoadError::Io { path: path.to_owned(), source };
+    let mut parts = BTreeMap::new();
+    for entry in fs::read_dir(path).map_err(io)? {
+        let folder: PathBuf = entry.map_err(io)?.path();
+        if let Some(name) = folder.file_name().and_then(|name| name.to_str()).filter(|_| folder.is_dir()) {
+            parts.insert(name.to_owned(), Part::Folder(folder.clone()));
+        }
+    }
+    Ok(parts)
+}
