@@ -1,22 +1,25 @@
 //! The first stage of a model: between pixels and what its UNet moves, which are latents or, in the oldest models, the pixels themselves.
 
+use std::sync::Arc;
+
 use image::RgbImage;
 use tch::{Device, Tensor};
 
 use super::{
+    autoencoder::{Autoencoder, VaePolicy},
     device::Placement,
     error::LoadError,
     files::ModelFiles,
     layers::Result,
     models::{
         config::VaeConfig,
-        vae::{AutoencoderKL, Posterior},
+        vae::Posterior,
         vq::{VqConfig, VqModel},
     },
     pixels::{to_grey_tensor, to_tensor},
     unet::Samples,
 };
-use crate::domain::luma_of;
+use crate::{dispatch::ports::EngineError, domain::luma_of};
 
 /// Where a model's first stage is, and of which class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +77,7 @@ pub(super) struct FirstStage {
 }
 
 enum Codec {
-    Kl(Box<AutoencoderKL>),
+    Kl(Box<Autoencoder>),
     Vq(Box<VqModel>),
     /// One channel (grey) or three.
     Pixels {
@@ -85,13 +88,16 @@ enum Codec {
 impl FirstStage {
     /// Loads it, for a UNet that moves such latents.
     pub(super) fn load(
-        files: &ModelFiles,
+        files: &Arc<ModelFiles>,
         parts: FirstStageParts,
         (latents, samples): (Latents, Samples),
         placement: Placement,
+        vae_policy: VaePolicy,
     ) -> std::result::Result<Self, LoadError> {
         let codec = match parts {
-            FirstStageParts::Kl(part) => AutoencoderKL::load(files, part, placement).map(Box::new).map(Codec::Kl),
+            FirstStageParts::Kl(part) => {
+                Autoencoder::load(Arc::clone(files), part, placement, vae_policy).map(Box::new).map(Codec::Kl)
+            }
             FirstStageParts::Vq(part) => VqModel::load(files, part, placement).map(Box::new).map(Codec::Vq),
             FirstStageParts::Pixels => Ok(Codec::Pixels { channels: samples.out_channels }),
         };
@@ -117,21 +123,27 @@ impl FirstStage {
     }
 
     /// What [`Self::pixels`] gave, as the UNet knows it.
-    pub(super) fn encode(&self, pixels: &Tensor) -> Result<Encoded> {
-        match &self.codec {
-            Codec::Kl(vae) => vae.encode(pixels).map(Encoded::Posterior),
-            Codec::Vq(vq) => vq.encode(pixels).map(Encoded::Exact),
-            Codec::Pixels { .. } => Ok(Encoded::Exact(pixels.shallow_clone())),
-        }
+    ///
+    /// # Errors
+    /// When the device fails, or an `AutoencoderKL` makes no numbers of it in float32 either.
+    pub(super) fn encode(&self, pixels: &Tensor) -> std::result::Result<Encoded, EngineError> {
+        Ok(match &self.codec {
+            Codec::Kl(vae) => Encoded::Posterior(vae.encode(pixels)?),
+            Codec::Vq(vq) => Encoded::Exact(vq.encode(pixels)?),
+            Codec::Pixels { .. } => Encoded::Exact(pixels.shallow_clone()),
+        })
     }
 
     /// What the UNet moved, `[1, C, h, w]`, → pixels `[3, H, W]` in about −1..1.
-    pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        match &self.codec {
-            Codec::Kl(vae) => vae.decode(latents)?.f_squeeze_dim(0),
-            Codec::Vq(vq) => vq.decode(latents)?.f_squeeze_dim(0),
-            Codec::Pixels { .. } => in_colour(latents),
-        }
+    ///
+    /// # Errors
+    /// When the device fails, or an `AutoencoderKL` makes no numbers of it in float32 either.
+    pub(super) fn decode(&self, latents: &Tensor) -> std::result::Result<Tensor, EngineError> {
+        Ok(match &self.codec {
+            Codec::Kl(vae) => vae.decode(latents)?.f_squeeze_dim(0)?,
+            Codec::Vq(vq) => vq.decode(latents)?.f_squeeze_dim(0)?,
+            Codec::Pixels { .. } => in_colour(latents)?,
+        })
     }
 }
 

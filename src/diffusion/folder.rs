@@ -11,7 +11,7 @@ use super::{
     first_stage::Latents,
     models::{config::UNetConfig, unet_input::UNetInput},
     pipeline::ModelIndex,
-    schedulers::SchedulerConfig,
+    schedulers::{SchedulerConfig, limits},
     unet::UNetClass,
 };
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
@@ -88,6 +88,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
         max_size: folder.max_size.unwrap_or(*SIDES.end()) / multiple * multiple,
         default_guidance_scale: folder.guidance_scale.filter(|_| index.takes_text()).unwrap_or(asked.guidance_scale),
         default_scheduler: default_scheduler(&folder.name, &scheduler),
+        scheduler_limits: limits(&scheduler),
     };
     let [height, width] = own.map(|side| info.fit_to_grid(side));
     Ok((ModelInfo { default_width: width, default_height: height, ..info }, latents))
@@ -116,7 +117,8 @@ impl Asked {
     }
 
     fn without_text() -> Self {
-        let text = ["prompt", "negative_prompt", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let text =
+            ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
         let unsupported_fields = text.into_iter().chain(micro_conditioning_fields()).collect();
         Self { family: Family::Unconditional, unsupported_fields, steps: UNCONDITIONAL_STEPS, guidance_scale: 1.0 }
     }
@@ -160,18 +162,17 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
     }
 }
 
-/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
-/// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and `solver_order` are not refused: a
+/// request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
 pub(super) fn read_scheduler(files: &ModelFiles, index: &ModelIndex) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
-    let supported: [(&str, &[Value]); 7] = [
-        ("use_exponential_sigmas", &off),
-        ("use_beta_sigmas", &off),
+    let supported: [(&str, &[Value]); 6] = [
         ("use_lu_lambdas", &off),
         ("use_flow_sigmas", &off),
         ("use_dynamic_shifting", &off),
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
+        ("solver_p", &[Value::Null]),
     ];
     let config: SchedulerConfig = files.config("scheduler", &supported)?;
     Ok(if index.corrects_scheduler() { config.corrected() } else { config })
@@ -179,7 +180,7 @@ pub(super) fn read_scheduler(files: &ModelFiles, index: &ModelIndex) -> Result<S
 
 /// The scheduler that the folder names; DDIM where that one is not served.
 fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
-    let named = SchedulerName::parse(&config.class_name).filter(|_| !config.is_stochastic());
+    let named = config.own_scheduler();
     if named.is_none() {
         warn!(
             model.name = model,
@@ -187,6 +188,5 @@ fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
             "the model's own scheduler is not served; its default is ddim"
         );
     }
-    let name = named.unwrap_or(SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false });
-    SchedulerName { karras: config.use_karras_sigmas && name.algorithm != SchedulerAlgorithm::Ddim, ..name }
+    named.unwrap_or(SchedulerName::own(SchedulerAlgorithm::Ddim))
 }

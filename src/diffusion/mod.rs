@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod autoencoder;
 mod blur;
 mod canvas;
 mod conditioning;
@@ -22,21 +23,25 @@ mod pipeline;
 mod pixels;
 mod preview;
 mod prompt;
+mod residency;
 pub mod schedulers;
 mod source;
 mod stable_diffusion;
 mod stages;
+mod stored_model;
 mod text_encoder;
 mod tokenizer;
 mod unet;
 mod weights;
 mod wordpiece;
 
+pub use autoencoder::VaeTiling;
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};
 pub use folder::{ModelFolder, describe_models};
 pub use noise::NoiseGenerator;
 pub use pixels::Frame;
+pub use residency::ResidencySettings;
 pub use stable_diffusion::{EngineSettings, StableDiffusion};
 pub use tokenizer::{ClipTokenizer, Tokens};

@@ -13,7 +13,10 @@ use super::{
     pixels::resized,
     schedulers::{NoiseMix, Plan},
 };
-use crate::{dispatch::ports::PaintOrder, domain::GenerationRequest};
+use crate::{
+    dispatch::ports::{EngineError, PaintOrder},
+    domain::GenerationRequest,
+};
 
 /// A request's pictures, encoded once for all its canvases.
 pub(super) struct Source {
@@ -69,7 +72,7 @@ impl Kept {
 
 impl Source {
     /// Encodes what the request brings, as the model's UNet wants it.
-    pub(super) fn encode(first_stage: &FirstStage, input: UNetInput, order: &PaintOrder) -> Result<Self> {
+    pub(super) fn encode(first_stage: &FirstStage, input: UNetInput, order: &PaintOrder) -> std::result::Result<Self, EngineError> {
         let encoder = PictureEncoder { first_stage, request: &order.request };
         let image = order.init_image.as_deref().map(|image| resized(image, order.request.width, order.request.height));
         let pixels = image.as_deref().map(|image| first_stage.pixels(image)).transpose()?;
@@ -94,7 +97,7 @@ impl Source {
             None => None,
         };
         let initial = noise()?;
-        let latents = match (&image_latents, plan.steps.first()) {
+        let latents = match (&image_latents, plan.calls.first()) {
             (Some(image_latents), Some(first)) if !self.begins_with_noise => mix(first.start, image_latents, &initial)?,
             _ => initial.f_mul_scalar(plan.init_noise_sigma)?,
         };
@@ -132,7 +135,7 @@ impl PictureEncoder<'_> {
         Some(Mask::new(order.mask_image.as_deref()?, (self.request.width, self.request.height), blur))
     }
 
-    fn role(&self, input: UNetInput, pixels: Option<&Tensor>, mask: Option<&Mask>) -> Result<Role> {
+    fn role(&self, input: UNetInput, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
         match (input, mask) {
             (UNetInput::Latents, None) => Ok(Role::Nothing),
             (UNetInput::Latents, Some(mask)) => Ok(Role::Kept(self.cells(&mask.binary(self.first_stage.device())?)?)),
@@ -142,7 +145,7 @@ impl PictureEncoder<'_> {
     }
 
     /// The masked picture of an inpainting model. Without a mask all of it is: the picture is grey then, whatever it was.
-    fn masked(&self, pixels: Option<&Tensor>, mask: Option<&Mask>) -> Result<Role> {
+    fn masked(&self, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
         let device = self.first_stage.device();
         let (height, width) = (i64::from(self.request.height), i64::from(self.request.width));
         let binary = match mask {
@@ -155,9 +158,9 @@ impl PictureEncoder<'_> {
         Ok(Role::Masked { cells: self.cells(&binary)?, encoded: self.first_stage.encode(&masked)? })
     }
 
-    fn instructed(&self, pixels: Option<&Tensor>) -> Result<Role> {
+    fn instructed(&self, pixels: Option<&Tensor>) -> std::result::Result<Role, EngineError> {
         let (Some(pixels), Some(scale)) = (pixels, self.request.image_guidance_scale) else {
-            return Err(tch::TchError::Shape("an instruct-pix2pix model was given no picture".to_owned()));
+            return Err(EngineError::Failed("an instruct-pix2pix model was given no picture".to_owned()));
         };
         Ok(Role::Instructed(RowPicture::Instruction { image_latents: self.first_stage.encode(pixels)?.mode(), scale }))
     }

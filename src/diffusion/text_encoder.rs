@@ -43,6 +43,14 @@ impl TextEncoder {
         }
     }
 
+    /// How many layers it has.
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Self::Clip(model) => model.depth(),
+            Self::LdmBert(model) => model.depth(),
+        }
+    }
+
     /// The channels of a hidden state.
     pub(super) fn width(&self) -> i64 {
         match self {

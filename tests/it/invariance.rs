@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -32,8 +32,16 @@ impl Studio {
         };
         let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
         let infos = describe_models(&models).unwrap();
-        let settings =
-            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
+            models,
+            residency: ResidencySettings::default(),
+        };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 
@@ -113,6 +121,8 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
         json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
+        json!({"prompt": "a (red:1.4) [house|star] AND snow :0.6 AND [tree:boat:0.5]", "negative_prompt": "[black:ugly:2]", "seed": 8,
+               "prompt_syntax": "weighted", "num_inference_steps": 6, "clip_skip": 2}),
         json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
                "mask_blur": 3}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
@@ -192,7 +202,8 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_alone_and_in_a_mixed_batch() {
     for (folder, side) in [("tiny-ldm", 64), ("tiny-ddpm", 64), ("tiny-ddim", 32), ("tiny-ldm-faces", 128)] {
-        let texts = ["prompt", "negative_prompt", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let texts =
+            ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
         let mut bodies = company(side, side);
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
             body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));
@@ -206,6 +217,32 @@ fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_al
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn schedulers_of_every_kind_keep_their_bits_in_one_batch() {
+    let names = [
+        "heun",
+        "ddim",
+        "euler_ancestral",
+        "unipc",
+        "dpmpp_sde_karras",
+        "pndm",
+        "lcm",
+        "dpmpp_3m_sde",
+        "lms_beta",
+        "dpm2_ancestral",
+        "deis",
+        "dpmpp_2s_ancestral_exponential",
+        "tcd",
+        "ddpm",
+        "ipndm_sgm_uniform",
+    ];
+    let body = |(seed, name): (usize, &&str)| {
+        json!({"prompt": format!("a red house by {name}"), "seed": seed, "scheduler": name, "num_inference_steps": 4 + seed % 4,
+               "guidance_scale": 1 + seed % 3, "width": 64, "height": 64, "eta": if *name == "ddim" { json!(0.7) } else { Value::Null }})
+    };
+    same_bits(Studio::open(demo()), names.iter().enumerate().map(body).collect(), "schedulers");
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl LdmBertModel {
         self.embed_positions.size().first().map_or(0, |&positions| positions as usize)
     }
 
+    /// How many layers it has.
+    pub(in crate::diffusion) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
     /// The channels of a hidden state.
     pub(in crate::diffusion) fn width(&self) -> i64 {
         self.embed_positions.size().last().copied().unwrap_or_default()

@@ -60,7 +60,7 @@ fn compare_all(model: &str) {
     compare(&format!("{model} unet"), &noise_pred, &golden("noise_pred"));
     drop(unet);
     let vae = AutoencoderKL::load(&files, "vae", ON_CPU).unwrap();
-    compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents")).unwrap(), &golden("decoded"));
+    compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents"), None).unwrap(), &golden("decoded"));
 }
 
 #[test]

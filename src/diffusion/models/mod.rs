@@ -11,6 +11,7 @@ mod latent_tests;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;
+pub(super) mod tiling;
 pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet2d;

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 use super::{
     clip::{ClipTextClass, ClipTextModel, HiddenLayer},
     config::VaeConfig,
+    tiling::TileSize,
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
@@ -106,15 +107,25 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
+    assert_vae("", None);
+}
+
+#[test]
+fn the_vae_in_tiles_encodes_and_decodes_as_that_of_diffusers() {
+    assert_vae("tiled.", Some(TileSize::of_pixels(32, 8)));
+}
+
+/// Holds what the VAE makes of the golden's picture and latents to the golden's tensors of this prefix.
+fn assert_vae(prefix: &str, tiles: Option<TileSize>) {
     let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), "vae", ON_CPU).unwrap());
-    let moments = golden("moments");
+    let moments = golden(&format!("{prefix}moments"));
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
-    let posterior = model.encode(&golden("image")).unwrap();
+    let posterior = model.encode(&golden("image"), tiles).unwrap();
     let (zeros, ones) = (mean.zeros_like(), mean.ones_like());
     let scaling_factor = VaeConfig::read(&demo(), "vae").unwrap().scaling_factor;
     let scaled = |latents: Tensor| latents * scaling_factor;
     assert_close("the mean", &posterior.sample(&zeros).unwrap(), &scaled(mean.shallow_clone()));
     assert_close("one standard deviation", &posterior.sample(&ones).unwrap(), &scaled(mean + (logvar * 0.5).exp()));
-    let decoded = model.decode(&scaled(golden("latents"))).unwrap();
-    assert_close("the picture", &decoded, &golden("decoded"));
+    let decoded = model.decode(&scaled(golden("latents")), tiles).unwrap();
+    assert_close("the picture", &decoded, &golden(&format!("{prefix}decoded")));
 }

@@ -1,5 +1,7 @@
 //! What the models that paint a request can do, and what they do not take.
 
+use serde_json::Value;
+
 use super::super::{ModelInfo, Task, fields::Fields};
 
 /// Refuses the fields that mean nothing to any of the models that paint.
@@ -7,8 +9,22 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
     let Some(model) = painters.first() else { return };
     for field in &model.unsupported_fields {
         if !painters.iter().any(|painter| painter.takes(field)) {
-            fields.refuse(field, format!("has no meaning to the model {} ({})", model.name, model.family));
+            fields.refuse(
+                field,
+                |value| is_default(field, value),
+                format!("has no meaning to the model {} ({})", model.name, model.family),
+            );
         }
+    }
+}
+
+/// Whether this is the contract's default, which some generated clients send with every request.
+fn is_default(field: &str, value: &Value) -> bool {
+    match field {
+        "prompt_syntax" => value == "plain",
+        "guidance_rescale" => value.as_f64() == Some(0.0),
+        "guidance_interval" => value.as_array().is_some_and(|ends| ends.iter().map(Value::as_f64).eq([Some(0.0), Some(1.0)])),
+        _ => false,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use easel::{config::ModelConfig, domain::decode_rgb};
+use easel::{
+    config::{LoadTime, ModelConfig},
+    domain::decode_rgb,
+};
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -20,7 +23,14 @@ async fn spawn_families() -> TestApp {
 
 fn model(name: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    ModelConfig { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
+    ModelConfig {
+        name: name.to_owned(),
+        path,
+        guidance_scale: None,
+        num_inference_steps: None,
+        max_size: None,
+        load: LoadTime::Start,
+    }
 }
 
 /// What a request's picture shows. (The files differ in what they say of their making alone.)

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use easel::domain::decode_rgb;
+use easel::domain::{decode_luma, decode_rgb};
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, house_url, json_of};
+use crate::support::{TestApp, house_png, house_url, json_of};
 
 /// A server of the small models with random weights, `tiny-ldm` first.
 async fn app() -> TestApp {
@@ -71,6 +71,24 @@ async fn a_model_without_text_starts_from_a_picture_and_goes_as_far_from_it_as_a
 }
 
 #[tokio::test]
+async fn models_without_text_paint_under_a_mask_and_keep_the_rest_to_the_last_byte() {
+    let app = app().await;
+    let file = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mask-disc.png")).unwrap();
+    let (house, mask) = (decode_rgb(&house_png()).unwrap(), decode_luma(&file).unwrap());
+    for model in ["tiny-ddpm", "tiny-ldm-faces"] {
+        let body = json!({"model": model, "image": house_url(), "mask_image": STANDARD.encode(&file), "width": 128, "height": 128,
+            "num_inference_steps": 2, "seed": 3});
+        let picture = decode_rgb(&app.picture(&app.paint(&body).await, 0).await).unwrap();
+        let is_kept = |(x, y): (u32, u32)| mask.get_pixel(x, y).0 == [0];
+        let is_same = |(x, y): (u32, u32)| house.get_pixel(x, y) == picture.get_pixel(x, y);
+        let mut places = (0..128).flat_map(|y| (0..128).map(move |x| (x, y)));
+        assert!(places.clone().filter(|&place| is_kept(place)).all(is_same), "{model}");
+        assert!(places.any(|place| !is_same(place)), "{model}: nothing was painted");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn what_a_model_without_text_cannot_do_is_refused_all_at_once_and_said() {
     let app = app().await;
     let body = json!({"model": "tiny-ddpm", "prompt": "a house", "negative_prompt": "a tree", "guidance_scale": 5, "width": 34});
@@ -81,7 +99,9 @@ async fn what_a_model_without_text_cannot_do_is_refused_all_at_once_and_said() {
     }
     assert!(errors.contains(&("/width".to_owned(), "must be a multiple of 4 from 32 to 2048, got 34".to_owned())), "{errors:?}");
     assert_eq!(errors.len(), 4, "{errors:?}");
-    let empty = json!({"model": "tiny-ddpm", "prompt": "", "negative_prompt": null, "num_inference_steps": 1});
+    // Some clients send every default of the contract.
+    let empty = json!({"model": "tiny-ddpm", "prompt": "", "negative_prompt": null, "prompt_syntax": "plain", "clip_skip": null,
+        "guidance_rescale": 0, "guidance_interval": [0, 1], "num_inference_steps": 1});
     app.paint(&empty).await;
     assert_eq!(refusal(&app, json!({"model": "tiny-ldm"})).await, [("/prompt".to_owned(), "is required".to_owned())]);
     app.finish().await;
@@ -94,7 +114,7 @@ async fn the_list_of_models_says_what_each_of_these_can_do() {
     let of = |name: &str| models["models"].as_array().unwrap().iter().find(|model| model["name"] == name).unwrap().clone();
     assert_eq!((&of("tiny-ldm")["family"], &of("tiny-ldm")["default_guidance_scale"]), (&json!("ldm"), &json!(5.0)));
     let ddpm = of("tiny-ddpm");
-    assert_eq!((&ddpm["family"], &ddpm["tasks"]), (&json!("unconditional"), &json!(["unconditional", "img2img"])));
+    assert_eq!((&ddpm["family"], &ddpm["tasks"]), (&json!("unconditional"), &json!(["unconditional", "img2img", "inpainting"])));
     assert_eq!((&ddpm["default_width"], &ddpm["min_size"], &ddpm["size_multiple"]), (&json!(32), &json!(32), &json!(4)));
     for field in ["prompt", "negative_prompt", "guidance_scale"] {
         assert!(ddpm["unsupported_fields"].as_array().unwrap().contains(&json!(field)), "{field}");
