@@ -3,6 +3,9 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+/// Whose null is one head in a `UNet2DModel`, and not its default.
+const HEAD_DIM: &str = "attention_head_dim";
+
 /// Parses an object.
 pub(super) fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(&strict_json(text)).map_err(|error| error.to_string())
@@ -29,6 +32,7 @@ pub(super) fn config_of<T: DeserializeOwned>(mut object: Map<String, Value>, sup
         *kind = Value::from("None");
     }
     // Other keys that are null take their defaults, as absent ones do.
-    let given = object.into_iter().filter(|(_, value)| !value.is_null()).collect();
+    let says_something = |key: &str, value: &Value| !value.is_null() || key == HEAD_DIM;
+    let given = object.into_iter().filter(|(key, value)| says_something(key, value)).collect();
     serde_json::from_value(Value::Object(given)).map_err(|error| error.to_string())
 }

@@ -48,7 +48,14 @@ impl ModelFiles {
         let text = root.text(INDEX)?;
         let text = text.ok_or_else(|| root.invalid("", format!("not a model in diffusers layout: there is no {INDEX}")))?;
         let index = json::parse_object(&text).map_err(|problem| root.invalid(INDEX, problem))?;
-        Ok(Self { parts: subfolders(path)?, root, index })
+        let mut parts = subfolders(path)?;
+        // The oldest models without text have these two beside their index, where diffusers looks for what has no folder.
+        for part in ["unet", "scheduler"] {
+            if !parts.contains_key(part) && path.join(config_name(part)).is_file() {
+                parts.insert(part.to_owned(), Part::Folder(path.to_owned()));
+            }
+        }
+        Ok(Self { parts, root, index })
     }
 
     /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.
@@ -134,6 +141,14 @@ impl ModelFiles {
     /// When it is not there, or is not CLIP's.
     pub(super) fn tokenizer(&self, part: &str) -> Result<ClipTokenizer, LoadError> {
         ClipTokenizer::from_part(self.part(part)?)
+    }
+
+    /// BERT's tokenizer from the part `tokenizer`.
+    ///
+    /// # Errors
+    /// When it is not there, or is not BERT's.
+    pub(super) fn bert_tokenizer(&self, part: &str) -> Result<ClipTokenizer, LoadError> {
+        ClipTokenizer::bert_from_part(self.part(part)?)
     }
 
     /// A text file beside the index that a model may have, such as `latent_rgb.json`.

@@ -248,7 +248,7 @@ impl UNetConfig {
 }
 
 /// Groups and heads share a layer's channels evenly.
-fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
+pub(super) fn check_divides(key: &str, parts: i64, channels: i64) -> Result<(), String> {
     if parts > 0 && channels % parts == 0 {
         return Ok(());
     }
@@ -299,10 +299,10 @@ impl Default for VaeConfig {
 const MAX_SAMPLE_SIZE: i64 = 4096;
 
 impl VaeConfig {
-    /// Reads `vae/config.json`.
-    pub(in crate::diffusion) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
+    /// Reads the `config.json` of the part `vae` or `vqvae`.
+    pub(in crate::diffusion) fn read(files: &ModelFiles, part: &str) -> Result<Self, LoadError> {
         let config: Self = files.config(
-            "vae",
+            part,
             &[
                 ("latents_mean", &[Value::Null]),
                 ("latents_std", &[Value::Null]),
@@ -311,11 +311,11 @@ impl VaeConfig {
                 ("out_channels", &[Value::from(3)]),
             ],
         )?;
-        config.check().map_err(|problem| files.invalid_config("vae", problem))?;
+        config.check().map_err(|problem| files.invalid_config(part, problem))?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.block_out_channels.is_empty() {
             return Err("block_out_channels is empty".to_owned());
         }

@@ -17,6 +17,7 @@ mod idempotency;
 mod inpainting;
 mod jobs;
 mod key;
+mod latent;
 mod limits;
 mod list;
 mod metrics;
