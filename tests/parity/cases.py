@@ -2,7 +2,7 @@
 
 import json
 
-from families import EDIT, FAMILIES, IMG2IMG, INPAINTING, TEXT2IMG
+from families import EDIT, FAMILIES, IMG2IMG, INPAINTING, TEXT2IMG, UNCONDITIONAL
 from maker.paths import model_folder
 from maker.scheduler_cases import SCHEDULERS, SIGMAS
 from maker.scheduler_classes import SIGMA_KEYS
@@ -18,6 +18,8 @@ TASKS = {
     INPAINTING: HOUSE | {"mask_file": "mask-disc.png", "strength": 0.7},
     EDIT: BALL,
 }
+# What a model without text does not take.
+OF_TEXT = ("prompt", "guidance_scale")
 FILES = ("image_file", "mask_file")
 # Easel's default is the class's, diffusers' pipelines hand their own.
 ETAS = {"tcd": {"eta": 0.0}}
@@ -36,8 +38,10 @@ def names_with_sigma_schedules():
 
 
 def case(family, task, scheduler):
-    fields = TASKS[task]
+    fields = family.fields.get(task) or TASKS[task]
     request = {"model": family.model, "scheduler": scheduler} | SHARED | family.request | ETAS.get(scheduler, {})
+    if UNCONDITIONAL in family.tasks:
+        request = {key: value for key, value in request.items() if key not in OF_TEXT}
     found = {"name": f"{family.name} / {task} / {scheduler}", "family": family.name, "task": task, "model": family.model}
     found["request"] = request | {key: value for key, value in fields.items() if key not in FILES}
     found |= {key: fields[key] for key in FILES if key in fields}

@@ -9,7 +9,7 @@ from maker.scheduler_classes import split_name
 
 @dataclass(frozen=True)
 class Note:
-    """Something to be said of the cases that `applies` picks. `allowed` is the error that the reason explains; a refusal has none."""
+    """Something to be said of the cases that `applies` picks."""
 
     applies: Callable
     text: str
@@ -47,6 +47,11 @@ REFERENCES = [
         " NotImplementedError.",
     ),
     Note(
+        lambda case: prediction_type(case) == "sample" and algorithm(case) == "pndm",
+        "pndm where the model predicts the finished sample: PNDMScheduler, which refuses it, made to turn it into noise where it turns v into"
+        " noise.",
+    ),
+    Note(
         lambda case: algorithm(case) == "dpmpp_sde",
         "dpmpp_sde: DPMSolverSDEScheduler, handed the noise that Easel draws (two increments of one Brownian path a step, from the"
         " picture's own seed) in the place of its Brownian tree's.",
@@ -65,14 +70,21 @@ REFERENCES = [
         " noise levels that have not been visited.",
     ),
     Note(
+        lambda case: case["model"] in ("tiny-ldm", "tiny-ldm-faces", "tiny-ddpm", "tiny-ddim"),
+        "latent diffusion and models without text: diffusers' networks and schedulers in the loop of Stable Diffusion's pipelines, for their own know"
+        " no picture, and leave out the scaling that half of the schedulers need.",
+    ),
+    Note(
         lambda case: "base" in case and case["task"] != EDIT,
         "an inpainting model without a mask is given a white one, without a picture a grey one; diffusers' pipeline asks for both.",
     ),
 ]
 
+# With `allowed`, the error that the reason explains; without it, that one side refuses.
 DIFFERENCES = [
     Note(
-        lambda case: algorithm(case) == "pndm" and prediction_type(case) == "sample",
-        "PNDMScheduler does not take the prediction of the finished sample. Easel makes the noise of it that the formula asks for.",
+        lambda case: case["family"] == "SD 1.5, zero SNR" and algorithm(case) in ("ddim", "ddpm", "lcm", "tcd"),
+        "Easel answers 422. The first sample is noise only (rescale_betas_zero_snr) and the model predicts that noise, so that the finished sample"
+        " is divided by zero. In diffusers lcm and tcd paint NaN; ddim and ddpm clip infinities to ±1, and paint NaN without clip_sample.",
     ),
 ]

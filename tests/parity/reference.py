@@ -9,12 +9,12 @@ import torch
 from cases import cases
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from families import EDIT, FAMILIES, IMG2IMG, TEXT2IMG
+from maker import latent, latent_loop
+from maker.families import XL_SETTINGS
 from maker.paths import GOLDEN, model_folder
 from maker.pipelines import use_scheduler, with_scheduler_config
 from PIL import Image
 from safetensors.torch import save_file
-
-XL_SETTINGS = ("requires_aesthetics_score", "force_zeros_for_empty_prompt")
 
 
 def make(folder, families=FAMILIES):
@@ -36,31 +36,38 @@ class Painter:
 
     def __init__(self, family):
         self.family = family
-        pipe = load(family)
-        self.parts, self.scheduler = pipe.components, pipe.scheduler
-        self.settings = {name: pipe.config[name] for name in XL_SETTINGS if name in pipe.config}
+        self.pipe = load(family)
+        self.parts, self.scheduler = self.pipe.components, self.pipe.scheduler
+        self.settings = {name: self.pipe.config[name] for name in XL_SETTINGS if name in self.pipe.config}
 
     def paint_into(self, latents, case):
         try:
-            latents[case["name"]] = self.paint(case).contiguous()
+            painted = self.paint(case)
         except Exception as error:  # diffusers' own words, for the table
             return {"refused": f"{type(error).__name__}: {error}".splitlines()[0]}
+        if not painted.isfinite().all():
+            return {"refused": "its latents are not numbers"}
+        latents[case["name"]] = painted.contiguous()
         return {}
 
     @torch.no_grad()
     def paint(self, case):
         request = case["request"]
-        pipe = self.pipeline(case["task"])
+        pipe = self.pipeline(self.family.tasks[case["task"]])
         use_scheduler(pipe, request["scheduler"])
         if request["scheduler"].startswith("pndm") and request.get("strength", 1.0) < 1.0:
             pipe.scheduler.register_to_config(skip_prk_steps=True)  # see known.py
+        generator = torch.Generator("cpu").manual_seed(request["seed"])
+        if not self.family.tasks[case["task"]]:
+            return latent_loop.paint(pipe, case, generator)
         given = ("prompt", "num_inference_steps", "guidance_scale", "image_guidance_scale", "eta")
         arguments = {key: request[key] for key in given if key in request} | pictures(case, pipe)
-        generator = torch.Generator("cpu").manual_seed(request["seed"])
         return pipe(**arguments, generator=generator, output_type="latent").images
 
-    def pipeline(self, task):
-        kind = self.family.tasks[task]
+    def pipeline(self, kind):
+        if not kind:
+            self.pipe.scheduler = self.scheduler
+            return self.pipe
         is_xl = "XL" in kind.__name__
         more = {"add_watermarker": False} | self.settings if is_xl else {"requires_safety_checker": False}
         if kind.__name__ == "StableDiffusionXLPipeline":
@@ -78,6 +85,8 @@ def load(family):
         return pipe
     if family.scheduler_keys:
         return with_scheduler_config(family.model, cases([family])[0]["scheduler_config"])
+    if None in family.tasks.values():
+        return latent.load(family.model)
     return DiffusionPipeline.from_pretrained(model_folder(family.model), dtype=torch.float32)
 
 

@@ -4,18 +4,18 @@
 
 Both sides compute in float32 on the CPU. Ends with status 1 where the error of the final latents is above 1e-3, that of a full-size
 forward above 1e-4, or one side does not paint, and known.py does not say why. By default everything is compared, some 20 minutes on two
-cores, with 14 GB of memory and 6 GB of temporary files for Stable Diffusion XL; `--full-size` alone names none. FOLDER keeps what
-diffusers has made of the small models.
+cores, with 14 GB of memory and 6 GB of temporary files for Stable Diffusion XL; `--full-size` without a name leaves the networks out.
+FOLDER keeps what both have made of the small models.
 """
 
 import argparse
 import json
-import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,9 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(GOLDEN))
 
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns while it is imported
+
 import diffusers  # noqa: E402
 import reference  # noqa: E402
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from families import FAMILIES  # noqa: E402
 from table import LATENTS, MOST, Table, print_forwards  # noqa: E402
 
@@ -35,13 +38,20 @@ FULL_SIZE = {"sd15": "stable_diffusion_1_5", "sd21": "stable_diffusion_2_1", "sd
 
 def main():
     options = parse()
-    diffusers.utils.logging.set_verbosity_error()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    be_quiet()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         cases, outcomes = paint(Path(options.keep or scratch), options.family)
         forwards = [forward for name in options.full_size for forward in compare_full_size(name)]
     sys.exit(report(cases, outcomes, forwards))
+
+
+def be_quiet():
+    """Nothing but the comparison: configs with unused or outdated keys are wanted here."""
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 def parse():
@@ -94,7 +104,7 @@ def report(cases, outcomes, forwards):
     versions = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "transformers", "torch"))
     print(f"\nEasel against {versions}: float32 on the CPU")
     table.print_all(cases)
-    broken = table.broken + print_forwards(forwards)
+    broken = table.broken + table.stale(cases) + (print_forwards(forwards) if forwards else [])
     errors = [error for row in table.errors.values() for error in row]
     print(f"\n{len(errors)} pictures, {sum(error <= MOST for error in errors)} of them within {MOST:.0e}, all within {max(errors):.1e}", end="")
     print(f" (limit {LATENTS:.0e})" + (f"; {len(forwards)} full-size forwards within {max(e for _, e in forwards):.1e}" if forwards else ""))

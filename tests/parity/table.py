@@ -35,6 +35,11 @@ class Table:
         self.broken.append(f"{case['name']}: {outcome}, diffusers: {case.get('refused', 'paints')}")
         return " !"
 
+    def stale(self, cases):
+        """Known differences that are none any more."""
+        unneeded = [note for note in DIFFERENCES if note not in self.notes and any(note.applies(case) for case in cases)]
+        return [f"no longer needed: {note.text}" for note in unneeded]
+
     def print_all(self, cases):
         for family in self.cells:
             self.print_family(family)

@@ -1,14 +1,14 @@
 """What diffusers' classes do not have, behind the door of a diffusers scheduler, so that any pipeline can paint with it.
 
-DPM++ SDE with noise from the picture's own generator (its class draws from a Brownian tree); iPNDM on the model's noise levels; and
-k-diffusion's samplers, where k_samplers.py says that one is needed.
+DPM++ SDE with noise from the picture's own generator (its class draws from a Brownian tree); iPNDM on the model's noise levels; PNDM
+for models that predict the finished sample; and k-diffusion's samplers, where k_samplers.py says that one is needed.
 """
 
 import queue
 import threading
 
 import torch
-from diffusers import DPMSolverSDEScheduler, IPNDMScheduler
+from diffusers import DPMSolverSDEScheduler, IPNDMScheduler, PNDMScheduler
 
 from .k_samplers import SAMPLERS, TWO_CALLS, BrownianPath, is_needed, predicted, step_sigmas
 from .scheduler_classes import make_scheduler, split_name
@@ -22,6 +22,8 @@ def painting_scheduler(name, config):
         return SamplerAsScheduler(algorithm, base)
     if algorithm == "ipndm":
         return IPNDMOnModelSigmas(base)
+    if algorithm == "pndm" and base.config.prediction_type == "sample":
+        return PNDMOnSamples.from_config(base.config, prediction_type="epsilon")
     return DPMSolverSDEWithOwnNoise.from_config(base.config) if algorithm == "dpmpp_sde" else base
 
 
@@ -38,6 +40,15 @@ class DPMSolverSDEWithOwnNoise(DPMSolverSDEScheduler):
         if self.noise_sampler is None:
             self.noise_sampler = BrownianPath(drawing(sample.shape, generator))
         return super().step(model_output, timestep, sample, return_dict=return_dict)
+
+
+class PNDMOnSamples(PNDMScheduler):
+    """diffusers' class for models that predict the finished sample, which it refuses: ε is made of what it adds up, where v would be."""
+
+    def _get_prev_sample(self, sample, timestep, prev_timestep, model_output):
+        alpha_prod_t = self.alphas_cumprod[timestep]
+        epsilon = (sample - alpha_prod_t**0.5 * model_output) / (1 - alpha_prod_t) ** 0.5
+        return super()._get_prev_sample(sample, timestep, prev_timestep, epsilon)
 
 
 class OnModelSigmas:
