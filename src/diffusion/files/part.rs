@@ -27,9 +27,10 @@ struct ShardIndex {
 }
 
 impl Part {
-    /// What an error about a file of this part calls it.
+    /// What an error about a file of this part calls it; without a name it is about the part as a whole.
     pub(in crate::diffusion) fn place(&self, name: &str) -> PathBuf {
         match self {
+            Self::Folder(folder) if name.is_empty() => folder.clone(),
             Self::Folder(folder) => folder.join(name),
         }
     }
