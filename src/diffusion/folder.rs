@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     error::LoadError,
-    files::ModelFiles,
+    files::{FileSettings, ModelFiles},
     models::{
         config::{UNetConfig, VaeConfig},
         unet_input::UNetInput,
@@ -30,14 +30,35 @@ const PROMPT_TOKENS: u32 = 77;
 pub struct ModelFolder {
     /// The name that requests use.
     pub name: String,
-    /// The folder with `model_index.json`.
+    /// The folder with `model_index.json`, or the `.safetensors` file.
     pub path: PathBuf,
+    /// What the settings say about its files.
+    pub files: FileSettings,
     /// The guidance scale of requests that name none.
     pub guidance_scale: Option<f64>,
     /// The steps of requests that name no number.
     pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
+}
+
+impl ModelFolder {
+    /// A model with nothing set.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            files: FileSettings::default(),
+            guidance_scale: None,
+            num_inference_steps: None,
+            max_size: None,
+        }
+    }
+
+    /// Opens its files. No weights are read.
+    pub(super) fn open(&self) -> Result<ModelFiles, LoadError> {
+        ModelFiles::open(&self.path, &self.files)
+    }
 }
 
 /// What requests may ask of each model, from the folders' configs alone.
@@ -64,7 +85,7 @@ struct LatentKind {
 }
 
 fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> {
-    let files = ModelFiles::open(&folder.path)?;
+    let files = folder.open()?;
     let index = ModelIndex::read(&files)?;
     files.require(&index.parts())?;
     let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);

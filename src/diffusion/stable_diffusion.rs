@@ -136,7 +136,7 @@ impl StableDiffusion {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &ModelFiles::open(&folder.path)?, placement);
+        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.open()?, placement);
         let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
         let Placement { device, kind, batch_invariant } = placement;
         info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");

@@ -13,13 +13,17 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{device::Placement, files::ModelFiles, pipeline::TowerParts};
+use crate::diffusion::{
+    device::Placement,
+    files::{FileSettings, ModelFiles},
+    pipeline::TowerParts,
+};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
 fn demo() -> ModelFiles {
-    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), &FileSettings::default()).unwrap()
 }
 
 /// The tensors of a golden file by name.
@@ -65,7 +69,8 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 #[test]
 fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
     let golden = golden("text-families.safetensors");
-    let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl")).unwrap();
+    let files =
+        ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl"), &FileSettings::default()).unwrap();
     let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
     let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
     for (suffix, parts, states) in [("", first, 3), ("_2", second, 4)] {

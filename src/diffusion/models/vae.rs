@@ -264,7 +264,7 @@ fn resnet_settings(config: &VaeConfig) -> ResnetSettings {
 }
 
 /// Older checkpoints have other names for the attention's projections.
-fn canonical_name(key: &str) -> Option<String> {
+pub(in crate::diffusion) fn canonical_name(key: &str) -> Option<String> {
     const OLD_NAMES: [(&str, &str); 4] =
         [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
     let old = OLD_NAMES.iter().find(|(old, _)| key.contains(".attentions.") && key.contains(old));

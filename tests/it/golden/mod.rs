@@ -11,7 +11,7 @@ mod arithmetic;
 mod folders;
 mod paintings;
 
-pub(crate) use folders::copy_folder;
+pub(crate) use folders::{copy_folder, edit_json};
 
 /// A file of `tests/golden`.
 fn golden(name: &str) -> PathBuf {

@@ -1,9 +1,6 @@
 //! Whole pictures: final latents within 1e-3 of diffusers', and every byte of the picture within 1 of 255.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use easel::{
     diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
@@ -75,7 +72,7 @@ fn paint(case: &Value) {
     let name = case["name"].as_str().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let mut served = vec![model_folder(case, folder.path())];
-    served.extend(case["request"]["refiner"].as_str().map(|name| named_folder(name, golden(name))));
+    served.extend(case["request"]["refiner"].as_str().map(|name| ModelFolder::new(name, golden(name))));
     let models = describe_models(&served).unwrap();
     let settings = EngineSettings {
         device: "cpu".to_owned(),
@@ -130,11 +127,7 @@ fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
-    named_folder(name, path)
-}
-
-fn named_folder(name: &str, path: PathBuf) -> ModelFolder {
-    ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
+    ModelFolder::new(name, path)
 }
 
 fn request_body(case: &Value) -> Value {

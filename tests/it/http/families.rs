@@ -19,7 +19,7 @@ async fn spawn_families() -> TestApp {
 
 fn model(name: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    ModelConfig { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
+    ModelConfig::new(name, path)
 }
 
 async fn refusal(app: &TestApp, changes: Value) -> Value {
