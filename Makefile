@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint load kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint load models memory kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +34,17 @@ lint: libtorch ## Check format, lints, the documentation's links, and the depend
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput
 
+models: libtorch ## Measure two models in turns where one fits: waits, loads, switches, memory (some minutes)
+	cargo bench --locked --bench load -- models
+
 crowd: libtorch ## Measure what 200 event readers and 5,000 resting connections cost (some minutes)
 	cargo bench --locked --bench load -- crowd
+
+memory: libtorch ## Measure time and memory of full-size models, loading and painting, against diffusers (16 GB, some 20 minutes)
+	cargo build --release --locked
+	[ -x .venv/bin/python ] || python3 -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r tests/golden/requirements.txt
+	.venv/bin/python tests/memory/run.py $(ARGS)
 
 MINUTES ?= 30
 soak: libtorch ## Keep the queue full for MINUTES=30 and watch memory, descriptors and files

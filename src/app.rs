@@ -11,11 +11,12 @@ use tracing::{info, warn};
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
     config::{
-        AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, PredictionTypeSetting, RetentionConfig, ServerConfig,
+        AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig,
+        ServerConfig, Tiling,
     },
     diffusion::{
-        EngineSettings, FileSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models,
-        schedulers::PredictionType,
+        EngineSettings, FileSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
+        describe_models, schedulers::PredictionType,
     },
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
@@ -166,7 +167,24 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
             BatchInvariant::Never => Some(false),
         },
         threads: config.device.threads,
+        vae_tiling: match config.device.vae_tiling {
+            Tiling::Auto => VaeTiling::Auto,
+            Tiling::Always => VaeTiling::Always,
+            Tiling::Never => VaeTiling::Never,
+        },
+        vae_memory: (config.device.vae_memory_mib > 0).then_some(config.device.vae_memory_mib << 20),
         models: model_folders(config),
+        residency: residency_settings(config),
+    }
+}
+
+fn residency_settings(config: &Config) -> ResidencySettings {
+    let mib = config.device.model_memory_mib;
+    let later = config.models.iter().filter(|model| model.load == LoadTime::FirstUse);
+    ResidencySettings {
+        memory: (mib > 0).then_some(mib << 20),
+        on_first_use: later.map(|model| model.name.clone()).collect(),
+        retry: Duration::from_secs(config.device.model_retry_seconds),
     }
 }
 
@@ -205,6 +223,7 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         step: step_limits(&config.dispatch),
         drain: Duration::from_secs(config.server.drain_seconds),
         ageing: Duration::from_secs(config.dispatch.ageing_seconds),
+        model_stay: Duration::from_secs(config.dispatch.model_stay_seconds),
         quotas: quotas(&config.auth),
         retention: retention_settings(&config.retention),
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -42,6 +42,20 @@ pub struct Metrics {
     pub pictures_swept_total: IntCounter,
     /// Previews that were dropped because nobody could take them in time.
     pub previews_dropped_total: IntCounter,
+    /// Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32.
+    pub vae_float32_retries_total: IntCounter,
+    /// Models that were loaded, by model.
+    pub model_loads_total: IntCounterVec,
+    /// Models that could not be loaded, by model.
+    pub model_load_failures_total: IntCounterVec,
+    /// Models that left the device for another one, by model.
+    pub model_evictions_total: IntCounterVec,
+    /// Loads for which one or more models had to leave.
+    pub model_switches_total: IntCounter,
+    /// Seconds that a load took, by model.
+    pub model_load_seconds: HistogramVec,
+    /// Bytes of the weights on the device or on their way to it, by model.
+    pub model_resident_bytes: IntGaugeVec,
     /// Open TCP connections of clients.
     pub connections: IntGauge,
     /// Open event streams.
@@ -75,6 +89,19 @@ impl Metrics {
                 "Inputs, unfinished files and jobs' folders removed because no job owned them",
             )?,
             previews_dropped_total: IntCounter::new("easel_previews_dropped_total", "Previews dropped, never waited for")?,
+            vae_float32_retries_total: IntCounter::new(
+                "easel_vae_float32_retries_total",
+                "Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32",
+            )?,
+            model_loads_total: counters("easel_model_loads_total", "Models that were loaded", &["model"])?,
+            model_load_failures_total: counters("easel_model_load_failures_total", "Models that could not be loaded", &["model"])?,
+            model_evictions_total: counters("easel_model_evictions_total", "Models that left the device for another", &["model"])?,
+            model_switches_total: IntCounter::new("easel_model_switches_total", "Loads for which other models had to leave")?,
+            model_load_seconds: histograms("easel_model_load_seconds", "Seconds that a load took", &["model"])?,
+            model_resident_bytes: IntGaugeVec::new(
+                Opts::new("easel_model_resident_bytes", "Bytes of weights on the device or on their way to it"),
+                &["model"],
+            )?,
             connections: IntGauge::new("easel_connections", "Open TCP connections of clients")?,
             event_streams: IntGauge::new("easel_event_streams", "Open event streams")?,
             http_requests_total: counters("easel_http_requests_total", "HTTP responses", &["method", "route", "status"])?,
@@ -99,6 +126,13 @@ impl Metrics {
         registry.register(Box::new(self.jobs_expired_total.clone()))?;
         registry.register(Box::new(self.pictures_swept_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
+        registry.register(Box::new(self.vae_float32_retries_total.clone()))?;
+        registry.register(Box::new(self.model_loads_total.clone()))?;
+        registry.register(Box::new(self.model_load_failures_total.clone()))?;
+        registry.register(Box::new(self.model_evictions_total.clone()))?;
+        registry.register(Box::new(self.model_switches_total.clone()))?;
+        registry.register(Box::new(self.model_load_seconds.clone()))?;
+        registry.register(Box::new(self.model_resident_bytes.clone()))?;
         registry.register(Box::new(self.connections.clone()))?;
         registry.register(Box::new(self.event_streams.clone()))?;
         registry.register(Box::new(self.http_requests_total.clone()))?;

@@ -6,7 +6,11 @@ use clap::Args;
 use serde_json::Value;
 
 use super::{CliError, output::Output, paint, request};
-use crate::{app, config::Config, diffusion::describe_models};
+use crate::{
+    app,
+    config::Config,
+    diffusion::{ResidencySettings, describe_models},
+};
 
 /// What to paint. The rules, defaults and errors are those of the API's `POST /v1/generate`.
 #[derive(Debug, Args)]
@@ -47,6 +51,9 @@ pub(super) struct GenerateArgs {
     /// The same seed paints the same picture; picture i uses seed + i [default: random]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) seed: Option<Value>,
+    /// What the seed is a seed of: cpu, as for diffusers and ComfyUI, or philox, as for AUTOMATIC1111 on a GPU [default: cpu]
+    #[arg(long, value_name = "SOURCE")]
+    pub(super) noise_source: Option<String>,
     /// How many pictures, 1 to 16 [default: 1]
     #[arg(short, long, value_name = "COUNT", value_parser = number, allow_negative_numbers = true)]
     pub(super) num_images: Option<Value>,
@@ -73,7 +80,9 @@ pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), 
     let models = describe_models(&settings.models).map_err(CliError::failed)?;
     let submission = request::parse(arguments, output.format(), &models, config.server.max_body_bytes)?;
     let output = output.of_format(submission.request.output.format)?;
-    settings.models.retain(|folder| folder.name == submission.request.model);
+    settings.models.retain(|folder| submission.request.models().contains(&folder.name.as_str()));
+    // They are wanted now, and have the device for themselves.
+    settings.residency = ResidencySettings::default();
     paint::paint(&settings, &config.dispatch, submission, &output)
 }
 

@@ -43,6 +43,7 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
         ("guidance_scale", arguments.guidance_scale.clone()),
         ("scheduler", text(&arguments.scheduler)),
         ("seed", arguments.seed.clone()),
+        ("noise_source", text(&arguments.noise_source)),
         ("num_images", arguments.num_images.clone()),
         ("image", image.map(Value::String)),
         ("mask_image", mask_image.map(Value::String)),

@@ -89,6 +89,10 @@ pub struct DeviceConfig {
     pub dtype: Dtype,
     pub batch_invariant: BatchInvariant,
     pub threads: usize,
+    pub vae_tiling: Tiling,
+    pub vae_memory_mib: u64,
+    pub model_memory_mib: u64,
+    pub model_retry_seconds: u64,
 }
 
 /// `[device] dtype`
@@ -100,6 +104,16 @@ pub enum Dtype {
     Float32,
     Bfloat16,
     Float16,
+}
+
+/// `[device] vae_tiling`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub enum Tiling {
+    Auto,
+    Always,
+    Never,
 }
 
 /// `[device] batch_invariant`
@@ -144,6 +158,7 @@ pub struct DispatchConfig {
     pub max_step_rows: usize,
     pub max_step_pixels: usize,
     pub ageing_seconds: u64,
+    pub model_stay_seconds: u64,
 }
 
 /// `[retention]`
@@ -193,6 +208,18 @@ pub struct ModelConfig {
     pub guidance_scale: Option<f64>,
     pub num_inference_steps: Option<u32>,
     pub max_size: Option<u32>,
+    #[serde(default)]
+    pub load: LoadTime,
+}
+
+/// `[[models]] load`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub enum LoadTime {
+    #[default]
+    Start,
+    FirstUse,
 }
 
 impl ModelConfig {
@@ -209,6 +236,7 @@ impl ModelConfig {
             guidance_scale: None,
             num_inference_steps: None,
             max_size: None,
+            load: LoadTime::default(),
         }
     }
 }
@@ -266,6 +294,9 @@ impl Config {
         check_server(server)?;
         auth.check()?;
         check_range("device.threads", device.threads, 0..=1024)?;
+        check_range("device.vae_memory_mib", device.vae_memory_mib, 0..=1 << 24)?;
+        check_range("device.model_memory_mib", device.model_memory_mib, 0..=1 << 24)?;
+        check_range("device.model_retry_seconds", device.model_retry_seconds, 0..=86_400)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
         check_range("dispatch.max_attempts", dispatch.max_attempts, 1..=1000)?;
         check_range("dispatch.max_queued_jobs", dispatch.max_queued_jobs, 1..=1_000_000)?;
@@ -273,6 +304,7 @@ impl Config {
         check_range("dispatch.max_step_rows", dispatch.max_step_rows, 2..=2048)?;
         check_range("dispatch.max_step_pixels", dispatch.max_step_pixels, 4096..=1_000_000_000)?;
         check_range("dispatch.ageing_seconds", dispatch.ageing_seconds, 1..=86_400)?;
+        check_range("dispatch.model_stay_seconds", dispatch.model_stay_seconds, 0..=86_400)?;
         check_range("retention.result_seconds", retention.result_seconds, 0..=TEN_YEARS)?;
         check_range("retention.removed_seconds", retention.removed_seconds, 0..=TEN_YEARS)?;
         check_range("retention.idempotency_seconds", retention.idempotency_seconds, 60..=TEN_YEARS)?;
@@ -351,6 +383,9 @@ mod tests {
             ("server", "max_connections", "0", "1 to 1000000"),
             ("server", "max_event_streams", "0", "1 to 1000000"),
             ("device", "threads", "1025", "0 to 1024"),
+            ("device", "vae_memory_mib", "16777217", "0 to 16777216"),
+            ("device", "model_memory_mib", "16777217", "0 to 16777216"),
+            ("device", "model_retry_seconds", "86401", "0 to 86400"),
             ("dispatch", "lease_seconds", "0", "1 to 3600"),
             ("dispatch", "max_attempts", "0", "1 to 1000"),
             ("dispatch", "max_queued_jobs", "0", "1 to 1000000"),
@@ -358,6 +393,7 @@ mod tests {
             ("dispatch", "max_step_rows", "1", "2 to 2048"),
             ("dispatch", "max_step_pixels", "0", "4096 to 1000000000"),
             ("dispatch", "ageing_seconds", "0", "1 to 86400"),
+            ("dispatch", "model_stay_seconds", "86401", "0 to 86400"),
             ("retention", "result_seconds", "315360001", "0 to 315360000"),
             ("retention", "removed_seconds", "315360001", "0 to 315360000"),
             ("retention", "idempotency_seconds", "59", "60 to 315360000"),

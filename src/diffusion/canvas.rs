@@ -8,7 +8,9 @@ use super::{
     conditioning::{Conditioning, ConditioningSchedule},
     layers::Result,
     mask::Underlay,
-    schedulers::{HISTORY, Plan, Step},
+    noise::NoiseGenerator,
+    residency::ModelHold,
+    schedulers::{Call, HISTORY, Plan},
     source::Kept,
 };
 use crate::dispatch::ports::{BatchKey, CanvasState};
@@ -16,15 +18,21 @@ use crate::dispatch::ports::{BatchKey, CanvasState};
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
 #[derive(Debug)]
 pub struct Canvas {
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) batch_key: BatchKey,
     /// Of the picture.
     pub(super) pixels: usize,
     pub(super) latents: Tensor, // [1, C, h, w] float32
-    /// The finished samples that the last steps predicted, the latest first.
+    /// What earlier calls left for later ones, the latest first.
     pub(super) history: Vec<Tensor>,
+    /// What the last call said that the picture will be.
+    pub(super) pred_original_sample: Option<Tensor>,
+    pub(super) generator: NoiseGenerator,
+    /// Of the next call, if it has been drawn. A call that failed and is repeated finds the same noise.
+    pub(super) noise: Option<Tensor>,
     pub(super) plan: Arc<Plan>,
-    pub(super) step_index: usize,
+    /// How many UNet calls are done.
+    pub(super) calls: usize,
     pub(super) conditioning: ConditioningSchedule,
     /// The picture that its latents are put back to where no mask is.
     pub(super) kept: Option<Kept>,
@@ -39,49 +47,84 @@ pub struct Canvas {
 /// A second model that does the last steps of a picture.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    pub(super) model: usize,
+    pub(super) model: ModelHold,
     pub(super) batch_key: BatchKey,
     pub(super) plan: Arc<Plan>,
     pub(super) conditioning: ConditioningSchedule,
 }
 
+/// What one UNet call made: of all canvases of a batch `[B, C, h, w]`, or of one `[1, C, h, w]`.
+pub(super) struct Moved {
+    pub(super) prev_sample: Tensor,
+    pub(super) pred_original_sample: Tensor,
+    /// What later calls look back on, where one does.
+    pub(super) record: Option<Tensor>,
+}
+
+impl Moved {
+    /// One canvas's own.
+    pub(super) fn row(&self, row: i64) -> Result<Self> {
+        Ok(Self {
+            prev_sample: self.prev_sample.f_narrow(0, row, 1)?,
+            pred_original_sample: self.pred_original_sample.f_narrow(0, row, 1)?,
+            record: self.record.as_ref().map(|record| record.f_narrow(0, row, 1)).transpose()?,
+        })
+    }
+}
+
 impl Canvas {
-    /// The step to be done next, if any.
-    pub(super) fn next_step(&self) -> Option<&Step> {
-        self.plan.steps.get(self.step_index)
+    /// The UNet call to be done next, if any.
+    pub(super) fn next_call(&self) -> Option<&Call> {
+        self.plan.calls.get(self.calls)
     }
 
-    /// What the next step is conditioned on.
+    /// What the next call is conditioned on; both calls of a step are on the same.
     pub(super) fn conditioning(&self) -> &Conditioning {
-        self.conditioning.at(self.steps_before + self.step_index)
+        self.conditioning.at(self.steps_before + self.plan.progress(self.calls).0 as usize)
     }
 
-    /// The result of the next step with what a mask keeps put back.
+    /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype.
+    pub(super) fn draw_noise(&mut self) -> Result<()> {
+        if self.noise.is_none() && self.next_call().is_some_and(Call::draws_noise) {
+            let values = self.generator.randn(self.latents.numel());
+            let noise = Tensor::f_from_slice(&values)?.f_reshape(self.latents.size())?;
+            self.noise = Some(noise.f_to_device(self.latents.device())?);
+        }
+        Ok(())
+    }
+
+    /// The result of the next call with what a mask keeps put back.
     pub(super) fn put_back(&self, prev_sample: Tensor) -> Result<Tensor> {
-        let refined = || self.refiner.as_ref().and_then(|refiner| refiner.plan.steps.first());
-        let next = self.plan.steps.get(self.step_index + 1).or_else(refined).map(|step| step.start);
+        let refined = || self.refiner.as_ref().and_then(|refiner| refiner.plan.calls.first());
+        let next = self.plan.calls.get(self.calls + 1).or_else(refined).map(|call| call.start);
         match &self.kept {
             Some(kept) => kept.put_back(&prev_sample, next),
             None => Ok(prev_sample),
         }
     }
 
-    /// What the last step predicted the finished picture to be, far clearer than the latents, which still hold the noise.
+    /// What the last call predicted the finished picture to be, far clearer than the latents, which still hold the noise.
     pub(super) fn expected_latents(&self) -> Result<Tensor> {
-        let expected = self.history.first().unwrap_or(&self.latents);
+        let expected = self.pred_original_sample.as_ref().unwrap_or(&self.latents);
         match &self.kept {
             Some(kept) => kept.put_back(expected, None),
             None => Ok(expected.shallow_clone()),
         }
     }
 
-    /// Takes the result of a step.
-    pub(super) fn advance(&mut self, prev_sample: Tensor, pred_original_sample: Tensor) {
-        self.latents = prev_sample;
-        self.history.insert(0, pred_original_sample);
-        self.history.truncate(HISTORY);
-        self.step_index += 1;
-        if self.step_index == self.plan.steps.len() {
+    /// Takes what a call made of this canvas.
+    pub(super) fn advance(&mut self, moved: Moved) {
+        let call = self.next_call().copied().unwrap_or_default();
+        self.history.drain(..call.forget.min(self.history.len()));
+        if let (Some(_), Some(record)) = (call.record, moved.record) {
+            self.history.insert(0, record);
+            self.history.truncate(HISTORY);
+        }
+        self.latents = moved.prev_sample;
+        self.pred_original_sample = Some(moved.pred_original_sample);
+        self.noise = None;
+        self.calls += 1;
+        if self.calls == self.plan.calls.len() {
             self.hand_over();
         }
     }
@@ -89,8 +132,9 @@ impl Canvas {
     /// The refiner's plan begins as after a pause: its first step looks back on nothing.
     fn hand_over(&mut self) {
         let Some(Takeover { model, batch_key, plan, conditioning }) = self.refiner.take() else { return };
-        self.steps_before += self.plan.steps.len();
-        self.step_index = 0;
+        self.steps_before += self.plan.steps();
+        self.calls = 0;
+        self.history.clear();
         (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }
@@ -109,9 +153,9 @@ impl CanvasState for Canvas {
     }
 
     fn progress(&self) -> (u32, u32) {
-        let own = self.plan.steps.len();
-        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.steps.len());
-        let (step, steps) = (self.steps_before + self.step_index.min(own), self.steps_before + own + later);
-        (step as u32, steps as u32)
+        let (step, own) = self.plan.progress(self.calls);
+        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.steps());
+        let before = self.steps_before as u32;
+        (before + step, before + own + later as u32)
     }
 }

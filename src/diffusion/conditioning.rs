@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::{
     extras::Extras,
     models::time_embedding::AddedCondition,
-    prompt::{PromptEmbeds, TextEmbeds},
+    prompt::{BranchEmbeds, PromptEmbeds, TextEmbeds},
 };
 use crate::domain::GenerationRequest;
 
@@ -193,21 +193,59 @@ pub(super) struct ConditioningSchedule {
 }
 
 impl ConditioningSchedule {
-    /// Guidance in the steps of the request's interval and none in the others; `picture` in all.
+    /// The prompts' texts as editing has them, with guidance in the steps of the request's interval and without in the others; `picture` in all.
     pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, (extras, picture): (&Extras, &RowPicture)) -> Self {
-        let branch = || vec![Branch { row: Row::positive(&embeds.prompt, extras), weight: 1.0 }];
-        let unguided = Conditioning::unguided(branch()).seeing(picture);
-        let Some(negative) = &embeds.negative_prompt else {
-            return Self { conditionings: vec![unguided], of_step: Vec::new() };
-        };
-        let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
-        let guided = Conditioning::guided(Row::negative(negative, extras), branch(), guidance).guided_by(picture);
-        let of_step = (0..request.effective_steps()).map(|step| usize::from(!request.is_guided(step))).collect();
-        Self { conditionings: vec![guided, unguided], of_step }
+        let (mut conditionings, mut of_step) = (Vec::new(), Vec::new());
+        let mut made = Vec::new();
+        for step in 0..request.effective_steps() {
+            let texts = StepTexts::at(request, embeds, step);
+            let place = made.iter().position(|other| *other == texts).unwrap_or(made.len());
+            if place == made.len() {
+                conditionings.push(texts.conditioning(request, embeds, (extras, picture)));
+                made.push(texts);
+            }
+            of_step.push(place);
+        }
+        Self { conditionings, of_step }
     }
 
     /// The conditioning of step `step`, counted from 0 over the steps that are run.
     pub(super) fn at(&self, step: usize) -> &Conditioning {
         &self.conditionings[self.of_step.get(step).copied().unwrap_or(0)]
+    }
+}
+
+/// Which texts a step is conditioned on, by their places.
+#[derive(Debug, PartialEq)]
+struct StepTexts {
+    branches: Vec<usize>,
+    /// None in a step without guidance.
+    negative: Option<usize>,
+}
+
+impl StepTexts {
+    fn at(request: &GenerationRequest, embeds: &PromptEmbeds, step: u32) -> Self {
+        let place = |branch: &BranchEmbeds| branch.place(step as usize);
+        let negative = embeds.negative_prompt.as_ref().filter(|_| request.is_guided(step)).map(place);
+        Self { branches: embeds.prompt.iter().map(place).collect(), negative }
+    }
+
+    fn conditioning(
+        &self,
+        request: &GenerationRequest,
+        embeds: &PromptEmbeds,
+        (extras, picture): (&Extras, &RowPicture),
+    ) -> Conditioning {
+        let branch = |(branch, &place): (&BranchEmbeds, &usize)| Branch {
+            row: Row::positive(&branch.texts[place], extras),
+            weight: branch.weight,
+        };
+        let branches = embeds.prompt.iter().zip(&self.branches).map(branch).collect();
+        let negative = embeds.negative_prompt.as_ref().zip(self.negative).map(|(negative, place)| &negative.texts[place]);
+        let guidance = Guidance { scale: request.guidance_scale, rescale: request.guidance_rescale };
+        match negative {
+            Some(negative) => Conditioning::guided(Row::negative(negative, extras), branches, guidance).guided_by(picture),
+            None => Conditioning::unguided(branches).seeing(picture),
+        }
     }
 }

@@ -4,7 +4,7 @@ use tch::{Cuda, Device, Kind};
 use tracing::info;
 
 use super::error::LoadError;
-use crate::sys::load_cuda;
+use crate::sys::{gpu_memory, host_memory, load_cuda};
 
 /// The dtype that the settings ask for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +52,15 @@ impl Placement {
         }
         let batch_invariant = batch_invariant.unwrap_or(can_be_invariant);
         Ok(Self { device, kind, batch_invariant })
+    }
+
+    /// Bytes of memory that the device has; without bound where it does not say.
+    pub(super) fn memory(self) -> u64 {
+        let bytes = match self.device {
+            Device::Cuda(index) => gpu_memory(index),
+            _ => host_memory(),
+        };
+        bytes.unwrap_or(u64::MAX)
     }
 }
 

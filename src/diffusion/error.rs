@@ -87,6 +87,12 @@ impl From<LoadError> for EngineError {
     }
 }
 
+impl From<TchError> for EngineError {
+    fn from(error: TchError) -> Self {
+        engine_error(&error)
+    }
+}
+
 /// Sorts libtorch's errors by what the dispatcher can do about them.
 pub(super) fn engine_error(error: &TchError) -> EngineError {
     let text = error.to_string();

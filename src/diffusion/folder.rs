@@ -1,6 +1,6 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use serde_json::Value;
 use tracing::warn;
@@ -13,7 +13,7 @@ use super::{
         unet_input::UNetInput,
     },
     pipeline::ModelIndex,
-    schedulers::SchedulerConfig,
+    schedulers::{SchedulerConfig, limits},
 };
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
@@ -24,6 +24,9 @@ const FEW_STEPS: u32 = 4;
 const DISTILLED_GUIDANCE_SCALE: f64 = 8.5;
 /// CLIP's.
 const PROMPT_TOKENS: u32 = 77;
+
+/// A plan holds a number for each; every known model was trained with 1,000.
+const TRAIN_TIMESTEPS: RangeInclusive<usize> = 1..=100_000;
 
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,7 +60,7 @@ impl ModelFolder {
 
     /// Opens its files. No weights are read.
     pub(super) fn open(&self) -> Result<ModelFiles, LoadError> {
-        ModelFiles::open(&self.path, &self.files)
+        ModelFiles::open_with(&self.path, &self.files)
     }
 }
 
@@ -109,6 +112,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> 
         max_size,
         default_guidance_scale: folder.guidance_scale.unwrap_or_else(|| default_guidance_scale(&unet, &scheduler)),
         default_scheduler: default_scheduler(&folder.name, &scheduler),
+        scheduler_limits: limits(&scheduler),
     };
     let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
     let kind = LatentKind { channels: vae.latent_channels, factor, scaling_factor: vae.scaling_factor };
@@ -152,25 +156,29 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
     }
 }
 
-/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and a `solver_order` above 2 are not refused:
-/// a request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
+/// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and `solver_order` are not refused: a
+/// request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
 pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
-    let supported: [(&str, &[Value]); 7] = [
-        ("use_exponential_sigmas", &off),
-        ("use_beta_sigmas", &off),
+    let supported: [(&str, &[Value]); 6] = [
         ("use_lu_lambdas", &off),
         ("use_flow_sigmas", &off),
         ("use_dynamic_shifting", &off),
         ("interpolation_type", &[Value::from("linear")]),
         ("timestep_type", &[Value::from("discrete")]),
+        ("solver_p", &[Value::Null]),
     ];
-    files.config("scheduler", &supported).map(SchedulerConfig::corrected)
+    let config: SchedulerConfig = files.config("scheduler", &supported)?;
+    if !TRAIN_TIMESTEPS.contains(&config.num_train_timesteps) {
+        let problem = format!("num_train_timesteps = {} is not from 1 to {}", config.num_train_timesteps, TRAIN_TIMESTEPS.end());
+        return Err(files.invalid_config("scheduler", problem));
+    }
+    Ok(config.corrected())
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.
 fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
-    let named = SchedulerName::parse(&config.class_name).filter(|_| !config.is_stochastic());
+    let named = config.own_scheduler();
     if named.is_none() {
         warn!(
             model.name = model,
@@ -178,6 +186,5 @@ fn default_scheduler(model: &str, config: &SchedulerConfig) -> SchedulerName {
             "the model's own scheduler is not served; its default is ddim"
         );
     }
-    let name = named.unwrap_or(SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false });
-    SchedulerName { karras: config.use_karras_sigmas && name.algorithm != SchedulerAlgorithm::Ddim, ..name }
+    named.unwrap_or(SchedulerName::own(SchedulerAlgorithm::Ddim))
 }

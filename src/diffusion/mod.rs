@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod autoencoder;
 mod blur;
 mod canvas;
 mod conditioning;
@@ -20,13 +21,16 @@ mod noise;
 mod pipeline;
 mod pixels;
 mod prompt;
+mod residency;
 pub mod schedulers;
 mod source;
 mod stable_diffusion;
 mod stages;
+mod stored_model;
 mod tokenizer;
 mod weights;
 
+pub use autoencoder::VaeTiling;
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};
@@ -34,5 +38,6 @@ pub use files::{Conversion, FileKind, FileSettings, Inspection, PartInspection, 
 pub use folder::{ModelFolder, describe_models};
 pub use noise::NoiseGenerator;
 pub use pixels::Frame;
+pub use residency::ResidencySettings;
 pub use stable_diffusion::{EngineSettings, StableDiffusion};
 pub use tokenizer::{ClipTokenizer, Tokens};

@@ -13,9 +13,11 @@ use super::{
 use crate::domain::Family;
 
 /// The pipelines whose parts are a CLIP text encoder, a UNet and a VAE.
-const STABLE_DIFFUSION: [&str; 4] = [
+const STABLE_DIFFUSION: [&str; 6] = [
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "LatentConsistencyModelImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
     "StableDiffusionInstructPix2PixPipeline",
 ];

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::{
+    autoencoder::Autoencoder,
     conditioning::RowPicture,
     layers::Result,
     mask::{Mask, Underlay},
-    models::{
-        unet_input::UNetInput,
-        vae::{AutoencoderKL, Posterior},
-    },
+    models::{unet_input::UNetInput, vae::Posterior},
     pixels::{resized, to_tensor},
     schedulers::{NoiseMix, Plan},
 };
-use crate::{dispatch::ports::PaintOrder, domain::GenerationRequest};
+use crate::{
+    dispatch::ports::{EngineError, PaintOrder},
+    domain::GenerationRequest,
+};
 
 /// A request's pictures, encoded once for all its canvases.
 pub(super) struct Source {
@@ -71,7 +72,7 @@ impl Kept {
 
 impl Source {
     /// Encodes what the request brings, as the model's UNet wants it.
-    pub(super) fn encode(vae: &AutoencoderKL, input: UNetInput, order: &PaintOrder) -> Result<Self> {
+    pub(super) fn encode(vae: &Autoencoder, input: UNetInput, order: &PaintOrder) -> std::result::Result<Self, EngineError> {
         let encoder = PictureEncoder { vae, request: &order.request };
         let image = order.init_image.as_deref().map(|image| resized(image, order.request.width, order.request.height));
         let pixels = image.as_deref().map(|image| to_tensor(image, vae.device())).transpose()?;
@@ -96,7 +97,7 @@ impl Source {
             None => None,
         };
         let initial = noise()?;
-        let latents = match (&image_latents, plan.steps.first()) {
+        let latents = match (&image_latents, plan.calls.first()) {
             (Some(image_latents), Some(first)) if !self.begins_with_noise => mix(first.start, image_latents, &initial)?,
             _ => initial.f_mul_scalar(plan.init_noise_sigma)?,
         };
@@ -124,7 +125,7 @@ fn mix(mix: NoiseMix, picture: &Tensor, noise: &Tensor) -> Result<Tensor> {
 }
 
 struct PictureEncoder<'a> {
-    vae: &'a AutoencoderKL,
+    vae: &'a Autoencoder,
     request: &'a GenerationRequest,
 }
 
@@ -134,7 +135,7 @@ impl PictureEncoder<'_> {
         Some(Mask::new(order.mask_image.as_deref()?, (self.request.width, self.request.height), blur))
     }
 
-    fn role(&self, input: UNetInput, pixels: Option<&Tensor>, mask: Option<&Mask>) -> Result<Role> {
+    fn role(&self, input: UNetInput, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
         match (input, mask) {
             (UNetInput::Latents, None) => Ok(Role::Nothing),
             (UNetInput::Latents, Some(mask)) => Ok(Role::Kept(self.cells(&mask.binary(self.vae.device())?)?)),
@@ -144,7 +145,7 @@ impl PictureEncoder<'_> {
     }
 
     /// The masked picture of an inpainting model. Without a mask all of it is: the picture is grey then, whatever it was.
-    fn masked(&self, pixels: Option<&Tensor>, mask: Option<&Mask>) -> Result<Role> {
+    fn masked(&self, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
         let device = self.vae.device();
         let (height, width) = (i64::from(self.request.height), i64::from(self.request.width));
         let binary = match mask {
@@ -157,9 +158,9 @@ impl PictureEncoder<'_> {
         Ok(Role::Masked { cells: self.cells(&binary)?, posterior: self.vae.encode(&masked)? })
     }
 
-    fn instructed(&self, pixels: Option<&Tensor>) -> Result<Role> {
+    fn instructed(&self, pixels: Option<&Tensor>) -> std::result::Result<Role, EngineError> {
         let (Some(pixels), Some(scale)) = (pixels, self.request.image_guidance_scale) else {
-            return Err(tch::TchError::Shape("an instruct-pix2pix model was given no picture".to_owned()));
+            return Err(EngineError::Failed("an instruct-pix2pix model was given no picture".to_owned()));
         };
         Ok(Role::Instructed(RowPicture::Instruction { image_latents: self.vae.encode(pixels)?.mode(), scale }))
     }

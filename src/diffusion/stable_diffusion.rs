@@ -1,11 +1,19 @@
 //! Stable Diffusion as an [`Engine`].
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
+    autoencoder::{Autoencoder, VaePolicy, VaeTiling},
     canvas::{Canvas, Takeover},
     conditioning::{ConditioningSchedule, RowPicture},
     denoise,
@@ -16,19 +24,24 @@ use super::{
     folder::{ModelFolder, describe_models, read_scheduler},
     latent_rgb::LatentRgb,
     layers::Result,
-    models::{unet::UNet2DConditionModel, unet_input::UNetInput, vae::AutoencoderKL},
+    models::{unet::UNet2DConditionModel, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::Frame,
     prompt::{PromptEmbeds, PromptEncoder},
+    residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig},
     source::Source,
     stages::{Stage, stages},
+    stored_model::StoredModel,
 };
 use crate::{
-    dispatch::ports::{BatchKey, Begun, Engine, EngineError, PaintOrder},
+    dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
     domain::{GenerationRequest, ModelInfo},
 };
+
+/// The VAE may take one in this many bytes of the device's memory, unless the settings say how much.
+const VAE_SHARE: u64 = 3;
 
 /// What an engine is made from.
 #[derive(Debug, Clone)]
@@ -41,14 +54,29 @@ pub struct EngineSettings {
     pub batch_invariant: Option<bool>,
     /// CPU threads of one operation; 0 leaves it to libtorch.
     pub threads: usize,
-    /// The models to load.
+    /// When pictures go through the VAE in tiles.
+    pub vae_tiling: VaeTiling,
+    /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
+    pub vae_memory: Option<u64>,
+    /// The models that are served.
     pub models: Vec<ModelFolder>,
+    /// Which of them are on the device, and when.
+    pub residency: ResidencySettings,
 }
 
-/// Every loaded model on one device.
+impl EngineSettings {
+    fn vae_policy(&self, placement: Placement) -> VaePolicy {
+        let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
+        VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
+    }
+}
+
+/// The models of one device.
 pub struct StableDiffusion {
-    models: Vec<Model>,
+    models: Residency<Model>,
     placement: Placement,
+    /// As [`VaePolicy::float32_retries`].
+    float32_retries: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for StableDiffusion {
@@ -57,19 +85,25 @@ impl fmt::Debug for StableDiffusion {
     }
 }
 
-pub(super) struct Model {
+/// A model that is on the device.
+pub struct Model {
     info: ModelInfo,
     prompts: PromptEncoder,
     unet: UNet2DConditionModel,
     input: UNetInput,
-    vae: AutoencoderKL,
+    vae: Autoencoder,
     pub(super) scheduler: SchedulerConfig,
     latent_rgb: Option<LatentRgb>,
 }
 
 impl Model {
-    fn load(info: ModelInfo, files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let vae = AutoencoderKL::load(files, placement)?;
+    pub(super) fn load(
+        info: ModelInfo,
+        files: &Arc<ModelFiles>,
+        placement: Placement,
+        vae_policy: VaePolicy,
+    ) -> std::result::Result<Self, LoadError> {
+        let vae = Autoencoder::load(Arc::clone(files), placement, vae_policy)?;
         let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
         let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
         let unet = UNet2DConditionModel::load(files, placement)?;
@@ -104,9 +138,15 @@ impl Model {
     }
 }
 
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
 /// A stage of a request with all that its canvases have in common.
 struct PreparedStage {
-    model: usize,
+    model: ModelHold,
     batch_key: BatchKey,
     plan: Arc<Plan>,
     embeds: PromptEmbeds,
@@ -117,7 +157,7 @@ impl PreparedStage {
     /// `picture` is what the UNet sees beside the latents.
     fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
         Takeover {
-            model: self.model,
+            model: self.model.clone(),
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
             conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
@@ -126,37 +166,42 @@ impl PreparedStage {
 }
 
 impl StableDiffusion {
-    /// Loads every model. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
+    /// Loads the models that are not for later. To be called on the thread that will own the engine: libtorch's thread count belongs to a thread.
     ///
     /// # Errors
-    /// When the device is not there, or a folder does not hold a model that is supported.
+    /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
         let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
         let infos = describe_models(&settings.models)?;
-        let load = |(info, folder): (ModelInfo, &ModelFolder)| Model::load(info, &folder.open()?, placement);
-        let models = infos.into_iter().zip(&settings.models).map(load).collect::<std::result::Result<Vec<_>, _>>()?;
+        let vae_policy = settings.vae_policy(placement);
+        let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
+            Box::new(StoredModel { info, folder: folder.clone(), placement, vae_policy: vae_policy.clone() })
+        };
+        let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
+        let models = Residency::start(sources, settings.residency.clone())?;
         let Placement { device, kind, batch_invariant } = placement;
-        info!(?device, dtype = ?kind, batch_invariant, threads = tch::get_num_threads(), models = models.len(), "models loaded");
-        Ok(Self { models, placement })
+        let threads = tch::get_num_threads();
+        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "models loaded");
+        Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
     }
 
-    fn model_named(&self, name: &str) -> std::result::Result<(usize, &Model), EngineError> {
-        let found = self.models.iter().enumerate().find(|(_, model)| model.info.name == name);
-        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
-    }
-
-    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
-        let first = self.model_named(&request.model)?;
-        let refiner = request.refiner.as_ref().map(|refiner| self.model_named(&refiner.refiner)).transpose()?;
-        Ok(stages(request, first, refiner))
+    fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+        let first = self.models.hold(&request.model)?;
+        let refiner = request.refiner.as_ref().map(|refiner| self.models.hold(&refiner.refiner)).transpose()?;
+        let refiner = refiner.as_ref().map(|hold| self.models.get(hold).map(|model| (hold, model))).transpose()?;
+        Ok(stages(request, (&first, self.models.get(&first)?), refiner))
     }
 
     /// What each stage needs to become a part of a canvas.
-    fn prepare(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
-        let model = &self.models[stage.model];
+    fn prepare_stage(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+        if !stage.plan.is_finite() {
+            let problem = format!("{} has no solution with this model's config", request.scheduler);
+            return Err(EngineError::Failed(problem));
+        }
+        let model = self.models.get(&stage.model)?;
         let embeds = model.prompts.encode(request, model.guides(request))?;
         let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
         let extras = extras.map_err(|error| engine_error(&error))?;
@@ -164,14 +209,28 @@ impl StableDiffusion {
         Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
     }
 
-    fn begin_canvases(&self, order: &PaintOrder, images: Range<u32>, stages: &[PreparedStage]) -> Result<Vec<Canvas>> {
-        let request = &*order.request;
+    fn begin_canvases(
+        &self,
+        order: &PaintOrder,
+        images: Range<u32>,
+        stages: &[PreparedStage],
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
         let Some((first, later)) = stages.split_first() else { return Ok(Vec::new()) };
-        let model = &self.models[first.model];
+        let model = self.models.get(&first.model)?;
+        self.canvases(model, (order, images), (first, later))
+    }
+
+    fn canvases(
+        &self,
+        model: &Model,
+        (order, images): (&PaintOrder, Range<u32>),
+        (first, later): (&PreparedStage, &[PreparedStage]),
+    ) -> std::result::Result<Vec<Canvas>, EngineError> {
+        let request = &*order.request;
         let shape = model.latent_shape(request);
         let source = Source::encode(&model.vae, model.input, order)?;
         let canvas = |image: u32| {
-            let mut generator = NoiseGenerator::new(request.image_seed(image));
+            let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
@@ -183,8 +242,11 @@ impl StableDiffusion {
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
+                pred_original_sample: None,
+                generator,
+                noise: None,
                 plan,
-                step_index: 0,
+                calls: 0,
                 conditioning,
                 steps_before: 0,
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
@@ -192,19 +254,42 @@ impl StableDiffusion {
                 underlay: source.underlay(),
             })
         };
-        images.map(canvas).collect()
+        images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
+    }
+
+    fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
+        self.models.note_use(&canvas.model);
+        let pixels = self.models.get(&canvas.model)?.vae.decode(&canvas.latents)?;
+        Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone()))
     }
 }
 
 impl Engine for StableDiffusion {
     type Canvas = Canvas;
     type Frame = Frame;
+    type Model = Model;
+
+    fn prepare(&mut self, request: &GenerationRequest) -> std::result::Result<Prepared<Model>, EngineError> {
+        self.models.prepare(&request.models())
+    }
+
+    fn install(&mut self, model: &str, loaded: std::result::Result<Model, EngineError>) -> std::result::Result<(), EngineError> {
+        self.models.install(model, loaded)
+    }
+
+    fn models(&self) -> Vec<ModelReport> {
+        self.models.reports()
+    }
+
+    fn take_model_events(&mut self) -> Vec<ModelEvent> {
+        self.models.take_events()
+    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare(stage, &order.request));
+        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare_stage(stage, &order.request));
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
-        let canvases = self.begin_canvases(order, images, &stages).map_err(|error| engine_error(&error))?;
+        let canvases = self.begin_canvases(order, images, &stages)?;
         // Two models mostly cut a prompt in the same place.
         let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
         warnings.dedup();
@@ -220,13 +305,13 @@ impl Engine for StableDiffusion {
         if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
-        let unet = &self.models[first.model].unet;
+        let unet = &self.models.get(&first.model)?.unet;
         denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
     }
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let Some(latent_rgb) = &self.models[canvas.model].latent_rgb else { return Ok(None) };
+        let Some(latent_rgb) = &self.models.get(&canvas.model)?.latent_rgb else { return Ok(None) };
         let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
@@ -234,11 +319,11 @@ impl Engine for StableDiffusion {
     fn finish(&mut self, canvases: &[&Canvas]) -> std::result::Result<Vec<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         // One picture at a time: the decoder's bits and its memory then do not depend on how many there are.
-        let decode = |canvas: &&Canvas| {
-            let pixels = self.models[canvas.model].vae.decode(&canvas.latents)?.f_squeeze_dim(0)?;
-            Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
-        };
-        canvases.iter().map(decode).collect::<Result<_>>().map_err(|error| engine_error(&error))
+        canvases.iter().map(|canvas| self.decode(canvas)).collect()
+    }
+
+    fn take_float32_retries(&mut self) -> u64 {
+        self.float32_retries.swap(0, Ordering::Relaxed)
     }
 }
 

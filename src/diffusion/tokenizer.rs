@@ -76,16 +76,37 @@ impl ClipTokenizer {
     /// # Errors
     /// When the tokenizer refuses the text.
     pub fn encode(&self, prompt: &str) -> Result<Tokens, tokenizers::Error> {
-        let encoding = self.tokenizer.encode_fast(prompt, false)?;
-        let words = encoding.get_ids();
-        let kept = words.len().min(self.length - 2);
+        let words = self.words(prompt)?;
+        let (kept, cut) = words.split_at(words.len().min(self.room()));
+        let truncated = if cut.is_empty() { None } else { Some(self.text_of(cut)?) };
+        Ok(Tokens { ids: self.framed(kept), truncated })
+    }
+
+    /// The text's own tokens, however many.
+    ///
+    /// # Errors
+    /// When the tokenizer refuses the text.
+    pub(super) fn words(&self, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
+        Ok(self.tokenizer.encode_fast(text, false)?.get_ids().to_vec())
+    }
+
+    /// How many of a text's own tokens fit between the start and the end.
+    pub(super) fn room(&self) -> usize {
+        self.length - 2
+    }
+
+    /// Start, at most as many words as there is room for, end, padding.
+    pub(super) fn framed(&self, words: &[u32]) -> Vec<i64> {
         let mut ids = vec![self.bos];
-        ids.extend(words[..kept].iter().map(|&id| i64::from(id)));
+        ids.extend(words.iter().map(|&id| i64::from(id)));
         ids.push(self.eos);
         ids.resize(self.length, self.pad);
-        let cut = &words[kept..];
-        let truncated = if cut.is_empty() { None } else { Some(self.text_of(cut)?) };
-        Ok(Tokens { ids, truncated })
+        ids
+    }
+
+    /// The token of a comma that stands by itself.
+    pub(super) fn comma(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(",</w>")
     }
 
     fn text_of(&self, ids: &[u32]) -> Result<String, tokenizers::Error> {

@@ -15,7 +15,7 @@ pub struct StepLimits {
 impl StepLimits {
     /// How many pictures of a request can share a step; at least 1.
     pub fn pictures_of(&self, request: &GenerationRequest) -> usize {
-        let rows = if request.uses_guidance() { 2 } else { 1 };
+        let rows = request.max_rows();
         let pixels = rows * request.width as usize * request.height as usize;
         (self.rows / rows).min(self.pixels / pixels.max(1)).max(1)
     }

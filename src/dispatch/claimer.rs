@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{
     painting::Order,
-    ports::{ClaimOutcome, PaintOrder, PictureKey, StoreError},
+    ports::{ClaimOutcome, DeviceView, PaintOrder, PictureKey, StoreError},
     running::{Claim, Phase},
     settle,
     shared::{DeviceState, Shared},
@@ -53,8 +53,9 @@ impl Claimer {
         let shared = self.shared.clone();
         while self.may_claim().await? {
             let was_empty = shared.running.is_empty();
-            let claimed =
-                shared.doors.jobs.claim(&shared.worker, shared.settings.lease, was_empty, &shared.settings.quotas).await?;
+            let models = shared.residence.turns(shared.settings.model_stay, &shared.running.unseen_models());
+            let device = DeviceView { is_empty: was_empty, models };
+            let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, &device, &shared.settings.quotas).await?;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };
             if was_empty {
                 shared.pace.work_begins(Instant::now());

@@ -3,13 +3,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::mpsc;
 
 use super::{
     batcher::{Candidate, next_batch},
     guard::{self, Lost},
+    loader::{Arrival, Loader},
+    models,
     painting::{Order, Painting, Slot},
-    ports::{CanvasState, Engine, EngineError},
+    ports::{CanvasState, Engine, EngineError, Prepared},
     previews::RawPreview,
     running::Phase,
     settle::{Ended, Ending},
@@ -29,17 +31,38 @@ pub(super) struct Channels<F> {
 
 pub(super) struct Device<E: Engine> {
     engine: E,
+    loader: Loader<E::Model>,
     shared: Arc<Shared>,
     channels: Channels<E::Frame>,
     /// Oldest first.
     jobs: Vec<Painting<E::Canvas, E::Frame>>,
+    /// Every job wants a model that is on its way.
+    waits_for_model: bool,
+    /// Models that must leave for a job that waits for its own.
+    leaving: Vec<String>,
     /// Steps done since the start.
     steps: u64,
 }
 
+/// What wakes a device that has nothing to paint.
+enum News<M> {
+    Order(Order),
+    Model(Arrival<M>),
+    Stop,
+}
+
 impl<E: Engine> Device<E> {
     pub(super) fn new(engine: E, shared: Arc<Shared>, channels: Channels<E::Frame>) -> Self {
-        Self { engine, shared, channels, jobs: Vec::new(), steps: 0 }
+        Self {
+            engine,
+            loader: Loader::new(),
+            shared,
+            channels,
+            jobs: Vec::new(),
+            waits_for_model: false,
+            leaving: Vec::new(),
+            steps: 0,
+        }
     }
 
     /// Paints until no more orders can come and every job has left.
@@ -47,7 +70,8 @@ impl<E: Engine> Device<E> {
     /// # Errors
     /// When the device is lost. The jobs that it then holds are the caller's to release.
     pub(super) fn run(mut self) -> Result<(), Lost> {
-        while self.take_orders() {
+        self.tell_models();
+        while self.take_orders()? {
             self.drop_stopped();
             self.begin_waiting()?;
             self.step()?;
@@ -55,6 +79,7 @@ impl<E: Engine> Device<E> {
             self.drop_stopped();
             self.finish_done()?;
             self.shared.doors.metrics.device_canvases.set(self.canvases() as i64);
+            self.tell_models();
         }
         Ok(())
     }
@@ -63,18 +88,50 @@ impl<E: Engine> Device<E> {
         self.jobs.iter().map(|job| job.slots.len()).sum()
     }
 
-    /// Takes what has been ordered; waits only when there is nothing to paint. `false` when all is done.
-    fn take_orders(&mut self) -> bool {
-        if self.jobs.is_empty() {
-            let Some(order) = self.channels.orders.blocking_recv() else { return false };
+    /// Takes what has been ordered and what was loaded; waits only when there is nothing to paint. `false` when all is done.
+    fn take_orders(&mut self) -> Result<bool, Lost> {
+        if self.loader.is_busy() {
+            if self.jobs.is_empty() || self.waits_for_model {
+                match self.wait() {
+                    News::Order(order) => self.take(order),
+                    News::Model(arrival) => self.take_model(arrival)?,
+                    News::Stop => {}
+                }
+            }
+        } else if self.jobs.is_empty() {
+            let Some(order) = self.channels.orders.blocking_recv() else { return Ok(false) };
             self.take(order);
         }
-        loop {
-            match self.channels.orders.try_recv() {
-                Ok(order) => self.take(order),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return true,
-            }
+        while let Some(arrival) = self.loader.try_arrival() {
+            self.take_model(arrival)?;
         }
+        while let Ok(order) = self.channels.orders.try_recv() {
+            self.take(order);
+        }
+        Ok(true)
+    }
+
+    /// Waits for an order, for the model that is on its way, or for somebody who wants a job to stop.
+    fn wait(&mut self) -> News<E::Model> {
+        let (orders, loader, running) = (&mut self.channels.orders, &mut self.loader, &self.shared.running);
+        // Not a task of the runtime: this thread is the device's own.
+        futures::executor::block_on(async {
+            tokio::select! {
+                Some(order) = orders.recv() => News::Order(order),
+                arrival = loader.arrival() => News::Model(arrival),
+                () = running.stopped.notified() => News::Stop,
+            }
+        })
+    }
+
+    /// Brings a model to the engine. If it has not come, the jobs that wait for it fail, and nobody else.
+    fn take_model(&mut self, Arrival { model, loaded }: Arrival<E::Model>) -> Result<(), Lost> {
+        if let Err(error) = guard::blame(|| self.engine.install(&model, loaded))? {
+            let waits = |job: &&mut Painting<_, _>| !job.unbegun.is_empty() && job.order.request.models().contains(&model.as_str());
+            let waiting = self.jobs.iter_mut().filter(waits);
+            waiting.for_each(|job| job.fault = Some(error.clone()));
+        }
+        Ok(())
     }
 
     fn take(&mut self, order: Order) {
@@ -86,22 +143,56 @@ impl<E: Engine> Device<E> {
         self.jobs.push(Painting::new(order, self.shared.settings.step));
     }
 
-    /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room.
+    /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room and their models are there.
     fn begin_waiting(&mut self) -> Result<(), Lost> {
+        let mut waiting = 0;
+        self.leaving.clear();
         for place in 0..self.jobs.len() {
             let canvases = self.canvases();
             let room = self.shared.settings.max_canvases.saturating_sub(canvases);
             let job = &mut self.jobs[place];
-            if job.unbegun.is_empty() {
+            if job.unbegun.is_empty() || job.fault.is_some() {
                 continue;
             }
             // A younger job must not take the room that an older one waits for.
             if room == 0 || (job.needs_empty_device && canvases > 0) {
                 break;
             }
-            begin_group(&mut self.engine, job, room, Company { canvases, steps: self.steps })?;
+            // Nor must it keep a model on the device that is to leave for an older one.
+            let request = job.order.request.clone();
+            if self.leaving.iter().any(|model| request.models().contains(&model.as_str())) {
+                continue;
+            }
+            match guard::blame(|| self.engine.prepare(&request))? {
+                Ok(Prepared::Ready) => begin_group(&mut self.engine, job, room, Company { canvases, steps: self.steps })?,
+                Ok(Prepared::Load(work)) => {
+                    self.loader.start(work);
+                    waiting += 1;
+                }
+                Ok(Prepared::Loading) => waiting += 1,
+                Ok(Prepared::Occupied { leaving }) => self.leaving.extend(leaving),
+                Err(error) => job.fault = Some(error),
+            }
         }
+        self.waits_for_model = waiting == self.jobs.len();
+        self.tell_models();
         Ok(())
+    }
+
+    /// Tells clients and claims where the models are.
+    fn tell_models(&mut self) {
+        if self.jobs.is_empty() {
+            self.leaving.clear();
+        }
+        let Shared { doors, residence, wake, .. } = &*self.shared;
+        models::count(self.engine.take_model_events(), &doors.metrics);
+        let mut is_news = residence.update(self.engine.models(), &self.leaving, &doors.metrics);
+        for job in &self.jobs {
+            is_news |= !job.claim.note_seen();
+        }
+        if is_news {
+            wake.notify_one();
+        }
     }
 
     /// One UNet call for the canvases that the batcher chooses.
@@ -183,6 +274,7 @@ impl<E: Engine> Device<E> {
                 Ok(frames) => job.frames.extend(done.iter().map(|slot| slot.index).zip(frames)),
                 Err(error) => job.fault = Some(error),
             }
+            self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
             job.times.decode += start.elapsed();
             job.claim.leave(done.len());
             self.shared.wake.notify_one();

@@ -179,6 +179,7 @@ pub(super) mod tests {
             max_size: 256,
             default_guidance_scale: 5.0,
             default_scheduler: crate::domain::SchedulerName::parse("ddim").unwrap(),
+            scheduler_limits: Vec::new(),
         };
         let submission = Submission::parse(serde_json::json!({"prompt": "a house"}), &[model], 1).unwrap();
         Job { attempts, ..Job::queued(&submission, "request") }

@@ -25,7 +25,8 @@ type Fault = EngineError;
 /// Runs the engine's code; a panic becomes an error.
 ///
 /// Unwind safety: the engine assigns to a canvas only at the end of a step, when nothing can panic any more. So a canvas whose step
-/// has panicked has not moved, and may be stepped again; the engine itself keeps no state between calls.
+/// has panicked has not moved, and may be stepped again. Of itself the engine keeps from call to call only which models are where, each
+/// change of which is an assignment.
 pub(super) fn catch<T>(code: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
     catch_unwind(AssertUnwindSafe(code)).unwrap_or_else(|payload| Err(EngineError::Panicked(panic_message(payload.as_ref()))))
 }

@@ -8,6 +8,8 @@ mod events;
 mod finished;
 mod guard;
 mod jobs;
+mod loader;
+mod models;
 mod outage;
 mod pace;
 mod painting;
@@ -30,7 +32,7 @@ use self::{
     shared::Shared,
 };
 use crate::{
-    domain::{Job, JobId, ModelInfo, Progress},
+    domain::{Job, JobId, ModelInfo, ModelStatus, Progress},
     telemetry::Metrics,
 };
 
@@ -73,6 +75,8 @@ pub struct DispatchSettings {
     pub drain: Duration,
     /// The waiting time that weighs as much as one step of priority.
     pub ageing: Duration,
+    /// How long a job may wait for younger ones because its model is not on the device and theirs is.
+    pub model_stay: Duration,
     /// What each client may have in the queue and on the device.
     pub quotas: Quotas,
     /// How long what is over is kept.
@@ -197,6 +201,11 @@ impl Dispatcher {
     /// The models that are served, the default one first.
     pub fn models(&self) -> &[ModelInfo] {
         &self.shared.models
+    }
+
+    /// Where each of [`Self::models`] is. While the server starts all are on their way.
+    pub fn model_statuses(&self) -> Vec<ModelStatus> {
+        self.shared.models.iter().map(|model| self.shared.residence.status(&model.name)).collect()
     }
 
     /// How many jobs wait and run, and whether the queue is paused.

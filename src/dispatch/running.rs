@@ -1,15 +1,16 @@
 //! The jobs that this process holds leases on, and what is to become of each.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::{ports::Lease, shared::lock};
 use crate::domain::{GenerationRequest, Job, JobId};
@@ -44,6 +45,8 @@ pub(super) struct Claim {
     phase: Mutex<Phase>,
     /// Pictures that take, or will take, a place on the device. None are left once the job is being settled.
     canvases: AtomicUsize,
+    /// The device has it, and has told what that means for the models.
+    seen: AtomicBool,
 }
 
 impl Claim {
@@ -58,6 +61,7 @@ impl Claim {
             since: Instant::now(),
             phase: Mutex::new(Phase::Painting),
             canvases: AtomicUsize::new(job.request.num_images as usize),
+            seen: AtomicBool::new(false),
         }
     }
 
@@ -95,6 +99,11 @@ impl Claim {
         before
     }
 
+    /// The device has it; answers whether it had it before.
+    pub(super) fn note_seen(&self) -> bool {
+        self.seen.swap(true, Ordering::Relaxed)
+    }
+
     /// Some of its pictures no longer need a place on the device.
     pub(super) fn leave(&self, canvases: usize) {
         self.canvases.fetch_sub(canvases, Ordering::Relaxed);
@@ -105,13 +114,17 @@ impl Claim {
 ///
 /// Two tasks and the device's thread add, find and remove claims; the lock keeps the map whole, for a few instructions each time.
 #[derive(Debug, Default)]
-pub(super) struct Running(Mutex<HashMap<Lease, Arc<Claim>>>);
+pub(super) struct Running {
+    claims: Mutex<HashMap<Lease, Arc<Claim>>>,
+    /// Wakes the device's thread while it waits for a model: somebody wants a job to stop.
+    pub(super) stopped: Notify,
+}
 
 impl Running {
     /// Remembers a claim. An older claim of the same job is lost: otherwise the store would not have given this one.
     pub(super) fn add(&self, job: &Job, alone: bool) -> Arc<Claim> {
         let claim = Arc::new(Claim::new(job, alone));
-        let mut claims = lock(&self.0);
+        let mut claims = lock(&self.claims);
         claims.values().filter(|older| older.job() == job.id).for_each(|older| {
             older.stop(Phase::Lost);
         });
@@ -120,11 +133,11 @@ impl Running {
     }
 
     pub(super) fn remove(&self, lease: &Lease) {
-        lock(&self.0).remove(lease);
+        lock(&self.claims).remove(lease);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        lock(&self.claims).is_empty()
     }
 
     /// Whether the device has room for one more canvas and is not reserved for a job that runs alone.
@@ -132,7 +145,7 @@ impl Running {
     /// Pictures that are being settled have left the device, but their pixels still lie in the memory. As many as the device holds may
     /// do so without holding it up; a picture store that has stopped answering must not fill the memory.
     pub(super) fn has_room(&self, max_canvases: usize) -> bool {
-        let claims = lock(&self.0);
+        let claims = lock(&self.claims);
         let (mut painting, mut settling) = (0, 0);
         for claim in claims.values() {
             match claim.canvases.load(Ordering::Relaxed) {
@@ -143,26 +156,38 @@ impl Running {
         painting < max_canvases && settling <= max_canvases && !claims.values().any(|claim| claim.alone)
     }
 
+    /// The models of the claims that the device has not seen yet.
+    pub(super) fn unseen_models(&self) -> BTreeSet<String> {
+        let claims = lock(&self.claims);
+        let unseen = claims.values().filter(|claim| !claim.seen.load(Ordering::Relaxed) && !claim.is_stopped());
+        unseen.map(|claim| claim.request.model.clone()).collect()
+    }
+
     /// The leases to renew.
     pub(super) fn leases(&self) -> Vec<Lease> {
-        lock(&self.0).values().filter(|claim| claim.phase() != Phase::Lost).map(|claim| claim.lease).collect()
+        lock(&self.claims).values().filter(|claim| claim.phase() != Phase::Lost).map(|claim| claim.lease).collect()
     }
 
     /// The lease is lost: the device drops the job at its next step boundary. Answers the claim, if the device still had it.
     pub(super) fn lose(&self, lease: &Lease) -> Option<Arc<Claim>> {
-        lock(&self.0).get(lease).filter(|claim| claim.stop(Phase::Lost)).cloned()
+        let lost = lock(&self.claims).get(lease).filter(|claim| claim.stop(Phase::Lost)).cloned();
+        self.stopped.notify_one();
+        lost
     }
 
     /// Stops the job at its next step boundary, if it runs here.
     pub(super) fn stop(&self, job: JobId, why: Phase) {
-        lock(&self.0).values().filter(|claim| claim.job() == job).for_each(|claim| {
+        lock(&self.claims).values().filter(|claim| claim.job() == job).for_each(|claim| {
             claim.stop(why);
         });
+        self.stopped.notify_one();
     }
 
     /// Stops every job that has not left the device, and forgets it. Answers the claims to release.
     pub(super) fn hand_back(&self) -> Vec<Arc<Claim>> {
-        lock(&self.0).extract_if(|_, claim| claim.stop(Phase::HandedBack)).map(|(_, claim)| claim).collect()
+        let stopped = lock(&self.claims).extract_if(|_, claim| claim.stop(Phase::HandedBack)).map(|(_, claim)| claim).collect();
+        self.stopped.notify_one();
+        stopped
     }
 }
 

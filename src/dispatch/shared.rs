@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     DispatchSettings, Doors, PING_PATIENCE,
+    models::Residence,
     outage::Outage,
     pace::Pace,
     ports::{EngineError, StoreError},
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     /// This process, as the store knows it.
     pub(super) worker: String,
     pub(super) running: Running,
+    pub(super) residence: Residence,
     /// Claims that the store could not take back when they were given back.
     unreleased: Mutex<Vec<Arc<Claim>>>,
     pub(super) pace: Pace,
@@ -66,6 +68,7 @@ impl Shared {
             settings,
             worker: uuid::Uuid::new_v4().to_string(),
             running: Running::default(),
+            residence: Residence::default(),
             unreleased: Mutex::default(),
             pace: Pace::default(),
             wake: Notify::new(),

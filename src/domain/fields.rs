@@ -21,17 +21,23 @@ impl Fields {
 
     /// Takes the field and parses it. `None` when it is absent or wrong; what is wrong is remembered.
     pub(super) fn take<T>(&mut self, name: &'static str, parse: impl FnOnce(Value) -> Result<T, String>) -> Option<T> {
-        self.known.push(name);
+        self.learn(name);
         let value = self.unread.remove(name)?;
         parse(value).map_err(|detail| self.fail(name, detail)).ok()
     }
 
     /// Passes over a field that has no meaning here; null and the empty text are as good as absent, anything else is wrong.
     pub(super) fn refuse(&mut self, name: &'static str, detail: impl Into<String>) {
-        self.known.push(name);
+        self.learn(name);
         let given = self.unread.remove(name).filter(|value| !value.is_null() && value.as_str() != Some(""));
         if given.is_some() {
             self.fail(name, detail);
+        }
+    }
+
+    fn learn(&mut self, name: &'static str) {
+        if !self.known.contains(&name) {
+            self.known.push(name);
         }
     }
 

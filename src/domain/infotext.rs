@@ -13,15 +13,22 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     }
     let _ = write!(
         text,
-        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}",
+        "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model: {}, RNG: {}",
         request.num_inference_steps,
         request.scheduler,
         request.guidance_scale,
         request.image_seed(index),
         request.width,
         request.height,
-        request.model
+        request.model,
+        request.noise_source.a1111_name()
     );
+    if let Some(eta) = request.eta {
+        let _ = write!(text, ", Eta: {eta}");
+    }
+    if let Some(layers) = request.clip_skip {
+        let _ = write!(text, ", Clip skip: {layers}");
+    }
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
     }

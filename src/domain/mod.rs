@@ -9,8 +9,10 @@ mod fields;
 mod infotext;
 mod job;
 mod model;
+mod model_status;
 mod origin;
 mod picture;
+mod prompt;
 mod request;
 mod scheduler;
 
@@ -19,14 +21,16 @@ pub use event::{Event, EventId, Preview, Progress};
 pub use family::{Family, Task};
 pub use infotext::infotext;
 pub use job::{Job, JobId, JobImage, JobStatus, Timings};
-pub use model::{ModelInfo, SIDES, find_model};
+pub use model::{ModelInfo, SIDES, SchedulerLimit, find_model};
+pub use model_status::{ModelState, ModelStatus};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
     remake, sha256_hex,
 };
+pub use prompt::{Branch, MAX_BRANCHES, MAX_NESTING, MAX_TEXTS, MAX_WEIGHT, Piece, Prompt, PromptError};
 pub use request::{
-    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, Refiner, STEPS,
-    SizeConditioning, Submission, micro_conditioning_fields,
+    AestheticScores, GUIDANCE_SCALES, GenerationRequest, Img2Img, Inpainting, MAX_RANDOM_SEED, MAX_SEED, NoiseSource, PromptSyntax,
+    Refiner, STEPS, SizeConditioning, Submission, micro_conditioning_fields,
 };
-pub use scheduler::{SchedulerAlgorithm, SchedulerName};
+pub use scheduler::{SchedulerAlgorithm, SchedulerName, SigmaSchedule};

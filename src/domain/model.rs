@@ -4,12 +4,12 @@ use std::ops::RangeInclusive;
 
 use serde::Serialize;
 
-use super::{Family, SchedulerName, Task};
+use super::{Family, SchedulerAlgorithm, SchedulerName, Task};
 
 /// The widths and heights, in pixels, that a model may be allowed at all.
 pub const SIDES: RangeInclusive<u32> = 64..=2048;
 
-/// The public face of a loaded model.
+/// What requests may ask of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelInfo {
     /// The name that requests use.
@@ -40,6 +40,20 @@ pub struct ModelInfo {
     pub default_guidance_scale: f64,
     /// The scheduler of a request that names none.
     pub default_scheduler: SchedulerName,
+    /// Schedulers that cannot serve this model in as many steps as a request may ask for.
+    #[serde(skip)]
+    pub scheduler_limits: Vec<SchedulerLimit>,
+}
+
+/// How many steps a scheduler can take with a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchedulerLimit {
+    /// The scheduler.
+    pub algorithm: SchedulerAlgorithm,
+    /// The most steps; 0 when it cannot serve the model at all.
+    pub max_steps: u32,
+    /// Why, to be read after a colon.
+    pub reason: String,
 }
 
 impl ModelInfo {

@@ -4,9 +4,11 @@
 
 mod cuda;
 mod malloc;
+mod memory;
 mod mmap;
 mod threads;
 
 pub use cuda::load_cuda;
+pub use memory::{gpu_memory, host_memory};
 pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;

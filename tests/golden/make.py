@@ -4,7 +4,7 @@ Run it from the project's root, in a virtual environment of its own (some 10 min
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
     .venv/bin/python tests/golden/make.py            # everything
-    .venv/bin/python tests/golden/make.py noise      # one part: noise, tokens, schedulers, layers, tiny, pictures
+    .venv/bin/python tests/golden/make.py noise      # one part: noise, tokens, prompts, schedulers, layers, tiny, pictures
 
 Each part says in its own file under `maker/` what it writes and what it holds. Everything runs on the CPU in float32 (the
 schedulers in float64), on one thread, without downloading anything: the models are `models/demo` and the small ones with
@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-PARTS = ["noise", "tokens", "schedulers", "layers", "tiny", "pictures", "inpainting", "families"]
+PARTS = ["noise", "tokens", "prompts", "schedulers", "layers", "tiny", "pictures", "inpainting", "families"]
 
 
 def main():

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -25,8 +25,16 @@ impl Studio {
     fn with(folders: &[(&str, PathBuf)]) -> Self {
         let models: Vec<ModelFolder> = folders.iter().map(|(name, path)| ModelFolder::new(*name, path)).collect();
         let infos = describe_models(&models).unwrap();
-        let settings =
-            EngineSettings { device: "cpu".to_owned(), dtype: Precision::Float32, batch_invariant: None, threads: 0, models };
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
+            models,
+            residency: ResidencySettings::default(),
+        };
         Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
     }
 
@@ -106,6 +114,8 @@ fn company(width: u32, height: u32) -> Vec<Value> {
         json!({"prompt": "a star", "negative_prompt": "black", "seed": 4, "num_inference_steps": 9, "scheduler": "euler_karras",
                "image": image, "strength": 0.5}),
         json!({"prompt": "a green tree", "seed": 6, "num_inference_steps": 6, "guidance_rescale": 0.7, "guidance_interval": [0.2, 0.7]}),
+        json!({"prompt": "a (red:1.4) [house|star] AND snow :0.6 AND [tree:boat:0.5]", "negative_prompt": "[black:ugly:2]", "seed": 8,
+               "prompt_syntax": "weighted", "num_inference_steps": 6, "clip_skip": 2}),
         json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
                "mask_blur": 3}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
@@ -185,6 +195,32 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
+}
+
+#[test]
+fn schedulers_of_every_kind_keep_their_bits_in_one_batch() {
+    let names = [
+        "heun",
+        "ddim",
+        "euler_ancestral",
+        "unipc",
+        "dpmpp_sde_karras",
+        "pndm",
+        "lcm",
+        "dpmpp_3m_sde",
+        "lms_beta",
+        "dpm2_ancestral",
+        "deis",
+        "dpmpp_2s_ancestral_exponential",
+        "tcd",
+        "ddpm",
+        "ipndm_sgm_uniform",
+    ];
+    let body = |(seed, name): (usize, &&str)| {
+        json!({"prompt": format!("a red house by {name}"), "seed": seed, "scheduler": name, "num_inference_steps": 4 + seed % 4,
+               "guidance_scale": 1 + seed % 3, "width": 64, "height": 64, "eta": if *name == "ddim" { json!(0.7) } else { Value::Null }})
+    };
+    same_bits(Studio::open(demo()), names.iter().enumerate().map(body).collect(), "schedulers");
 }
 
 #[test]

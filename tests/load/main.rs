@@ -1,11 +1,13 @@
-//! Load, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `kill`, `crowd`, `soak`.
+//! Load, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `models`, `kill`,
+//! `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- throughput | kill | crowd | soak MINUTES`.
+//! They measure, so they are no tests: `cargo bench --bench load -- throughput | models | kill | crowd | soak MINUTES`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod crowd;
 mod kill;
 mod leftovers;
+mod models;
 mod readers;
 mod server;
 mod soak;
@@ -21,7 +23,8 @@ async fn main() {
         ["throughput"] => throughput::run().await,
         ["kill"] => kill::run().await,
         ["crowd"] => crowd::run().await,
+        ["models"] => models::run().await,
         ["soak", minutes] => soak::run(minutes.parse().expect("soak takes a whole number of minutes")).await,
-        _ => eprintln!("say which run: throughput, kill, crowd or soak MINUTES"),
+        _ => eprintln!("say which run: throughput, models, kill, crowd or soak MINUTES"),
     }
 }

@@ -88,7 +88,7 @@ struct Model {
 
 impl Model {
     fn open(source: &Path, how: &Conversion) -> Result<Self, LoadError> {
-        let files = ModelFiles::open(source, &how.files)?;
+        let files = ModelFiles::open_with(source, &how.files)?;
         files.require(&["unet"])?;
         let present = PARTS.into_iter().filter(|part| files.has(part));
         let parts = present.map(|part| Ok((part, diffusers_tensors(&files, part)?))).collect::<Result<Vec<_>, LoadError>>()?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    FileSettings, ModelFiles,
+    ModelFiles, ON_DEVICE,
     kind::FileKind,
     original::UNET_EMA,
     part::Part,
@@ -92,15 +92,12 @@ pub fn inspect(path: &Path) -> Result<Inspection, LoadError> {
 }
 
 fn model(path: &Path, kind: Option<FileKind>) -> Result<Inspection, LoadError> {
-    let files = ModelFiles::open(path, &FileSettings::default())?;
+    let files = ModelFiles::open(path)?;
     let mut parts = Vec::new();
     let mut family = None;
-    for (name, found) in files.parts.iter().filter(|(name, _)| files.has(name)) {
-        // Not every part has weights: a scheduler has none.
-        let Ok(tensors) = found.tensors(stem(name)) else { continue };
-        if !tensors.is_empty() {
-            parts.push(part(name, tensors.iter().map(|(_, tensor)| tensor)));
-        }
+    for name in ON_DEVICE.into_iter().filter(|part| files.has(part)) {
+        let tensors = files.part(name)?.tensors(stem(name))?;
+        parts.push(part(name, tensors.iter().map(|(_, tensor)| tensor)));
         if name == "unet" {
             family = Some(Family::of_unet(&tensors.into_iter().collect()));
         }

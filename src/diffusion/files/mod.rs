@@ -46,6 +46,9 @@ use crate::domain::Family;
 /// What says which pipeline a folder holds, and which parts it has.
 const INDEX: &str = "model_index.json";
 
+/// The parts with weights that a pipeline uses.
+const ON_DEVICE: [&str; 6] = ["text_encoder", "text_encoder_2", "bert", "unet", "vae", "vqvae"];
+
 /// The files of one model.
 #[derive(Debug)]
 pub(super) struct ModelFiles {
@@ -59,7 +62,15 @@ impl ModelFiles {
     ///
     /// # Errors
     /// When there is no such model.
-    pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_with(path, &FileSettings::default())
+    }
+
+    /// As [`Self::open`], with what the settings say.
+    ///
+    /// # Errors
+    /// When there is no such model, or a part that the settings name is not there.
+    pub(super) fn open_with(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
         pickle::refuse(path)?;
         let mut files = if path.is_file() { Self::open_file(path, settings)? } else { Self::open_folder(path)? };
         if let Some(prediction_type) = settings.prediction_type {
@@ -168,6 +179,20 @@ impl ModelFiles {
     pub(super) fn weights(&self, part: &str, alias: Alias, placement: Placement) -> Result<Weights, LoadError> {
         let found = self.part(part)?;
         Ok(Weights::new(found.place(""), found.tensors(stem(part))?, alias, placement))
+    }
+
+    /// How many numbers all tensors of the parts that go to a device have together, as the headers of the files tell.
+    ///
+    /// # Errors
+    /// When a file is not what it should be, such as shorter than its header says.
+    pub(super) fn weights_len(&self) -> Result<u64, LoadError> {
+        let mut values = 0_u64;
+        for part in ON_DEVICE.into_iter().filter(|part| self.has(part)) {
+            let sizes = self.part(part)?.tensors(stem(part))?;
+            let sizes = sizes.iter().map(|(_, tensor)| tensor.shape().iter().map(|&side| side as u64).product::<u64>());
+            values = sizes.fold(values, u64::saturating_add);
+        }
+        Ok(values)
     }
 
     /// CLIP's tokenizer from the part `tokenizer` or `tokenizer_2`.

@@ -10,7 +10,7 @@ use super::{
     kind::FileKind,
     original::{CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, VAE, XL_CLIP, XL_OPEN_CLIP, clip_to_diffusers, open_clip_to_diffusers},
     part::Part,
-    place_in, shapes,
+    pickle, place_in, shapes,
     single::{under, vae_of},
     stored::{MappedFile, Tensors},
 };
@@ -66,6 +66,7 @@ fn open(path: &Path, part: &str, read: impl Fn(&Tensors) -> Found) -> Result<Par
         let inner = path.join(part);
         return Ok(Part::Folder(if inner.join(config_name(part)).is_file() { inner } else { path.to_owned() }));
     }
+    pickle::refuse(path)?;
     let file = MappedFile::open(path)?;
     let all: Tensors = file.tensors().collect();
     let invalid = |problem| LoadError::Invalid { path: path.to_owned(), problem };

@@ -80,7 +80,7 @@ impl Checkpoint<'_> {
             let config = shapes::vae_config(&vae, family.scaling_factor());
             add("vae", vae, config);
         }
-        for (name, tensors, hidden_act) in self.texts(family)? {
+        for (name, tensors, hidden_act) in self.texts()? {
             let config = shapes::text_config(&tensors, hidden_act);
             add(name, tensors, config);
         }
@@ -107,13 +107,12 @@ impl Checkpoint<'_> {
     }
 
     /// The text encoders in their order, each with its activation.
-    fn texts(&self, family: Family) -> Result<Vec<(&'static str, Tensors, &'static str)>, LoadError> {
-        let open_clip = |prefix: &str| open_clip_to_diffusers(self.under(&[prefix])).map_err(|problem| self.invalid(problem));
+    fn texts(&self) -> Result<Vec<(&'static str, Tensors, &'static str)>, LoadError> {
+        let open_clip = |prefixes: &[&str]| open_clip_to_diffusers(self.under(prefixes)).map_err(|problem| self.invalid(problem));
         let mut found = Vec::new();
         found.push(("text_encoder", clip_to_diffusers(self.under(&[CLIP, XL_CLIP])), "quick_gelu"));
-        found.push(("text_encoder", self.penultimate(open_clip(OPEN_CLIP)?), "gelu"));
-        let second = if family == Family::StableDiffusionXlRefiner { REFINER_OPEN_CLIP } else { XL_OPEN_CLIP };
-        found.push(("text_encoder_2", open_clip(second)?, "gelu"));
+        found.push(("text_encoder", self.penultimate(open_clip(&[OPEN_CLIP])?), "gelu"));
+        found.push(("text_encoder_2", open_clip(&[XL_OPEN_CLIP, REFINER_OPEN_CLIP])?, "gelu"));
         found.retain(|(_, tensors, _)| !tensors.is_empty());
         Ok(found)
     }

@@ -41,6 +41,13 @@ pub(in crate::diffusion) struct TextOutput {
     pub(in crate::diffusion) pooled: Option<Tensor>,
 }
 
+impl TextOutput {
+    /// The same tensors once more.
+    pub(in crate::diffusion) fn shallow_clone(&self) -> Self {
+        Self { hidden: self.hidden.shallow_clone(), pooled: self.pooled.as_ref().map(Tensor::shallow_clone) }
+    }
+}
+
 /// transformers' class of a text encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) enum ClipTextClass {
@@ -102,6 +109,11 @@ impl ClipTextModel {
     /// The most tokens that it takes.
     pub(in crate::diffusion) fn positions(&self) -> usize {
         self.position_embedding.size().first().map_or(0, |&positions| positions as usize)
+    }
+
+    /// How many layers it has.
+    pub(in crate::diffusion) fn depth(&self) -> usize {
+        self.layers.len()
     }
 
     /// The channels of a hidden state.

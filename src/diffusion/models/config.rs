@@ -266,6 +266,8 @@ pub(in crate::diffusion) struct VaeConfig {
     pub(in crate::diffusion) act_fn: Activation,
     pub(in crate::diffusion) latent_channels: i64,
     pub(in crate::diffusion) norm_num_groups: i64,
+    /// Pixels, or a list of height and width.
+    pub(in crate::diffusion) sample_size: Option<Value>,
     pub(in crate::diffusion) scaling_factor: f64,
     pub(in crate::diffusion) force_upcast: bool,
     pub(in crate::diffusion) use_quant_conv: bool,
@@ -283,6 +285,7 @@ impl Default for VaeConfig {
             act_fn: Activation::Silu,
             latent_channels: 4,
             norm_num_groups: 32,
+            sample_size: None,
             scaling_factor: 0.18215,
             force_upcast: true,
             use_quant_conv: true,
@@ -291,6 +294,9 @@ impl Default for VaeConfig {
         }
     }
 }
+
+/// Larger tiles than the largest pictures make no difference.
+const MAX_SAMPLE_SIZE: i64 = 4096;
 
 impl VaeConfig {
     /// Reads `vae/config.json`.
@@ -310,8 +316,9 @@ impl VaeConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.block_out_channels.is_empty() {
-            return Err("block_out_channels is empty".to_owned());
+        // More blocks than this would make a latent cell of more pixels than a picture has.
+        if !(1..=8).contains(&self.block_out_channels.len()) {
+            return Err(format!("block_out_channels has {} entries, 1 to 8 are supported", self.block_out_channels.len()));
         }
         self.block_out_channels.iter().try_for_each(|&channels| check_divides("norm_num_groups", self.norm_num_groups, channels))
     }
@@ -319,6 +326,13 @@ impl VaeConfig {
     /// Pixels a latent cell, in each direction: every block but the last halves the size.
     pub(in crate::diffusion) fn factor(&self) -> u32 {
         1 << (self.block_out_channels.len() - 1)
+    }
+
+    /// The pixels in each direction that the VAE was trained with, which only tells what a good tile is; 0 where the config does not say.
+    pub(in crate::diffusion) fn sample_size(&self) -> i64 {
+        let size = self.sample_size.as_ref();
+        let first = size.and_then(|size| size.get(0)).or(size).and_then(Value::as_u64);
+        first.and_then(|pixels| i64::try_from(pixels).ok()).unwrap_or_default().min(MAX_SAMPLE_SIZE)
     }
 }
 

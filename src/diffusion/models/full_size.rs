@@ -12,10 +12,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{
-    files::{FileSettings, ModelFiles},
-    pipeline::TowerParts,
-};
+use crate::diffusion::{files::ModelFiles, pipeline::TowerParts};
 
 /// Of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -37,7 +34,7 @@ fn compare_all(model: &str) {
     let _no_grad = tch::no_grad_guard();
     let folder = folder(model);
     let golden = golden_at(folder.join("golden.safetensors"));
-    let files = ModelFiles::open(&folder, &FileSettings::default()).unwrap();
+    let files = ModelFiles::open(&folder).unwrap();
     let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
     let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
     for (suffix, parts) in [("", first), ("_2", second)] {
@@ -63,7 +60,7 @@ fn compare_all(model: &str) {
     compare(&format!("{model} unet"), &noise_pred, &golden("noise_pred"));
     drop(unet);
     let vae = AutoencoderKL::load(&files, ON_CPU).unwrap();
-    compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents")).unwrap(), &golden("decoded"));
+    compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents"), None).unwrap(), &golden("decoded"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod full_size;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;
+pub(super) mod tiling;
 pub(super) mod time_embedding;
 pub(super) mod unet;
 pub(super) mod unet_blocks;

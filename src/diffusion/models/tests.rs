@@ -10,20 +10,17 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     clip::{ClipTextClass, ClipTextModel, HiddenLayer},
+    tiling::TileSize,
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{
-    device::Placement,
-    files::{FileSettings, ModelFiles},
-    pipeline::TowerParts,
-};
+use crate::diffusion::{device::Placement, files::ModelFiles, pipeline::TowerParts};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
 fn demo() -> ModelFiles {
-    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo"), &FileSettings::default()).unwrap()
+    ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
 }
 
 /// The tensors of a golden file by name.
@@ -69,8 +66,7 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 #[test]
 fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
     let golden = golden("text-families.safetensors");
-    let files =
-        ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl"), &FileSettings::default()).unwrap();
+    let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl")).unwrap();
     let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
     let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
     for (suffix, parts, states) in [("", first, 3), ("_2", second, 4)] {
@@ -106,14 +102,24 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
+    assert_vae("", None);
+}
+
+#[test]
+fn the_vae_in_tiles_encodes_and_decodes_as_that_of_diffusers() {
+    assert_vae("tiled.", Some(TileSize::of_pixels(32, 8)));
+}
+
+/// Holds what the VAE makes of the golden's picture and latents to the golden's tensors of this prefix.
+fn assert_vae(prefix: &str, tiles: Option<TileSize>) {
     let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), ON_CPU).unwrap());
-    let moments = golden("moments");
+    let moments = golden(&format!("{prefix}moments"));
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
-    let posterior = model.encode(&golden("image")).unwrap();
+    let posterior = model.encode(&golden("image"), tiles).unwrap();
     let (zeros, ones) = (mean.zeros_like(), mean.ones_like());
     let scaled = |latents: Tensor| latents * model.config().scaling_factor;
     assert_close("the mean", &posterior.sample(&zeros).unwrap(), &scaled(mean.shallow_clone()));
     assert_close("one standard deviation", &posterior.sample(&ones).unwrap(), &scaled(mean + (logvar * 0.5).exp()));
-    let decoded = model.decode(&scaled(golden("latents"))).unwrap();
-    assert_close("the picture", &decoded, &golden("decoded"));
+    let decoded = model.decode(&scaled(golden("latents")), tiles).unwrap();
+    assert_close("the picture", &decoded, &golden(&format!("{prefix}decoded")));
 }

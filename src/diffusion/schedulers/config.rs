@@ -64,16 +64,33 @@ pub enum FinalSigmas {
     SigmaMin,
 }
 
-/// How DPM-Solver++'s second order is taken.
+/// How a multistep solver takes its second order. A class to which the config's is foreign takes its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SolverType {
-    /// At the middle of the step. diffusers takes it for the solver types of UniPC and DEIS, too.
+    /// DPM-Solver++: at the middle of the step.
     #[default]
-    #[serde(alias = "bh1", alias = "bh2", alias = "logrho")]
     Midpoint,
-    /// At its end.
+    /// DPM-Solver++: at its end.
     Heun,
+    /// DEIS: polynomials in log ρ.
+    Logrho,
+    /// UniPC: B(h) = h.
+    Bh1,
+    /// UniPC: B(h) = e^h − 1.
+    Bh2,
+}
+
+/// How much noise a step of DDPM adds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VarianceType {
+    /// That of the posterior, the smallest. diffusers' logarithmic form is the same number.
+    #[default]
+    #[serde(alias = "fixed_small_log")]
+    FixedSmall,
+    /// That of the forward process, the largest.
+    FixedLarge,
 }
 
 /// The keys of a scheduler's config. Those whose default differs between diffusers' classes stay open until a class reads them.
@@ -84,9 +101,9 @@ pub struct SchedulerConfig {
     #[serde(rename = "_class_name")]
     pub class_name: String,
     pub num_train_timesteps: usize,
-    pub beta_start: f64,
-    pub beta_end: f64,
-    pub beta_schedule: BetaSchedule,
+    pub beta_start: Option<f64>,
+    pub beta_end: Option<f64>,
+    pub beta_schedule: Option<BetaSchedule>,
     pub trained_betas: Option<Vec<f64>>,
     pub prediction_type: PredictionType,
     pub timestep_spacing: Option<TimestepSpacing>,
@@ -99,6 +116,8 @@ pub struct SchedulerConfig {
     pub dynamic_thresholding_ratio: f64,
     pub sample_max_value: f64,
     pub use_karras_sigmas: bool,
+    pub use_exponential_sigmas: bool,
+    pub use_beta_sigmas: bool,
     pub sigma_min: Option<f64>,
     pub sigma_max: Option<f64>,
     pub final_sigmas_type: FinalSigmas,
@@ -108,6 +127,12 @@ pub struct SchedulerConfig {
     pub lower_order_final: bool,
     pub euler_at_final: bool,
     pub lambda_min_clipped: Option<f64>,
+    pub predict_x0: bool,
+    pub disable_corrector: Vec<usize>,
+    pub variance_type: VarianceType,
+    pub skip_prk_steps: bool,
+    pub original_inference_steps: usize,
+    pub timestep_scaling: f64,
 }
 
 impl Default for SchedulerConfig {
@@ -115,9 +140,9 @@ impl Default for SchedulerConfig {
         Self {
             class_name: String::new(),
             num_train_timesteps: 1000,
-            beta_start: 0.0001,
-            beta_end: 0.02,
-            beta_schedule: BetaSchedule::Linear,
+            beta_start: None,
+            beta_end: None,
+            beta_schedule: None,
             trained_betas: None,
             prediction_type: PredictionType::Epsilon,
             timestep_spacing: None,
@@ -130,6 +155,8 @@ impl Default for SchedulerConfig {
             dynamic_thresholding_ratio: 0.995,
             sample_max_value: 1.0,
             use_karras_sigmas: false,
+            use_exponential_sigmas: false,
+            use_beta_sigmas: false,
             sigma_min: None,
             sigma_max: None,
             final_sigmas_type: FinalSigmas::Zero,
@@ -139,15 +166,17 @@ impl Default for SchedulerConfig {
             lower_order_final: true,
             euler_at_final: false,
             lambda_min_clipped: None,
+            predict_x0: true,
+            disable_corrector: Vec::new(),
+            variance_type: VarianceType::FixedSmall,
+            skip_prk_steps: false,
+            original_inference_steps: 50,
+            timestep_scaling: 10.0,
         }
     }
 }
 
 impl SchedulerConfig {
-    pub(super) fn with_karras(&self) -> Self {
-        Self { use_karras_sigmas: true, ..self.clone() }
-    }
-
     /// What diffusers' Stable Diffusion pipelines put right in configs that were written before the keys had their meaning: a
     /// `steps_offset` that is there is 1, and a `clip_sample` that is there is false.
     #[must_use]
@@ -155,19 +184,18 @@ impl SchedulerConfig {
         Self { steps_offset: self.steps_offset.map(|_| 1), clip_sample: self.clip_sample.map(|_| false), ..self }
     }
 
-    /// Whether the folder's own scheduler is one of the stochastic forms of DPM-Solver, which have names of their own.
-    pub fn is_stochastic(&self) -> bool {
-        self.algorithm_type.starts_with("sde-")
-    }
-
     /// The distance of leading timesteps from 0.
     pub(super) fn offset(&self) -> usize {
         self.steps_offset.unwrap_or(0)
     }
 
-    /// Dynamic thresholding, if it is on.
-    pub(super) fn threshold(&self) -> Option<Limit> {
-        let Self { dynamic_thresholding_ratio: ratio, sample_max_value: max, .. } = *self;
-        self.thresholding.then_some(Limit::Threshold { ratio, max })
+    /// What is done to the predicted finished sample: dynamic thresholding goes before clipping.
+    pub(super) fn limit(&self) -> Limit {
+        let Self { dynamic_thresholding_ratio: ratio, sample_max_value: max, clip_sample_range: range, .. } = *self;
+        match (self.thresholding, self.clip_sample) {
+            (true, _) => Limit::Threshold { ratio, max },
+            (false, Some(true)) => Limit::Clip { range },
+            (false, _) => Limit::None,
+        }
     }
 }

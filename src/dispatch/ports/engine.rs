@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use image::{GrayImage, RgbImage};
 
+use super::{ModelEvent, ModelReport, Prepared};
 use crate::domain::{GenerationRequest, JobError, PictureError, Submission, decode_luma, decode_rgb};
 
 /// Paints canvases. Owned by one OS thread, so its methods may block.
@@ -12,8 +13,30 @@ pub trait Engine: Send {
     type Canvas: CanvasState;
     /// Pixels still on their way from the device; resolved off the device's thread.
     type Frame: IntoRgb + Send + 'static;
+    /// A model that a thread of its own has read, on its way to the engine.
+    type Model: Send + 'static;
 
-    /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`.
+    /// Asks that the models of a request be on the device, for a job that wants to begin. Models that no canvas uses leave for them, the
+    /// least recently used first, as far as the memory for models demands it.
+    ///
+    /// # Errors
+    /// When one of them cannot be loaded, or there is none of its name.
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<Self::Model>, EngineError>;
+
+    /// Takes what a [`Prepared::Load`] has brought, or why it has brought nothing.
+    ///
+    /// # Errors
+    /// When the jobs that wait for the model must fail.
+    fn install(&mut self, model: &str, loaded: Result<Self::Model, EngineError>) -> Result<(), EngineError>;
+
+    /// Where each model is, in the order of the settings.
+    fn models(&self) -> Vec<ModelReport>;
+
+    /// What has happened to models since this was last asked.
+    fn take_model_events(&mut self) -> Vec<ModelEvent>;
+
+    /// Encodes the prompts and, for img2img, the picture, and makes one canvas for each picture of `images`. Its models are on the device:
+    /// [`Self::prepare`] has just answered [`Prepared::Ready`].
     ///
     /// # Errors
     /// When the device fails.
@@ -36,6 +59,11 @@ pub trait Engine: Send {
     /// # Errors
     /// When the device fails.
     fn finish(&mut self, canvases: &[&Self::Canvas]) -> Result<Vec<Self::Frame>, EngineError>;
+
+    /// How many encodes and decodes had to be repeated in float32, since this was last asked.
+    fn take_float32_retries(&mut self) -> u64 {
+        0
+    }
 }
 
 /// What the dispatcher may know of a canvas.
@@ -114,15 +142,26 @@ impl BatchKey {
 /// What can go wrong on a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// The request names a model that is not loaded.
-    #[error("no model named {0:?} is loaded")]
+    /// The request names a model that is not served any more.
+    #[error("no model named {0:?} is served")]
     UnknownModel(String),
+    /// The model's files are missing, damaged or too large.
+    #[error("the model {model:?} cannot be loaded: {reason}")]
+    ModelUnavailable {
+        /// The model.
+        model: String,
+        /// What is wrong; names the file or the tensor.
+        reason: String,
+    },
     /// The latents are no longer numbers.
     #[error("the picture's latents became NaN or infinite at step {step}")]
     NotFinite {
         /// The step, from 1.
         step: u32,
     },
+    /// What the VAE makes is no picture.
+    #[error("the picture became NaN or infinite in the VAE, in float32 as well")]
+    PictureNotFinite,
     /// The device's memory does not suffice.
     #[error("the device is out of memory: {0}")]
     OutOfMemory(String),
@@ -142,7 +181,8 @@ impl EngineError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownModel(_) => "unknown_model",
-            Self::NotFinite { .. } => "not_finite",
+            Self::ModelUnavailable { .. } => "model_unavailable",
+            Self::NotFinite { .. } | Self::PictureNotFinite => "not_finite",
             Self::OutOfMemory(_) => "out_of_memory",
             Self::DeviceLost(_) => "device_lost",
             Self::Panicked(_) => "engine_panicked",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::StoreError;
+use super::{ModelTurns, StoreError};
 use crate::domain::{IdempotencyKey, Job, JobError, JobId, JobImage, JobStatus, Owner, Timings};
 
 /// Remembers jobs. Every method is one short transaction; none is held while a device works.
@@ -41,9 +41,9 @@ pub trait JobStore: Send + Sync + 'static {
     /// How many jobs wait and run.
     async fn counts(&self) -> Result<JobCounts, StoreError>;
 
-    /// Claims the next job, whose owner runs fewer than its quota allows, under a lease of `ttl`. A suspect job is claimed only when
-    /// `device_is_empty`.
-    async fn claim(&self, worker: &str, ttl: Duration, device_is_empty: bool, quotas: &Quotas) -> Result<ClaimOutcome, StoreError>;
+    /// Claims the next job, whose owner runs fewer than its quota allows, under a lease of `ttl`. Of the first such jobs of each model
+    /// [`ModelTurns::choose`] says which is next. A suspect job is claimed only when the device is empty.
+    async fn claim(&self, worker: &str, ttl: Duration, device: &DeviceView, quotas: &Quotas) -> Result<ClaimOutcome, StoreError>;
 
     /// Renews leases for another `ttl`, and tells which are lost and which jobs somebody wants to stop.
     async fn renew(&self, leases: &[Lease], ttl: Duration) -> Result<Renewal, StoreError>;
@@ -177,6 +177,15 @@ pub struct Lease {
     pub job: JobId,
     /// The job's `attempts` when it was claimed.
     pub attempt: u32,
+}
+
+/// What a claim must know about the device that it is made for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeviceView {
+    /// No job runs there.
+    pub is_empty: bool,
+    /// Which models are there.
+    pub models: ModelTurns,
 }
 
 /// What a claim found.

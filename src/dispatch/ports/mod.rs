@@ -6,13 +6,17 @@ mod engine;
 mod error;
 mod events;
 mod jobs;
+mod models;
 mod pictures;
+mod turns;
 
 pub use engine::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder};
 pub use error::StoreError;
 pub use events::{EventBus, Numbered, Subscription};
 pub use jobs::{
-    Admitted, Cancellation, ClaimOutcome, JobCounts, JobPage, JobQuery, JobStore, Lease, Outcome, Quota, Quotas, Recovery, Removal,
-    Renewal, Settlement, Terms,
+    Admitted, Cancellation, ClaimOutcome, DeviceView, JobCounts, JobPage, JobQuery, JobStore, Lease, Outcome, Quota, Quotas,
+    Recovery, Removal, Renewal, Settlement, Terms,
 };
+pub use models::{ModelEvent, ModelLoad, ModelReport, Prepared};
 pub use pictures::{PictureKey, PictureStore, StoredInput};
+pub use turns::{ModelTurn, ModelTurns, QueueHead};

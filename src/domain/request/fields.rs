@@ -9,7 +9,7 @@ use super::{
         PictureFormat, QUALITIES,
         fields::{Fields, describe, integer, text},
     },
-    Encoding, MAX_SEED, SchedulerName,
+    Encoding, MAX_SEED,
 };
 
 const MAX_METADATA_ENTRIES: usize = 16;
@@ -41,13 +41,6 @@ pub(super) fn take_output(fields: &mut Fields, warnings: &mut Vec<String>) -> En
 fn parse_format(value: Value) -> Result<PictureFormat, String> {
     value.as_str().and_then(PictureFormat::from_name).ok_or_else(|| {
         let names = PictureFormat::ALL.map(PictureFormat::name);
-        format!("must be one of {}; got {}", names.join(", "), describe(&value))
-    })
-}
-
-pub(super) fn parse_scheduler(value: Value) -> Result<SchedulerName, String> {
-    value.as_str().and_then(SchedulerName::parse).ok_or_else(|| {
-        let names: Vec<&str> = SchedulerName::all().map(SchedulerName::as_str).collect();
         format!("must be one of {}; got {}", names.join(", "), describe(&value))
     })
 }

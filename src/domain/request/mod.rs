@@ -5,8 +5,11 @@ mod fields;
 mod guidance;
 mod img2img;
 mod inpainting;
+mod noise_source;
 mod parse;
+mod prompt;
 mod refiner;
+mod scheduler;
 mod size;
 mod sizes;
 
@@ -18,6 +21,8 @@ use self::{fields::default_priority, guidance::always, img2img::strength_steps};
 pub use self::{
     img2img::Img2Img,
     inpainting::Inpainting,
+    noise_source::NoiseSource,
+    prompt::PromptSyntax,
     refiner::Refiner,
     sizes::{AestheticScores, SizeConditioning, micro_conditioning_fields},
 };
@@ -42,6 +47,13 @@ pub struct GenerationRequest {
     pub prompt: String,
     /// What it should not show; `None` is diffusers' `None`, which an empty text is not for every model.
     pub negative_prompt: Option<String>,
+    /// How both are written.
+    #[serde(default)]
+    pub prompt_syntax: PromptSyntax,
+    /// The text encoder's layer that is read: 1 is the last, 2 the last but one, as in AUTOMATIC1111, which is diffusers' `clip_skip` plus
+    /// one; `None` is the model's own.
+    #[serde(default)]
+    pub clip_skip: Option<u8>,
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
@@ -58,8 +70,14 @@ pub struct GenerationRequest {
     pub guidance_interval: [f64; 2],
     /// The noise scheduler.
     pub scheduler: SchedulerName,
+    /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.
+    #[serde(default)]
+    pub eta: Option<f64>,
     /// Image `i` uses `seed + i`.
     pub seed: u64,
+    /// What the seeds are seeds of. Jobs of versions that knew one source do not have it.
+    #[serde(default)]
+    pub noise_source: NoiseSource,
     /// How many pictures.
     pub num_images: u32,
     /// The picture to start from, and how far to leave it.
@@ -108,6 +126,12 @@ impl GenerationRequest {
     /// The seed of picture `index`.
     pub fn image_seed(&self, index: u32) -> u64 {
         self.seed + u64::from(index)
+    }
+
+    /// The models that it needs on the device: its own and the refiner's.
+    pub fn models(&self) -> Vec<&str> {
+        let refiner = self.refiner.as_ref().map(|refiner| refiner.refiner.as_str());
+        std::iter::once(self.model.as_str()).chain(refiner).collect()
     }
 
     /// The pictures that it starts from.

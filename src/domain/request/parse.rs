@@ -5,21 +5,21 @@ use serde_json::Value;
 use super::{
     super::{
         FieldError, ModelInfo, Task,
-        fields::{Fields, describe, integer, text},
+        fields::{Fields, describe, integer},
         find_model,
     },
-    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, STEPS, Submission,
+    GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
     capability::{check_task, refuse_unsupported},
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_scheduler, parse_seed, take_output},
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_seed, take_output},
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
+    prompt::{check_prompts, take_prompts},
     refiner::take_refiner,
+    scheduler::take_scheduler,
     size::take_size,
     sizes::{take_scores, take_sizes},
 };
-
-const MAX_PROMPT_CHARS: usize = 10_000;
 
 impl Submission {
     /// Parses a request's body against the models that are served, the first of which is the default.
@@ -60,14 +60,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let second = refiner.as_ref().and_then(|refiner| find_model(models, &refiner.refiner));
     let painters: Vec<&ModelInfo> = std::iter::once(model).chain(second).collect();
     refuse_unsupported(fields, &painters);
-    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
-    if prompt.is_none() && !fields.failed("prompt") {
-        fields.fail("prompt", "is required");
-    }
-    let negative_prompt = fields.take("negative_prompt", |value| match value {
-        Value::Null => Ok(None),
-        other => text(MAX_PROMPT_CHARS)(other).map(Some),
-    });
+    let prompts = take_prompts(fields);
     let inputs = InputPictures {
         image: fields.take("image", InputPicture::parse),
         mask_image: fields.take("mask_image", InputPicture::parse),
@@ -84,17 +77,22 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
+    let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
-        negative_prompt: negative_prompt.flatten(),
+        negative_prompt: prompts.negative_prompt,
+        prompt_syntax: prompts.syntax,
+        clip_skip: prompts.clip_skip,
         width,
         height,
         num_inference_steps,
         guidance_scale: guidance.scale,
         guidance_rescale: guidance.rescale,
         guidance_interval: guidance.interval,
-        scheduler: fields.take("scheduler", parse_scheduler).unwrap_or(model.default_scheduler),
+        scheduler,
+        eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),
+        noise_source: fields.take("noise_source", NoiseSource::parse).unwrap_or_default(),
         num_images,
         img2img,
         inpainting,
@@ -106,8 +104,9 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
-        prompt: prompt?,
+        prompt: prompts.prompt?,
     };
+    check_prompts(fields, &request);
     Some(Submission { request, inputs, warnings })
 }
 

@@ -37,8 +37,8 @@ impl SqliteStore {
     async fn store(&self, connection: &mut SqliteConnection, job: &Job, ageing: Duration) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms, model)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(rows::time(job.created_at))
@@ -49,6 +49,7 @@ impl SqliteStore {
         .bind(job.retry_of.map(|id| id.to_string()))
         .bind(arrived_ms)
         .bind(turn_ms(arrived_ms, job.request.priority, ageing))
+        .bind(&job.request.model)
         .execute(&mut *connection)
         .await
         .map_err(unavailable)?;

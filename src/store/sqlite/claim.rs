@@ -7,17 +7,17 @@ use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use super::{SqliteStore, commit, rows, unavailable};
 use crate::{
-    dispatch::ports::{ClaimOutcome, Lease, Quota, Quotas, Recovery, Renewal, StoreError},
+    dispatch::ports::{ClaimOutcome, DeviceView, Lease, QueueHead, Quota, Quotas, Recovery, Renewal, StoreError},
     domain::{Job, JobError, JobId, JobStatus},
 };
 
 impl SqliteStore {
-    /// The head of the queue or nothing: a suspect that waits for an empty device is not overtaken, or it would wait for ever.
+    /// The job whose turn it is or nothing: a suspect that waits for an empty device is not overtaken, or it would wait for ever.
     pub(super) async fn claim_next(
         &self,
         worker: &str,
         ttl: Duration,
-        device_is_empty: bool,
+        device: &DeviceView,
         quotas: &Quotas,
     ) -> Result<ClaimOutcome, StoreError> {
         loop {
@@ -25,8 +25,10 @@ impl SqliteStore {
             if is_paused(&mut transaction).await? {
                 return Ok(ClaimOutcome::Paused);
             }
-            let Some((seq, suspect)) = head(&mut transaction, quotas).await? else { return Ok(ClaimOutcome::Empty) };
-            if suspect && !device_is_empty {
+            let heads = heads(&mut transaction, quotas).await?;
+            let next = device.models.choose(&heads, self.clock.now_ms());
+            let Some(&QueueHead { seq, suspect, .. }) = next else { return Ok(ClaimOutcome::Empty) };
+            if suspect && !device.is_empty {
                 return Ok(ClaimOutcome::WaitsForEmptyDevice);
             }
             let row = hold(&mut transaction, seq, worker, expiry(ttl)).await?;
@@ -96,22 +98,43 @@ pub(super) async fn is_paused(connection: &mut SqliteConnection) -> Result<bool,
     sqlx::query_scalar("SELECT paused FROM queue").fetch_one(connection).await.map_err(unavailable)
 }
 
-/// The place of the first job that its owner's quota lets run, and whether it is suspect.
-async fn head(connection: &mut SqliteConnection, quotas: &Quotas) -> Result<Option<(i64, bool)>, StoreError> {
+/// Of each model that has queued jobs, the first that its owner's quota lets run. The models are few and stand in an index, from each of
+/// which the next is looked up, so that a long queue costs no more than a short one.
+async fn heads(connection: &mut SqliteConnection, quotas: &Quotas) -> Result<Vec<QueueHead>, StoreError> {
     let limit = |quota: &Quota| quota.max_running_jobs.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
     let named: BTreeMap<&str, i64> = quotas.named.iter().map(|(owner, quota)| (owner.as_str(), limit(quota))).collect();
-    sqlx::query_as(
-        "SELECT seq, suspect FROM jobs
-         WHERE status = 'queued'
-           AND (SELECT count(*) FROM jobs AS run WHERE run.status = 'running' AND run.owner = jobs.owner)
-               < coalesce((SELECT value FROM json_each(?) WHERE key = jobs.owner), ?)
-         ORDER BY turn_ms, seq LIMIT 1",
+    let rows: Vec<SqliteRow> = sqlx::query(
+        "WITH RECURSIVE waiting (model) AS (
+             SELECT min(model) FROM jobs INDEXED BY jobs_queued_model WHERE status = 'queued'
+             UNION ALL
+             SELECT (SELECT min(jobs.model) FROM jobs INDEXED BY jobs_queued_model WHERE status = 'queued' AND jobs.model > waiting.model)
+             FROM waiting WHERE waiting.model IS NOT NULL
+         )
+         SELECT head.seq, head.model, head.turn_ms, head.arrived_ms, head.suspect FROM waiting JOIN jobs AS head ON head.seq = (
+             SELECT seq FROM jobs INDEXED BY jobs_queued_model
+             WHERE status = 'queued' AND jobs.model = waiting.model
+               AND (SELECT count(*) FROM jobs AS run WHERE run.status = 'running' AND run.owner = jobs.owner)
+                   < coalesce((SELECT value FROM json_each(?) WHERE key = jobs.owner), ?)
+             ORDER BY turn_ms, seq LIMIT 1
+         )",
     )
     .bind(rows::json(&named)?)
     .bind(limit(&quotas.everyone))
-    .fetch_optional(connection)
+    .fetch_all(connection)
     .await
-    .map_err(unavailable)
+    .map_err(unavailable)?;
+    rows.iter().map(queue_head).collect()
+}
+
+fn queue_head(row: &SqliteRow) -> Result<QueueHead, StoreError> {
+    let number = |column: &str| row.try_get(column).map_err(unavailable);
+    Ok(QueueHead {
+        seq: number("seq")?,
+        model: row.try_get("model").map_err(unavailable)?,
+        turn_ms: number("turn_ms")?,
+        arrived_ms: number("arrived_ms")?,
+        suspect: row.try_get("suspect").map_err(unavailable)?,
+    })
 }
 
 /// Takes the lease on a queued job.

@@ -21,8 +21,8 @@ use sqlx::{Sqlite, SqlitePool, Transaction, query::QueryScalar, sqlite::SqliteAr
 use super::{Proof, unavailable};
 use crate::{
     dispatch::ports::{
-        Admitted, Cancellation, ClaimOutcome, JobCounts, JobPage, JobQuery, JobStore, Lease, Quotas, Recovery, Removal, Renewal,
-        Settlement, StoreError, Terms,
+        Admitted, Cancellation, ClaimOutcome, DeviceView, JobCounts, JobPage, JobQuery, JobStore, Lease, Quotas, Recovery, Removal,
+        Renewal, Settlement, StoreError, Terms,
     },
     domain::{IdempotencyKey, Job, JobId, Owner},
 };
@@ -167,8 +167,8 @@ impl JobStore for SqliteStore {
         Ok(JobCounts { queued, running })
     }
 
-    async fn claim(&self, worker: &str, ttl: Duration, device_is_empty: bool, quotas: &Quotas) -> Result<ClaimOutcome, StoreError> {
-        self.claim_next(worker, ttl, device_is_empty, quotas).await
+    async fn claim(&self, worker: &str, ttl: Duration, device: &DeviceView, quotas: &Quotas) -> Result<ClaimOutcome, StoreError> {
+        self.claim_next(worker, ttl, device, quotas).await
     }
 
     async fn renew(&self, leases: &[Lease], ttl: Duration) -> Result<Renewal, StoreError> {

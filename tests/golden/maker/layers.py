@@ -4,7 +4,8 @@
 - unet: `latents.16x16`, `latents.13x17` (height × width; the second is off the UNet's grid and needs `upsample_size`),
   `encoder_hidden_states` [1, 77, 128], and for each timestep `noise_pred.16x16.999`, `….501.5`, `….0`.
 - vae: `image` [1, 3, 72, 88] with its `moments` [1, 8, 9, 11] (mean, then log-variance as the encoder gives it, not clamped);
-  `latents` [1, 4, 9, 11] as they go into the decoder (already divided by the scaling factor) with `decoded` [1, 3, 72, 88].
+  `latents` [1, 4, 9, 11] as they go into the decoder (already divided by the scaling factor) with `decoded` [1, 3, 72, 88];
+  `tiled.moments` and `tiled.decoded`, the same in tiles of 32 pixels (`enable_tiling`), of which the last ones are 1 or 2 cells wide.
 """
 
 import torch
@@ -51,8 +52,14 @@ def unet_tensors(unet, embeddings):
 def vae_tensors(vae):
     image = random(1, 3, 72, 88).tanh()
     latents = random(1, 4, 9, 11) / vae.config.scaling_factor
-    moments = vae.encode(image).latent_dist.parameters
-    return {"image": image, "moments": moments, "latents": latents, "decoded": vae.decode(latents).sample}
+    tensors = {"image": image, "latents": latents} | vae_outputs(vae, image, latents, "")
+    vae.enable_tiling()
+    vae.tile_sample_min_size, vae.tile_latent_min_size = 32, 4
+    return tensors | vae_outputs(vae, image, latents, "tiled.")
+
+
+def vae_outputs(vae, image, latents, prefix):
+    return {f"{prefix}moments": vae.encode(image).latent_dist.parameters, f"{prefix}decoded": vae.decode(latents).sample}
 
 
 def random(*shape):

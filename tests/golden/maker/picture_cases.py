@@ -15,7 +15,7 @@ BALL_PICTURE = {"image_file": "init-ball.png", "width": 136, "height": 104}
 
 
 def cases():
-    return text2img_cases() + img2img_cases() + config_cases() + tiny_cases()
+    return text2img_cases() + img2img_cases() + config_cases() + tiny_cases() + scheduler_cases()
 
 
 def text2img_cases():
@@ -78,6 +78,25 @@ def tiny_cases():
         case("tiny-sd2-ddim", model="tiny-sd2", **short),
         case("tiny-sd2-euler", model="tiny-sd2", scheduler="euler", **odd),
         case("tiny-sd2-img2img", model="tiny-sd2", scheduler="dpmpp_2m", **odd | BALL_PICTURE, strength=0.5, num_images=2),
+    ]
+
+
+def scheduler_cases():
+    """A picture of each kind of scheduler that the others do not have: noise in the steps, two UNet calls a step, long memories."""
+    few = {"prompt": CAT, "num_inference_steps": 6}
+    return [
+        case("ddim-eta", eta=0.5, **few),
+        case("ddpm", scheduler="ddpm", **few),
+        case("pndm", scheduler="pndm", **few),
+        case("euler-ancestral", scheduler="euler_ancestral", num_images=2, **few),
+        case("heun", scheduler="heun", **few),
+        case("dpm2-ancestral-karras", scheduler="dpm2_ancestral_karras", **few),
+        case("dpmpp-3m-sde-beta", scheduler="dpmpp_3m_sde_beta", **few),
+        case("unipc-exponential", scheduler="unipc_exponential", **few),
+        case("lcm", scheduler="lcm", **few | {"guidance_scale": 1.0}),
+        case("img2img-heun", scheduler="heun", **HOUSE_PICTURE, strength=0.5, **few),
+        case("img2img-tcd", scheduler="tcd", eta=0.6, **HOUSE_PICTURE, strength=0.7, **few),
+        case("img2img-lms", scheduler="lms", **HOUSE_PICTURE, strength=0.9, **few),
     ]
 
 

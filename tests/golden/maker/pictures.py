@@ -58,7 +58,8 @@ def paint(case, seed, count):
     use_scheduler(pipe, request["scheduler"])
     last = {}
 
-    guided_steps = int(request.get("guidance_interval", [0.0, 1.0])[1] * request["num_inference_steps"])
+    interval = request.get("guidance_interval")
+    guided_steps = int(interval[1] * request["num_inference_steps"]) if interval else None
 
     def keep(pipe, step, _timestep, tensors):
         last["latents"] = tensors["latents"].clone()
@@ -78,6 +79,8 @@ def paint(case, seed, count):
         "callback_on_step_end": keep,
         "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"],
     }
+    if "eta" in request:
+        arguments["eta"] = request["eta"]
     if "image_file" in case:
         init = Image.open(GOLDEN / case["image_file"]).convert("RGB")
         images = img2img(pipe)(image=init, strength=request["strength"], **arguments).images

@@ -6,17 +6,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    StableDiffusionImg2ImgPipeline,
-    StableDiffusionPipeline,
-)
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from .paths import model_folder
-
-SCHEDULERS = {"ddim": DDIMScheduler, "euler": EulerDiscreteScheduler, "dpmpp_2m": DPMSolverMultistepScheduler}
+from .scheduler_classes import make_scheduler
 
 
 def text2img(folder):
@@ -46,6 +39,4 @@ def with_scheduler_config(name, scheduler_config):
 
 def use_scheduler(pipe, name):
     """Gives the pipeline the scheduler that a request names, made as diffusers' documentation makes it."""
-    algorithm, karras = name.removesuffix("_karras"), name.endswith("_karras")
-    overrides = {"use_karras_sigmas": True} if karras else {}
-    pipe.scheduler = SCHEDULERS[algorithm].from_config(pipe.scheduler.config, **overrides)
+    pipe.scheduler = make_scheduler(name, pipe.scheduler.config)

@@ -9,7 +9,7 @@ use easel::{
 };
 
 use super::{Setup, Studio, prompt, submission, until, with_picture};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_back_and_stores_nothing() {
@@ -93,7 +93,7 @@ async fn jobs_whose_worker_died_are_found_and_run() {
     let store = std::sync::Arc::new(easel::store::SqliteStore::open(&url).await.unwrap());
     let orphan = easel::domain::Job::queued(&submission(prompt("orphan")), "request");
     store.insert(&orphan, &terms(10)).await.unwrap();
-    store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
+    store.claim("a dead server", Duration::ZERO, &IDLE, &Quotas::default()).await.unwrap();
     let mut studio = Studio::with_store(Setup::default(), store, folder).await;
     studio.load();
     studio.open_gate();

@@ -2,11 +2,20 @@
 //!
 //! The prompt says what goes wrong: `panic`, `nan`, `lost`, `begin panic`, `decode panic`; anything else paints.
 
-use std::{ops::Range, sync::mpsc::Receiver, thread};
+use std::{
+    ops::Range,
+    sync::{Arc, mpsc::Receiver},
+    thread,
+};
 
-use easel::dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder};
+use easel::{
+    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    domain::GenerationRequest,
+};
 use image::{Rgb, RgbImage};
 use tokio::sync::mpsc::UnboundedSender;
+
+use super::shelf::Shelf;
 
 /// The step of a canvas at which what its prompt announces goes wrong, from 1.
 const BAD_STEP: u32 = 20;
@@ -21,6 +30,8 @@ pub(super) enum Call {
     /// The prompts of the canvases that share it; sent before the gate is waited for.
     Step(Vec<String>),
     Finish(Vec<String>),
+    /// A model begins to come; sent before the gate of the loads is waited for.
+    Load(String),
 }
 
 pub(super) struct FaultyEngine {
@@ -29,6 +40,7 @@ pub(super) struct FaultyEngine {
     pub gate: Receiver<()>,
     /// More canvases in one call do not fit into the memory.
     pub memory: usize,
+    pub shelf: Shelf,
     /// Previews stay stuck on the device until the sender is gone.
     pub preview_gate: Option<Receiver<()>>,
     /// The first picture that is finished stays stuck on the device until the sender is gone.
@@ -36,6 +48,7 @@ pub(super) struct FaultyEngine {
 }
 
 pub(super) struct Counter {
+    _user: Arc<()>,
     prompt: String,
     key: BatchKey,
     pixels: usize,
@@ -89,6 +102,27 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     type Canvas = Counter;
     type Frame = Shade;
+    type Model = String;
+
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<String>, EngineError> {
+        let prepared = self.shelf.prepare(&request.model);
+        if matches!(prepared, Prepared::Load(_)) {
+            self.tell(Call::Load(request.model.clone()));
+        }
+        Ok(prepared)
+    }
+
+    fn install(&mut self, model: &str, loaded: Result<String, EngineError>) -> Result<(), EngineError> {
+        self.shelf.install(model, loaded)
+    }
+
+    fn models(&self) -> Vec<ModelReport> {
+        self.shelf.reports()
+    }
+
+    fn take_model_events(&mut self) -> Vec<ModelEvent> {
+        Vec::new()
+    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Begun<Counter>, EngineError> {
         let request = &order.request;
@@ -98,8 +132,9 @@ impl Engine for FaultyEngine {
             return Err(EngineError::OutOfMemory("too many pictures".to_owned()));
         }
         let canvas = |_| Counter {
+            _user: self.shelf.hold(&request.model),
             prompt: request.prompt.clone(),
-            key: BatchKey::new(&format!("{}x{}", request.width, request.height)),
+            key: BatchKey::new(&format!("{}/{}x{}", request.model, request.width, request.height)),
             pixels: request.width as usize * request.height as usize,
             step: 0,
             steps: request.effective_steps(),

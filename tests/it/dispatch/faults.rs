@@ -10,6 +10,7 @@ use easel::{
 use serde_json::json;
 
 use super::{Call, Disk, Setup, Studio, many_steps, prompt};
+use crate::support::BUSY;
 
 /// Runs a job that goes wrong in company; answers its error's code.
 async fn fails_in_company(text: &str) -> String {
@@ -98,7 +99,7 @@ async fn a_lost_device_blames_nobody_and_gives_its_jobs_back() {
         assert_eq!((job.status, job.error), (JobStatus::Queued, None));
     }
     // Nobody is suspect either: the first is claimed as if nothing had happened, beside others.
-    let claim = studio.store.claim("next", std::time::Duration::from_secs(15), false, &Quotas::default()).await.unwrap();
+    let claim = studio.store.claim("next", std::time::Duration::from_secs(15), &BUSY, &Quotas::default()).await.unwrap();
     assert!(matches!(claim, easel::dispatch::ports::ClaimOutcome::Claimed { alone: false, .. }));
 }
 

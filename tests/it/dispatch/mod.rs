@@ -6,7 +6,9 @@ mod endings;
 mod engine;
 mod faults;
 mod flaky;
+mod models;
 mod sharing;
+mod shelf;
 mod watching;
 
 use std::{
@@ -34,6 +36,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::support::model_info;
 use engine::{Call, FaultyEngine};
 use flaky::{Disk, FlakyPictures};
+use shelf::{MODELS, Shelf};
 
 /// Far longer than anything takes; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Setup {
     settings: DispatchSettings,
     memory: usize,
+    shelf: Shelf,
     preview_gate: Option<mpsc::Receiver<()>>,
     picture_gate: Option<mpsc::Receiver<()>>,
     load_error: Option<EngineError>,
@@ -58,6 +62,7 @@ impl Default for Setup {
             step: StepLimits { rows: 32, pixels: usize::MAX },
             drain: PATIENCE,
             ageing: Duration::from_secs(60),
+            model_stay: Duration::from_secs(30),
             quotas: Quotas::default(),
             retention: RetentionSettings {
                 results: None,
@@ -67,7 +72,15 @@ impl Default for Setup {
                 sweep_period: PATIENCE,
             },
         };
-        Self { settings, memory: usize::MAX, preview_gate: None, picture_gate: None, load_error: None, disk: Disk::default() }
+        Self {
+            settings,
+            memory: usize::MAX,
+            shelf: Shelf::default(),
+            preview_gate: None,
+            picture_gate: None,
+            load_error: None,
+            disk: Disk::default(),
+        }
     }
 }
 
@@ -104,10 +117,10 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, preview_gate, picture_gate, load_error, disk: _ } = setup;
-        let (dispatcher, workers) = Dispatcher::start(doors, vec![model()], settings, move || {
+        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _ } = setup;
+        let (dispatcher, workers) = Dispatcher::start(doors, models(), settings, move || {
             let _ = load.recv();
-            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, preview_gate, picture_gate };
+            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate };
             load_error.map_or(Ok(engine), Err)
         });
         Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }
@@ -209,12 +222,13 @@ async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
     tokio::time::timeout(PATIENCE, asked).await.unwrap();
 }
 
-fn model() -> ModelInfo {
-    ModelInfo { default_width: 64, default_height: 64, ..model_info("counter") }
+/// What the fake engine serves; the first is the default.
+fn models() -> Vec<ModelInfo> {
+    MODELS.map(|name| ModelInfo { default_width: 64, default_height: 64, ..model_info(name) }).to_vec()
 }
 
 fn submission(body: Value) -> Submission {
-    Submission::parse(body, &[model()], 7).unwrap()
+    Submission::parse(body, &models(), 7).unwrap()
 }
 
 fn prompt(text: &str) -> Value {

@@ -10,7 +10,7 @@ use easel::{
 use serde_json::json;
 
 use super::{Call, Setup, Studio, many_steps, prompt, submission};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 #[tokio::test]
 async fn a_job_joins_at_the_next_step_and_leaves_when_its_own_steps_are_done() {
@@ -83,7 +83,7 @@ async fn a_suspect_has_the_device_for_itself() {
     let store = Arc::new(SqliteStore::open(&format!("sqlite://{}/easel.db", folder.path().display())).await.unwrap());
     let suspect = Job::queued(&submission(prompt("suspect")), "request");
     store.insert(&suspect, &terms(10)).await.unwrap();
-    let claimed = store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
+    let claimed = store.claim("a dead server", Duration::ZERO, &IDLE, &Quotas::default()).await.unwrap();
     assert!(matches!(claimed, ClaimOutcome::Claimed { .. }));
     store.recover(5).await.unwrap();
     let mut studio = Studio::with_store(Setup::default(), store, folder).await;
@@ -111,7 +111,7 @@ async fn large_pictures_begin_and_step_only_as_many_at_a_time_as_their_pixels_al
     let largest = studio.close().await.into_iter().map(|call| match call {
         Call::Begin(_, images) => images.len(),
         Call::Step(prompts) => prompts.len(),
-        Call::Finish(_) => 0,
+        Call::Finish(_) | Call::Load(_) => 0,
     });
     assert_eq!(largest.max(), Some(2));
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{Setup, Studio, engine::Call, many_steps, prompt, submission};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 #[tokio::test]
 async fn a_watcher_sees_the_whole_life_in_order() {
@@ -152,7 +152,7 @@ async fn what_is_told_of_a_job_that_ran_before_this_server_began_is_numbered_abo
     let [ahead, job] = ["ahead", "a house"].map(|text| Job::queued(&submission(prompt(text)), "request"));
     for job in [&ahead, &job] {
         store.insert(job, &terms(10)).await.unwrap();
-        store.claim("a dead server", Duration::ZERO, true, &Quotas::default()).await.unwrap();
+        store.claim("a dead server", Duration::ZERO, &IDLE, &Quotas::default()).await.unwrap();
     }
     store.recover(5).await.unwrap();
     let studio = Studio::with_store(Setup::default(), Arc::new(store), folder).await;

@@ -21,7 +21,7 @@ fn an_error_names_the_tensor_at_fault() {
     let one = |entry: Value| json!({"fine": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "bad": entry}).to_string();
     for (entry, data, problem) in [
         (json!({"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}), 8, "truncated: the tensor bad ends at byte"),
-        (json!({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}), 8, "the tensor bad overlaps another one"),
+        (json!({"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}), 12, "the tensor bad overlaps another one"),
         (json!({"dtype": "F32", "shape": [2], "data_offsets": [16, 24]}), 24, "the tensor bad has a hole before it"),
         (
             json!({"dtype": "F32", "shape": [3], "data_offsets": [8, 16]}),

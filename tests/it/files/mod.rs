@@ -8,7 +8,8 @@ use std::{
 
 use easel::{
     diffusion::{
-        Conversion, EngineSettings, FileSettings, LoadError, ModelFolder, Precision, StableDiffusion, convert, describe_models,
+        Conversion, EngineSettings, FileSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
+        convert, describe_models,
     },
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::Submission,
@@ -51,6 +52,9 @@ fn settings(path: &Path, files: FileSettings) -> EngineSettings {
         dtype: Precision::Float32,
         batch_invariant: Some(true),
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
+        residency: ResidencySettings::default(),
         models: vec![ModelFolder { files, ..ModelFolder::new("m", path) }],
     }
 }

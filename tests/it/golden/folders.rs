@@ -7,7 +7,9 @@ use std::{
 };
 
 use easel::{
-    diffusion::{EngineSettings, LoadError, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{
+        EngineSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+    },
     domain::Task,
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -41,7 +43,10 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         dtype: Precision::Float32,
         batch_invariant: None,
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
         models: vec![folder(path)],
+        residency: ResidencySettings::default(),
     })
 }
 
@@ -154,7 +159,7 @@ fn a_config_that_cannot_be_honoured_names_its_key() {
         ("unet/config.json", "act_fn", json!("tanh")),
         ("unet/config.json", "layers_per_block", json!([1, 2])),
         ("vae/config.json", "shift_factor", json!(0.1)),
-        ("scheduler/scheduler_config.json", "use_beta_sigmas", json!(true)),
+        ("scheduler/scheduler_config.json", "use_lu_lambdas", json!(true)),
         ("model_index.json", "_class_name", json!("StableDiffusion3Pipeline")),
     ] {
         let (_scratch, path) = scratch_model();
@@ -162,6 +167,32 @@ fn a_config_that_cannot_be_honoured_names_its_key() {
         let error = refusal(&path);
         assert!(error.contains(file), "{file} in {error}");
         assert!(error.contains(key) || error.contains("tanh") || error.contains("Diffusion3"), "{key} in {error}");
+    }
+}
+
+#[test]
+fn a_folders_own_scheduler_is_the_default() {
+    for (class, keys, name) in [
+        ("PNDMScheduler", json!({"skip_prk_steps": true}), "pndm"),
+        ("DPMSolverMultistepScheduler", json!({"use_karras_sigmas": true}), "dpmpp_2m_karras"),
+        ("DPMSolverMultistepScheduler", json!({"solver_order": 3}), "dpmpp_3m"),
+        ("DPMSolverMultistepScheduler", json!({"algorithm_type": "sde-dpmsolver++"}), "dpmpp_2m_sde"),
+        ("DPMSolverMultistepScheduler", json!({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}), "dpmpp_3m_sde"),
+        ("DPMSolverMultistepScheduler", json!({"algorithm_type": "dpmsolver"}), "ddim"),
+        ("EulerDiscreteScheduler", json!({"use_beta_sigmas": true}), "euler_beta"),
+        ("EulerAncestralDiscreteScheduler", json!({"use_karras_sigmas": true}), "euler_ancestral"),
+        ("HeunDiscreteScheduler", json!({"use_exponential_sigmas": true}), "heun_exponential"),
+        ("DEISMultistepScheduler", json!({"algorithm_type": "deis", "solver_order": 3}), "deis"),
+        ("UniPCMultistepScheduler", json!({"solver_order": 3, "solver_type": "bh2"}), "unipc"),
+        ("LCMScheduler", json!({}), "lcm"),
+    ] {
+        let (_scratch, path) = scratch_model();
+        edit_json(&path.join("scheduler/scheduler_config.json"), |config| {
+            config["_class_name"] = json!(class);
+            keys.as_object().unwrap().iter().for_each(|(key, value)| config[key] = value.clone());
+        });
+        let model = &describe_models(&[folder(&path)]).unwrap()[0];
+        assert_eq!(model.default_scheduler.as_str(), name, "{class} with {keys}");
     }
 }
 
@@ -182,6 +213,23 @@ fn the_input_channels_say_what_a_model_can_do() {
         copy_folder(&golden(name), &path);
         assert_eq!(describe_models(&[folder(&path)]).unwrap()[0].tasks, tasks);
     }
+}
+
+#[test]
+fn what_the_maths_of_a_model_do_not_allow_is_known_from_its_config() {
+    let (_scratch, path) = scratch_model();
+    edit_json(&path.join("scheduler/scheduler_config.json"), |config| {
+        config["rescale_betas_zero_snr"] = json!(true);
+        config["timestep_spacing"] = json!("trailing");
+        config["prediction_type"] = json!("epsilon");
+    });
+    let model = &describe_models(&[folder(&path)]).unwrap()[0];
+    let most = |name: &str| model.scheduler_limits.iter().find(|limit| limit.algorithm.name() == name).map(|limit| limit.max_steps);
+    assert_eq!((most("ddim"), most("lcm"), most("euler")), (Some(0), Some(0), Some(1000)));
+    edit_json(&path.join("scheduler/scheduler_config.json"), |config| config["prediction_type"] = json!("v_prediction"));
+    let model = &describe_models(&[folder(&path)]).unwrap()[0];
+    let most = |name: &str| model.scheduler_limits.iter().find(|limit| limit.algorithm.name() == name).map(|limit| limit.max_steps);
+    assert_eq!((most("ddim"), most("lcm"), most("unipc")), (Some(1000), Some(50), Some(999)));
 }
 
 #[test]
@@ -208,7 +256,10 @@ fn a_device_that_is_not_there_is_refused() {
             dtype: Precision::Auto,
             batch_invariant: None,
             threads: 0,
+            vae_tiling: VaeTiling::Auto,
+            vae_memory: None,
             models: vec![folder(&golden("tiny-sd2"))],
+            residency: ResidencySettings::default(),
         };
         let error = StableDiffusion::load(&settings).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");

@@ -10,6 +10,7 @@ use serde_json::Value;
 mod arithmetic;
 mod folders;
 mod paintings;
+mod prompts;
 
 pub(crate) use folders::{copy_folder, edit_json};
 

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use easel::{
-    diffusion::{EngineSettings, ModelFolder, Precision, StableDiffusion, describe_models},
+    diffusion::{EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{Submission, decode_rgb},
 };
@@ -79,7 +79,10 @@ fn paint(case: &Value) {
         dtype: Precision::Float32,
         batch_invariant: Some(true),
         threads: 0,
+        vae_tiling: VaeTiling::Auto,
+        vae_memory: None,
         models: served,
+        residency: ResidencySettings::default(),
     };
     let mut engine = StableDiffusion::load(&settings).unwrap();
     let submission = Submission::parse(request_body(case), &models, 0).unwrap();

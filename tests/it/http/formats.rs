@@ -50,7 +50,7 @@ async fn a_picture_is_stored_and_served_in_the_format_that_was_asked_for() {
 async fn every_format_says_what_made_the_picture() {
     let app = spawn_app().await;
     let parameters = "a red house, größer 🏠\nNegative prompt: blue\n\
-                      Steps: 2, Sampler: ddim, CFG scale: 5, Seed: 7, Size: 64x64, Model: demo";
+                      Steps: 2, Sampler: ddim, CFG scale: 5, Seed: 7, Size: 64x64, Model: demo, RNG: CPU";
     for (format, quality) in [("png", 90), ("jpeg", 50), ("webp", 50), ("webp", 100)] {
         let body = json!({"prompt": "a red house, größer 🏠", "negative_prompt": "blue", "output_format": format, "output_quality": quality});
         let (_, file) = paint(&app, body).await;

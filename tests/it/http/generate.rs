@@ -111,7 +111,7 @@ async fn a_picture_is_the_file_that_the_job_describes_and_says_what_made_it() {
     assert_eq!(picture.dimensions(), (64, 72));
     assert!(picture.pixels().any(|pixel| pixel != picture.get_pixel(0, 0)), "a picture of one colour");
     let parameters = "a red house, größer\nNegative prompt: blue\n\
-                      Steps: 2, Sampler: euler, CFG scale: 4.5, Seed: 7, Size: 64x72, Model: demo";
+                      Steps: 2, Sampler: euler, CFG scale: 4.5, Seed: 7, Size: 64x72, Model: demo, RNG: CPU";
     assert_eq!(itxt(&file), [("parameters".to_owned(), parameters.to_owned())]);
     let again = app.request("GET", job["images"][0]["url"].as_str().unwrap()).header("if-none-match", etag).send().await.unwrap();
     assert_eq!((again.status().as_u16(), again.bytes().await.unwrap().len()), (304, 0));
@@ -126,6 +126,22 @@ async fn equal_requests_give_equal_bytes_and_another_seed_gives_others() {
     assert_eq!(app.picture(&one, 0).await, app.picture(&same, 0).await);
     assert_ne!(one["id"], same["id"]);
     assert_ne!(sha256s(&one), sha256s(&other));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn philox_noise_paints_another_picture_and_says_so() {
+    let app = spawn_app().await;
+    let body = |noise_source: &str, seed: u64| request(json!({"noise_source": noise_source, "seed": seed, "num_images": 2}));
+    let cpu = app.paint(&body("cpu", 7)).await;
+    let philox = app.paint(&body("philox", 7)).await;
+    assert_eq!((&cpu["request"]["noise_source"], &philox["request"]["noise_source"]), (&json!("cpu"), &json!("philox")));
+    assert_eq!(sha256s(&cpu)[0], sha256s(&app.paint(&request(json!({}))).await)[0], "cpu is not the default");
+    assert_ne!(sha256s(&cpu), sha256s(&philox));
+    assert!(itxt(&app.picture(&philox, 0).await)[0].1.ends_with("Model: demo, RNG: NV"));
+    // Picture 1 is the one of seed 8, and a seed's upper half counts, which PyTorch ignores on the CPU.
+    assert_eq!(sha256s(&philox)[1], sha256s(&app.paint(&body("philox", 8)).await)[0]);
+    assert_ne!(sha256s(&philox), sha256s(&app.paint(&body("philox", (1 << 32) + 7)).await));
     app.finish().await;
 }
 

@@ -132,6 +132,39 @@ async fn a_running_job_is_cancelled_at_its_next_step_boundary_before_the_vae() {
 }
 
 #[tokio::test]
+async fn progress_counts_the_users_steps_where_a_step_takes_two_unet_calls() {
+    let (app, mut gate) = TestApp::gated(|_| {}).await;
+    let job = app.submit(&request(json!({"num_inference_steps": 2, "scheduler": "heun"}))).await;
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        gate.arrival().await;
+        seen.push(app.job(&job).await["progress"]["step"].clone());
+        gate.pass();
+    }
+    assert_eq!(app.wait(&job).await["status"], "succeeded");
+    assert_eq!(seen[1..], [json!(0), json!(1)], "before the second and the third call");
+    assert_eq!(gate.counts.steps(), 3, "the last step takes one call");
+    drop(gate);
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_cancel_between_the_two_calls_of_a_step_stops_the_job() {
+    let (app, mut gate) = TestApp::gated(|_| {}).await;
+    let job = app.submit(&request(json!({"num_inference_steps": 4, "scheduler": "dpm2"}))).await;
+    gate.arrival().await;
+    gate.pass();
+    gate.arrival().await;
+    let asked = json_of(app.cancel(&job).await, 202).await;
+    assert_eq!(asked["progress"]["step"], 0);
+    gate.pass();
+    assert_eq!(app.wait(&job).await["status"], "cancelled");
+    assert_eq!((gate.counts.steps(), gate.counts.finishes()), (2, 0));
+    drop(gate);
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_cancel_during_the_last_step_comes_before_the_vae_too() {
     let (app, mut gate) = TestApp::gated(|_| {}).await;
     let job = app.submit(&request(json!({"num_inference_steps": 1}))).await;

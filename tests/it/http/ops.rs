@@ -33,11 +33,14 @@ async fn a_server_whose_picture_folder_has_gone_is_not_ready() {
 #[tokio::test]
 async fn the_models_and_what_they_can_do_are_listed() {
     let app = spawn_app().await;
-    let models = json_of(app.get("/v1/models").await, 200).await;
+    app.paint(&request(json!({}))).await;
+    let mut models = json_of(app.get("/v1/models").await, 200).await;
+    let last_used_at = models["models"][0]["last_used_at"].take();
+    assert!(last_used_at.is_string(), "{last_used_at}");
     let demo = json!({
         "name": "demo",
         "family": "sd1",
-        "tasks": ["text2img", "img2img", "refiner"],
+        "tasks": ["text2img", "img2img", "inpainting", "refiner"],
         "unsupported_fields": [
             "original_size", "crops_coords_top_left", "target_size",
             "negative_original_size", "negative_crops_coords_top_left", "negative_target_size",
@@ -53,25 +56,60 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
-        "tasks": ["text2img", "img2img", "inpainting"],
+        "state": "loaded",
+        "error": null,
+        "weights_bytes": 70_337_580,
+        "last_used_at": null,
     });
     assert_eq!(models, json!({"models": [demo]}));
     app.finish().await;
 }
 
 #[tokio::test]
-async fn every_scheduler_that_is_listed_can_be_asked_for_by_all_its_names() {
+async fn every_scheduler_that_is_listed_paints_by_each_of_its_names() {
     let app = spawn_app().await;
     let listed = json_of(app.get("/v1/schedulers").await, 200).await;
-    let mut names = Vec::new();
+    let small = |spelling: &Value| {
+        request(
+            json!({"scheduler": spelling, "num_inference_steps": 3, "width": 64, "height": 64, "guidance_scale": 1, "preview_every": 0}),
+        )
+    };
+    let mut jobs = Vec::new();
     for scheduler in listed["schedulers"].as_array().unwrap() {
-        names.push(scheduler["name"].as_str().unwrap());
-        for spelling in scheduler["aliases"].as_array().unwrap().iter().chain([&scheduler["name"]]) {
-            let job = app.paint(&request(json!({"scheduler": spelling, "num_inference_steps": 1}))).await;
-            assert_eq!(job["request"]["scheduler"], scheduler["name"]);
+        for name in scheduler["names"].as_array().unwrap() {
+            jobs.push((app.submit(&small(name)).await, name));
         }
+        let alias = scheduler["aliases"].as_array().unwrap().last().unwrap();
+        jobs.push((app.submit(&small(alias)).await, &scheduler["name"]));
     }
-    assert_eq!(names, ["ddim", "euler", "euler_karras", "dpmpp_2m", "dpmpp_2m_karras"]);
+    for (job, name) in &jobs {
+        let job = app.wait(job).await;
+        assert_eq!((&job["status"], &job["request"]["scheduler"]), (&json!("succeeded"), *name), "{}", job["error"]);
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_scheduler_takes_is_listed() {
+    let app = spawn_app().await;
+    let listed = json_of(app.get("/v1/schedulers").await, 200).await;
+    let of =
+        |name: &str| listed["schedulers"].as_array().unwrap().iter().find(|scheduler| scheduler["name"] == name).unwrap().clone();
+    let euler_a = json!({
+        "name": "euler_ancestral",
+        "aliases": ["Euler a", "k_euler_a", "k_euler_ancestral", "EulerAncestralDiscreteScheduler"],
+        "names": ["euler_ancestral", "euler_ancestral_karras", "euler_ancestral_exponential", "euler_ancestral_beta", "euler_ancestral_sgm_uniform"],
+        "sigma_schedules": ["karras", "exponential", "beta", "sgm_uniform"],
+        "default_eta": 1.0,
+        "stochastic": true,
+        "unet_calls_per_step": 1,
+    });
+    assert_eq!(of("euler_ancestral"), euler_a);
+    let takes =
+        |name: &str| (of(name)["default_eta"].clone(), of(name)["stochastic"].clone(), of(name)["unet_calls_per_step"].clone());
+    assert_eq!(takes("ddim"), (json!(0.0), json!(false), json!(1)));
+    assert_eq!(takes("heun"), (Value::Null, json!(false), json!(2)));
+    assert_eq!(takes("lcm"), (Value::Null, json!(true), json!(1)));
     app.finish().await;
 }
 

@@ -12,7 +12,7 @@ use easel::{
 };
 
 use super::{CAPACITY, MINUTE, TestStore, job, lease, success, url};
-use crate::support::terms;
+use crate::support::{BUSY, IDLE, terms};
 
 const DATABASE: &str = "EASEL_TEST_STORE_URL";
 
@@ -56,7 +56,7 @@ async fn every_job_that_was_accepted_survives_a_kill() {
     // The kill may fall between a commit and the line that tells of it, so that there is one more at the end.
     assert!(ids.len() >= 20 && queue.len() <= ids.len() + 1);
     assert_eq!(queue[..ids.len()], ids);
-    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, &BUSY, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
 }
 
 /// Not a test by itself: what [`every_job_that_was_accepted_survives_a_kill`] starts and kills.
@@ -69,7 +69,7 @@ async fn a_process_that_accepts_jobs_until_it_is_killed() {
         let job = job(&format!("house {number}"));
         store.insert(&job, &terms(CAPACITY)).await.unwrap();
         if number == 0 {
-            store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap();
+            store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap();
         }
         // The test runner writes before the first line without ending its own.
         println!("\n{}", job.id);

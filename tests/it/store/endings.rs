@@ -6,7 +6,7 @@ use easel::{
 };
 
 use super::{CAPACITY, MINUTE, NO_TIME, TestStore, job, lease, settlement, success};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 #[tokio::test]
 async fn a_settled_job_shows_its_pictures_its_time_and_all_its_warnings() {
@@ -45,7 +45,7 @@ async fn a_queued_job_is_cancelled_at_once() {
     assert_eq!(cancelled.status, JobStatus::Cancelled);
     assert!(cancelled.finished_at.is_some());
     assert_eq!(store.job(id).await, cancelled);
-    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }
 
 #[tokio::test]
@@ -88,5 +88,5 @@ async fn a_job_that_shall_stop_does_not_run_again() {
     assert_eq!(ended, [store.job(lost).await]);
     assert_eq!(ended[0].status, JobStatus::Cancelled);
     assert!(ended[0].finished_at.is_some());
-    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }

@@ -6,6 +6,7 @@ use easel::{
 };
 
 use super::{MINUTE, NO_TIME, TestStore, lease, success};
+use crate::support::BUSY;
 
 #[tokio::test]
 async fn a_worker_whose_lease_is_lost_can_write_nothing() {
@@ -81,10 +82,10 @@ async fn a_suspect_runs_alone_and_nobody_overtakes_it() {
     store.recover(5).await.unwrap();
 
     assert_eq!(store.queue().await.unwrap(), [suspect, innocent]);
-    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, &BUSY, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
     let (job, alone) = store.claim_next(MINUTE).await;
     assert_eq!((job.id, alone), (suspect, true));
-    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap() else {
+    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, &BUSY, &Quotas::default()).await.unwrap() else {
         panic!()
     };
     assert_eq!((job.id, alone), (innocent, false));
@@ -117,7 +118,7 @@ async fn a_released_job_keeps_its_place_and_its_good_name() {
     store.release(&lease(&job)).await.unwrap();
     assert_eq!(store.queue().await.unwrap(), [first, second]);
     assert_eq!(store.job(first).await.started_at, None);
-    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap() else {
+    let ClaimOutcome::Claimed { job, alone } = store.claim("worker", MINUTE, &BUSY, &Quotas::default()).await.unwrap() else {
         panic!()
     };
     assert_eq!((job.id, job.attempts, alone), (first, 2, false));
@@ -131,7 +132,7 @@ async fn a_released_suspect_stays_suspect_without_a_strike() {
     store.recover(1).await.unwrap();
     let (job, _) = store.claim_next(MINUTE).await;
     store.release(&lease(&job)).await.unwrap();
-    assert_eq!(store.claim("worker", MINUTE, false, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
+    assert_eq!(store.claim("worker", MINUTE, &BUSY, &Quotas::default()).await.unwrap(), ClaimOutcome::WaitsForEmptyDevice);
     assert_eq!(store.recover(1).await.unwrap().ended, []);
     assert_eq!(store.job(id).await.status, JobStatus::Queued);
 }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
-use crate::support::{model_info, terms};
+use crate::support::{IDLE, model_info, terms};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// A lease that has run out as soon as it is taken: its holder might as well be dead.
@@ -63,7 +63,7 @@ impl TestStore {
 
     /// Claims the next job for a device that is empty.
     async fn claim_next(&self, ttl: Duration) -> (Job, bool) {
-        match self.claim("worker", ttl, true, &Quotas::default()).await.unwrap() {
+        match self.claim("worker", ttl, &IDLE, &Quotas::default()).await.unwrap() {
             ClaimOutcome::Claimed { job, alone } => (job, alone),
             other => panic!("nothing was claimed: {other:?}"),
         }

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use serde_json::json;
 
 use super::{CAPACITY, MINUTE, TestStore, job, job_of, lease, success};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 #[tokio::test]
 async fn a_job_comes_back_as_it_was_stored() {
@@ -34,7 +34,7 @@ async fn a_job_that_nobody_stored_is_none() {
     assert_eq!(store.get(JobId::random()).await.unwrap(), None);
     assert_eq!(store.queue_position(JobId::random()).await.unwrap(), None);
     assert_eq!(store.cancel(JobId::random()).await.unwrap(), None);
-    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
+    assert_eq!(store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap(), ClaimOutcome::Empty);
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn no_two_claims_get_the_same_job() {
         store.add(&format!("house {number}")).await;
     }
     let quotas = Quotas::default();
-    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, true, &quotas))).await;
+    let claims = join_all((0..30).map(|_| store.claim("worker", MINUTE, &IDLE, &quotas))).await;
     let mut claimed = HashSet::new();
     for claim in claims {
         match claim.unwrap() {

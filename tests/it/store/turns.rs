@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, JobStore, Quota, Quotas, StoreError, Terms},
+    dispatch::ports::{ClaimOutcome, DeviceView, JobStore, ModelTurn, ModelTurns, Quota, Quotas, StoreError, Terms},
     domain::{Job, JobId, Owner},
 };
 use serde_json::json;
 
 use super::{CAPACITY, MINUTE, TestStore, job, job_of, lease, success};
-use crate::support::terms;
+use crate::support::{IDLE, terms};
 
 async fn add(store: &TestStore, priority: u8) -> JobId {
     let job = job_of(json!({"prompt": "a house", "priority": priority}));
@@ -78,12 +78,12 @@ async fn an_owner_who_runs_as_much_as_it_may_is_overtaken() {
     let two = Quota { max_running_jobs: Some(2), ..Quota::default() };
     let quotas = Quotas { everyone: two, named: BTreeMap::from([(Owner::named("ann"), one)]) };
     let mut claimed = Vec::new();
-    while let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, true, &quotas).await.unwrap() {
+    while let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, &IDLE, &quotas).await.unwrap() {
         claimed.push(job);
     }
     assert_eq!(claimed.iter().map(|job| job.id).collect::<Vec<_>>(), [first, others[0], others[1]]);
     store.settle(&lease(&claimed[0]), success()).await.unwrap();
-    let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, true, &quotas).await.unwrap() else { panic!() };
+    let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, &IDLE, &quotas).await.unwrap() else { panic!() };
     assert_eq!(job.id, waiting);
 }
 
@@ -103,9 +103,79 @@ async fn a_paused_queue_gives_nothing_to_claim() {
     let store = TestStore::new().await;
     let id = store.add("a house").await;
     store.set_paused(true).await.unwrap();
-    assert_eq!(store.claim("worker", MINUTE, true, &Quotas::default()).await.unwrap(), ClaimOutcome::Paused);
+    assert_eq!(store.claim("worker", MINUTE, &IDLE, &Quotas::default()).await.unwrap(), ClaimOutcome::Paused);
     let store = store.after_a_crash().await;
     assert!(store.is_paused().await.unwrap());
     store.set_paused(false).await.unwrap();
     assert_eq!(store.claim_next(Duration::from_secs(1)).await.0.id, id);
+}
+
+/// A busy device with one model on it, beside which the other does not fit.
+fn one_model_here(here: &str, away: &str) -> DeviceView {
+    let models = BTreeMap::from([(here.to_owned(), ModelTurn::Here), (away.to_owned(), ModelTurn::Displaces)]);
+    DeviceView { is_empty: false, models: ModelTurns { stay: MINUTE, models } }
+}
+
+async fn add_of(store: &TestStore, model: &str, owner: &str) -> JobId {
+    let mut job = Job { owner: Owner::named(owner), ..job("a house") };
+    job.request.model = model.to_owned();
+    store.insert(&job, &terms(CAPACITY)).await.unwrap();
+    job.id
+}
+
+async fn claim_on(store: &TestStore, device: &DeviceView) -> Option<JobId> {
+    match store.claim("worker", MINUTE, device, &Quotas::default()).await.unwrap() {
+        ClaimOutcome::Claimed { job, .. } => Some(job.id),
+        other => {
+            assert_eq!(other, ClaimOutcome::Empty);
+            None
+        }
+    }
+}
+
+#[tokio::test]
+async fn jobs_of_the_model_that_is_here_go_first_until_the_others_have_waited_their_time() {
+    let store = TestStore::new().await;
+    let away = add_of(&store, "away", "").await;
+    let here = [add_of(&store, "here", "").await, add_of(&store, "here", "").await];
+    let device = one_model_here("here", "away");
+    assert_eq!(claim_on(&store, &device).await, Some(here[0]));
+    assert_eq!(claim_on(&store, &device).await, Some(here[1]));
+    assert_eq!(claim_on(&store, &device).await, None, "more work for the model that is here may come");
+    let_pass(&store, 2).await;
+    let late = add_of(&store, "here", "").await;
+    assert_eq!(claim_on(&store, &device).await, Some(away));
+    assert_eq!(claim_on(&store, &device).await, Some(late));
+}
+
+#[tokio::test]
+async fn every_model_has_its_first_job_looked_at_and_no_owner_more_than_its_due() {
+    let store = TestStore::new().await;
+    let running = add_of(&store, "here", "ann").await;
+    assert_eq!(store.claim_next(MINUTE).await.0.id, running);
+    add_of(&store, "here", "ann").await;
+    let (other, later) = (add_of(&store, "other", "bob").await, add_of(&store, "here", "bob").await);
+    let quotas = Quotas { everyone: Quota { max_running_jobs: Some(1), ..Quota::default() }, ..Quotas::default() };
+    let device = one_model_here("here", "nobody's");
+    let ClaimOutcome::Claimed { job, .. } = store.claim("worker", MINUTE, &device, &quotas).await.unwrap() else { panic!() };
+    assert_eq!(job.id, later, "ann runs as much as she may");
+    assert_eq!(store.claim("worker", MINUTE, &device, &quotas).await.unwrap(), ClaimOutcome::Empty);
+    assert!(claim_on(&store, &device).await.is_some());
+    assert_eq!(claim_on(&store, &device).await, Some(other));
+}
+
+#[tokio::test]
+async fn a_suspect_of_another_model_waits_for_an_empty_device_and_is_overtaken_no_more() {
+    let store = TestStore::new().await;
+    let suspect = add_of(&store, "away", "").await;
+    store.claim_next(Duration::ZERO).await;
+    store.recover(5).await.unwrap();
+    let_pass(&store, 2).await;
+    add_of(&store, "here", "").await;
+    let device = one_model_here("here", "away");
+    let claimed = store.claim("worker", MINUTE, &device, &Quotas::default()).await.unwrap();
+    assert_eq!(claimed, ClaimOutcome::WaitsForEmptyDevice);
+    let empty = DeviceView { is_empty: true, ..device };
+    let claimed = store.claim("worker", MINUTE, &empty, &Quotas::default()).await.unwrap();
+    assert!(matches!(claimed, ClaimOutcome::Claimed { job, alone: true } if job.id == suspect));
 }

@@ -41,4 +41,6 @@ async fn the_jobs_of_the_first_version_are_painted_by_this_one() {
     assert_eq!(claimed.request.output, Encoding::default(), "the first version wrote PNG only");
     assert_eq!(store.queue().await.unwrap(), [ids[1].parse().unwrap(), new]);
     assert!(store.has_input("ab").await.unwrap(), "the picture that it starts from would be swept");
+    let of_demo = "SELECT count(*) FROM jobs WHERE model = 'demo'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(of_demo).fetch_one(&mut store.connect().await).await.unwrap(), 3);
 }

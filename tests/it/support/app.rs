@@ -135,6 +135,13 @@ impl TestApp {
         (folder, stopped)
     }
 
+    /// How a server ends that cannot paint: by itself.
+    pub(crate) async fn stop_when_lost(mut self) -> (TempDir, Result<(), AppError>) {
+        let stopped = timeout(PATIENCE, self.server.take().unwrap()).await.expect("the server did not stop").unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        (folder, stopped)
+    }
+
     /// Ends the server; fails when a job has not ended, or the server does not stop as it should.
     pub(crate) async fn finish(self) {
         let accepted = std::mem::take(&mut *self.accepted.lock().unwrap());

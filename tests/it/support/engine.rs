@@ -11,7 +11,8 @@ use std::{
 
 use easel::{
     diffusion::{Canvas, Frame, StableDiffusion},
-    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder},
+    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    domain::GenerationRequest,
 };
 use image::RgbImage;
 use tokio::{
@@ -137,6 +138,23 @@ impl CanvasState for TestCanvas {
 impl Engine for TestEngine {
     type Canvas = TestCanvas;
     type Frame = TestFrame;
+    type Model = <StableDiffusion as Engine>::Model;
+
+    fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<Self::Model>, EngineError> {
+        self.engine.prepare(request)
+    }
+
+    fn install(&mut self, model: &str, loaded: Result<Self::Model, EngineError>) -> Result<(), EngineError> {
+        self.engine.install(model, loaded)
+    }
+
+    fn models(&self) -> Vec<ModelReport> {
+        self.engine.models()
+    }
+
+    fn take_model_events(&mut self) -> Vec<ModelEvent> {
+        self.engine.take_model_events()
+    }
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Begun<TestCanvas>, EngineError> {
         let Begun { canvases, warnings } = self.engine.begin(order, images)?;
@@ -164,5 +182,8 @@ impl Engine for TestEngine {
         self.keeper.counts.finishes.fetch_add(1, Ordering::SeqCst);
         let frames = self.engine.finish(&canvases.iter().map(|canvas| &canvas.canvas).collect::<Vec<_>>())?;
         Ok(frames.into_iter().map(TestFrame::Real).collect())
+    }
+    fn take_float32_retries(&mut self) -> u64 {
+        self.engine.take_float32_retries()
     }
 }

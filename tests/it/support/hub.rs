@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
-use futures::stream;
+use futures::{StreamExt, stream};
 use serde_json::json;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
@@ -135,5 +135,10 @@ fn send(shelf: &Shelf, name: &str, headers: &HeaderMap) -> Response {
 /// The first half, and then the connection's end.
 fn halved(mut bytes: Vec<u8>) -> Body {
     bytes.truncate(bytes.len() / 2);
-    Body::from_stream(stream::iter([Ok(Bytes::from(bytes)), Err(std::io::Error::other("cut off"))]))
+    // What was written goes out when the next part is waited for.
+    let end = stream::once(async {
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("cut off"))
+    });
+    Body::from_stream(stream::once(async { Ok(Bytes::from(bytes)) }).chain(end))
 }

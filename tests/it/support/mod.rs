@@ -19,11 +19,14 @@ pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent, sse_events};
 pub(crate) use hub::{COMMIT, Shelf, spawn_hub};
 pub(crate) use model_info::model_info;
-pub(crate) use models::{model_with_a_broken_word, model_with_an_unserved_scheduler};
+pub(crate) use models::{
+    copy_folder, cut_short, model_with_a_broken_vae, model_with_a_broken_word, model_with_an_overflowing_vae,
+    model_with_an_unserved_scheduler,
+};
 pub(crate) use process::{Process, easel, easel_by, run};
 pub(crate) use raw::{Raw, head};
 pub(crate) use requests::{house_png, house_url, parameters_of, request, sha256s};
-pub(crate) use terms::terms;
+pub(crate) use terms::{BUSY, IDLE, terms};
 
 /// Longer than anything that is tested takes, and short enough that a test which waits in vain ends.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -18,6 +18,7 @@ pub(crate) fn model_info(name: &str) -> ModelInfo {
         min_size: 64,
         max_size: 2048,
         default_guidance_scale: 5.0,
-        default_scheduler: SchedulerName { algorithm: SchedulerAlgorithm::Ddim, karras: false },
+        default_scheduler: SchedulerName::own(SchedulerAlgorithm::Ddim),
+        scheduler_limits: Vec::new(),
     }
 }

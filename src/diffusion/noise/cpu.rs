@@ -1,5 +1,5 @@
-//! PyTorch's CPU noise: one generator a canvas, so that no canvas's noise depends on another's. The random bits are PyTorch's; the normal
-//! numbers made of them differ in their last bits, because PyTorch's vectorised logarithm and sine do.
+//! PyTorch's CPU noise. The random bits are PyTorch's; the normal numbers made of them differ in their last bits, because PyTorch's
+//! vectorised logarithm and sine do.
 //!
 //! `tch::manual_seed` is one for the whole process and cannot do this. Written from the behaviour of `torch.Generator("cpu")` and
 //! `torch.randn` in float32 (ATen's `mt19937` and `normal_fill`); held to them by `tests/golden/noise.json`.
@@ -13,20 +13,20 @@ const BLOCK: usize = 16;
 
 /// A stream of standard normal numbers, as `torch.Generator("cpu").manual_seed(seed)` gives.
 #[derive(Debug, Clone)]
-pub struct NoiseGenerator {
+pub(super) struct CpuGenerator {
     engine: Mt19937,
     /// The second number of the last pair, which a small draw left over.
     spare: Option<f64>,
 }
 
-impl NoiseGenerator {
+impl CpuGenerator {
     /// A generator; only the lower 32 bits of the seed count, as in PyTorch.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self { engine: Mt19937::new(seed as u32), spare: None }
     }
 
     /// `torch.randn(count)`: standard normal numbers.
-    pub fn randn(&mut self, count: usize) -> Vec<f32> {
+    pub(super) fn randn(&mut self, count: usize) -> Vec<f32> {
         if count < BLOCK { (0..count).map(|_| self.normal() as f32).collect() } else { self.normal_fill(count) }
     }
 

@@ -1,0 +1,232 @@
+//! Prompts to embeddings.
+
+mod chunks;
+mod embeds;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+
+use tch::Kind;
+
+pub(super) use self::embeds::{BranchEmbeds, PromptEmbeds, TextEmbeds};
+use self::{
+    chunks::{Chunk, chunks},
+    embeds::emphasise,
+};
+use super::{
+    device::Placement,
+    error::{LoadError, engine_error},
+    files::ModelFiles,
+    layers::Result,
+    models::clip::{ClipTextModel, HiddenLayer, TextOutput},
+    pipeline::{ModelIndex, TowerParts},
+    tokenizer::ClipTokenizer,
+};
+use crate::{
+    dispatch::ports::EngineError,
+    domain::{GenerationRequest, Piece, Prompt, PromptError, PromptSyntax},
+};
+
+/// The most chunks of a text: more tokens than 10,000 characters of prose make.
+const MAX_CHUNKS: usize = 32;
+
+/// The text encoders of a model, whose hidden states are put side by side, each with its tokenizer.
+pub(super) struct PromptEncoder {
+    towers: Vec<Tower>,
+    layer: HiddenLayer,
+    zeros_for_no_prompt: bool,
+    kind: Kind,
+}
+
+struct Tower {
+    tokenizer: ClipTokenizer,
+    text_encoder: ClipTextModel,
+}
+
+impl PromptEncoder {
+    pub(super) fn load(files: &ModelFiles, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let towers = index.towers().into_iter().map(|parts| Tower::load(files, parts, placement));
+        let towers = towers.collect::<std::result::Result<Vec<_>, _>>()?;
+        let lengths: Vec<usize> = towers.iter().map(|tower| tower.tokenizer.length()).collect();
+        if lengths.iter().any(|&length| length != lengths[0]) {
+            let problem = format!("the tokenizers make different numbers of tokens (model_max_length): {lengths:?}");
+            return Err(files.invalid(problem));
+        }
+        let (layer, zeros_for_no_prompt) = (index.hidden_layer(), index.zeros_for_no_prompt());
+        Ok(Self { towers, layer, zeros_for_no_prompt, kind: placement.kind })
+    }
+
+    /// The channels of its embeddings.
+    pub(super) fn width(&self) -> i64 {
+        self.towers.iter().map(|tower| tower.text_encoder.width()).sum()
+    }
+
+    /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
+    /// asks for it, zeros.
+    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
+        let refused = |error: PromptError| EngineError::Failed(error.to_string());
+        let mut warnings = Vec::new();
+        let layer = self.layer_of(request, &mut warnings);
+        let mut reader = Reader { encoder: self, syntax: request.prompt_syntax, warnings };
+        let mut prompts = vec![reader.read("prompt", &request.parsed_prompt().map_err(refused)?)?];
+        let zeros = self.zeros_for_no_prompt && request.negative_prompt.is_none();
+        if guided && !zeros {
+            prompts.push(reader.read("negative_prompt", &request.parsed_negative_prompt().map_err(refused)?)?);
+        }
+        let mut writer = Writer { encoder: self, layer, length: longest(&prompts), known: HashMap::new() };
+        let warnings = reader.warnings;
+        let write = || {
+            let mut prompts = prompts.iter().map(|branches| branches.iter().map(|branch| writer.branch(branch)).collect());
+            let prompt: Vec<BranchEmbeds> = prompts.next().unwrap_or_else(|| Ok(Vec::new()))?;
+            let negative: Option<Vec<BranchEmbeds>> = prompts.next().transpose()?;
+            let negative_prompt = match negative {
+                None if guided => prompt.first().map(BranchEmbeds::zeros_like).transpose()?,
+                negative => negative.into_iter().flatten().next(),
+            };
+            Ok(PromptEmbeds { prompt, negative_prompt, warnings })
+        };
+        write().map_err(|error| engine_error(&error))
+    }
+
+    /// The layer that `clip_skip` names: 1 is the last one, whatever the model's own.
+    fn layer_of(&self, request: &GenerationRequest, warnings: &mut Vec<String>) -> HiddenLayer {
+        let Some(clip_skip) = request.clip_skip else { return self.layer };
+        if !self.layer.final_layer_norm {
+            warnings.push("clip_skip has no effect on this model, which always reads the last layer but one".to_owned());
+            return self.layer;
+        }
+        let depth = self.towers.iter().map(|tower| tower.text_encoder.depth()).min().unwrap_or_default();
+        let skipped = usize::from(clip_skip) - 1;
+        if skipped >= depth {
+            warnings.push(format!("clip_skip is {clip_skip}, but the text encoder has {depth} layers: its first was read"));
+        }
+        HiddenLayer { skipped: skipped.min(depth.saturating_sub(1)), ..self.layer }
+    }
+}
+
+/// A branch of a prompt as chunks: of each text, those of each tower.
+struct BranchChunks {
+    weight: f64,
+    texts: Vec<Vec<Vec<Chunk>>>,
+    of_step: Vec<usize>,
+}
+
+/// The most chunks of a text.
+fn longest(prompts: &[Vec<BranchChunks>]) -> usize {
+    let texts = prompts.iter().flatten().flat_map(|branch| &branch.texts).flatten();
+    texts.map(Vec::len).max().unwrap_or_default()
+}
+
+/// Turns prompts into chunks of tokens.
+struct Reader<'a> {
+    encoder: &'a PromptEncoder,
+    syntax: PromptSyntax,
+    warnings: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, field: &str, prompt: &Prompt) -> std::result::Result<Vec<BranchChunks>, EngineError> {
+        let branches = prompt.branches.iter().map(|branch| {
+            let texts = branch.texts.iter().map(|text| self.text(field, text)).collect::<std::result::Result<_, _>>();
+            Ok(BranchChunks { weight: branch.weight, texts: texts?, of_step: branch.of_step.clone() })
+        });
+        branches.collect::<std::result::Result<_, tokenizers::Error>>().map_err(|error| EngineError::Failed(error.to_string()))
+    }
+
+    fn text(&mut self, field: &str, pieces: &[Piece]) -> std::result::Result<Vec<Vec<Chunk>>, tokenizers::Error> {
+        let mut towers = Vec::new();
+        for tower in &self.encoder.towers {
+            let (chunks, warning) = match self.syntax {
+                PromptSyntax::Plain => plain_chunk(&tower.tokenizer, field, pieces)?,
+                PromptSyntax::Weighted => weighted_chunks(&tower.tokenizer, field, pieces)?,
+            };
+            towers.push(chunks);
+            // Two towers mostly cut in the same place.
+            self.warnings.extend(warning.filter(|warning| !self.warnings.contains(warning)));
+        }
+        Ok(towers)
+    }
+}
+
+/// What fits into one chunk, and what to say of the rest.
+fn plain_chunk(tokenizer: &ClipTokenizer, field: &str, pieces: &[Piece]) -> std::result::Result<Cut, tokenizers::Error> {
+    let text = pieces.iter().find_map(|piece| match piece {
+        Piece::Words { text, .. } => Some(text.as_str()),
+        Piece::Break => None,
+    });
+    let tokens = tokenizer.encode(text.unwrap_or_default())?;
+    let length = tokens.ids.len();
+    let warning = tokens.truncated.map(|cut| format!("{field} is longer than {length} tokens; this was cut off: {cut}"));
+    Ok((vec![Chunk { ids: tokens.ids, weights: None }], warning))
+}
+
+fn weighted_chunks(tokenizer: &ClipTokenizer, field: &str, pieces: &[Piece]) -> std::result::Result<Cut, tokenizers::Error> {
+    let mut chunks = chunks(tokenizer, pieces)?;
+    let count = chunks.len();
+    chunks.truncate(MAX_CHUNKS);
+    let room = tokenizer.room();
+    let warning = || format!("{field} takes {count} chunks of {room} tokens; those after the first {MAX_CHUNKS} were cut off");
+    Ok((chunks, (count > MAX_CHUNKS).then(warning)))
+}
+
+/// The chunks that are read, and a remark on what is not.
+type Cut = (Vec<Chunk>, Option<String>);
+
+/// Turns chunks into embeddings, each chunk once.
+struct Writer<'a> {
+    encoder: &'a PromptEncoder,
+    layer: HiddenLayer,
+    /// Chunks of every text; shorter ones are filled up, so that all rows of a picture go through the UNet together.
+    length: usize,
+    known: HashMap<(usize, Vec<i64>), TextOutput>,
+}
+
+impl Writer<'_> {
+    fn branch(&mut self, branch: &BranchChunks) -> Result<BranchEmbeds> {
+        let texts = branch.texts.iter().map(|towers| self.text(towers)).collect::<Result<_>>()?;
+        Ok(BranchEmbeds { weight: branch.weight, texts, of_step: branch.of_step.clone() })
+    }
+
+    fn text(&mut self, towers: &[Vec<Chunk>]) -> Result<TextEmbeds> {
+        let chunks = (0..self.length).map(|place| {
+            let outputs = towers.iter().enumerate().map(|(tower, chunks)| self.chunk(tower, chunks.get(place)));
+            TextEmbeds::side_by_side(&outputs.collect::<Result<Vec<_>>>()?, self.encoder.kind)
+        });
+        TextEmbeds::one_behind_the_other(chunks.collect::<Result<_>>()?)
+    }
+
+    fn chunk(&mut self, tower: usize, chunk: Option<&Chunk>) -> Result<TextOutput> {
+        let Tower { tokenizer, text_encoder } = &self.encoder.towers[tower];
+        let empty = || Chunk::empty(tokenizer);
+        let Chunk { ids, weights } = chunk.cloned().unwrap_or_else(empty);
+        let key = (tower, ids);
+        let output = match self.known.get(&key) {
+            Some(known) => known.shallow_clone(),
+            None => {
+                let output = text_encoder.forward(&key.1, self.layer)?;
+                self.known.insert(key, output.shallow_clone());
+                output
+            }
+        };
+        let weigh = |weights: Vec<f32>| emphasise(&output.hidden, &weights);
+        Ok(match weights.map(weigh).transpose()? {
+            Some(hidden) => TextOutput { hidden, ..output },
+            None => output,
+        })
+    }
+}
+
+impl Tower {
+    fn load(files: &ModelFiles, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let tokenizer = files.tokenizer(parts.tokenizer)?;
+        let text_encoder = ClipTextModel::load(files, parts, placement)?;
+        let (length, positions) = (tokenizer.length(), text_encoder.positions());
+        if length > positions {
+            let problem =
+                format!("{} makes {length} tokens (model_max_length), {} takes {positions}", parts.tokenizer, parts.text_encoder);
+            return Err(files.invalid(problem));
+        }
+        Ok(Self { tokenizer, text_encoder })
+    }
+}

@@ -1,0 +1,287 @@
+//! Which models are on the device: loaded at the start or on first use, within a budget of bytes; the least recently used leave.
+//!
+//! A model is read on a thread of its own, into memory that the device's thread gets whole, so that canvases of other models go on
+//! meanwhile. One is read at a time, into the pages that models which have left have freed (the allocator keeps those for some seconds).
+//! libtorch's thread count is not set there: MKL's is one for the whole process.
+
+mod entry;
+mod room;
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info};
+
+use entry::{Entry, Place};
+pub(super) use entry::{ModelHold, ModelSource};
+use room::{Room, make_room};
+
+use super::error::LoadError;
+use crate::dispatch::ports::{EngineError, ModelEvent, ModelLoad, ModelReport, Prepared};
+
+const MIB: u64 = 1 << 20;
+
+/// What the settings say about models that come and go.
+#[derive(Debug, Clone)]
+pub struct ResidencySettings {
+    /// The most bytes of weights on the device; `None` is as many as it holds.
+    pub memory: Option<u64>,
+    /// Models that are not loaded at the start, by name.
+    pub on_first_use: BTreeSet<String>,
+    /// How long after a failure the jobs of a model fail at once, before its files are looked at again.
+    pub retry: Duration,
+}
+
+impl Default for ResidencySettings {
+    fn default() -> Self {
+        Self { memory: None, on_first_use: BTreeSet::new(), retry: Duration::from_secs(30) }
+    }
+}
+
+/// The models of one device.
+pub(super) struct Residency<M> {
+    entries: Vec<Entry<M>>,
+    settings: ResidencySettings,
+    /// What the device has been seen to hold, once it was out of memory.
+    learned: Option<u64>,
+    uses: u64,
+    events: Vec<ModelEvent>,
+}
+
+impl<M: Send + 'static> Residency<M> {
+    /// Loads on this thread, in their order, the models that are not for later, as far as the budget goes. A model that cannot be loaded
+    /// is logged, and fails its jobs.
+    ///
+    /// # Errors
+    /// When there is no model that can be used: why the first cannot.
+    pub(super) fn start(sources: Vec<Box<dyn ModelSource<M>>>, settings: ResidencySettings) -> Result<Self, LoadError> {
+        let entries = sources.into_iter().map(|source| Entry::new(source.into())).collect();
+        let mut residency = Self { entries, settings, learned: None, uses: 0, events: Vec::new() };
+        let mut first_error = None;
+        for place in 0..residency.entries.len() {
+            if let Err(error) = residency.load_at_start(place) {
+                residency.fail_at_start(place, &error);
+                first_error.get_or_insert(error);
+            }
+        }
+        match first_error {
+            Some(error) if residency.entries.iter().all(Entry::has_failed) => Err(error),
+            _ => Ok(residency),
+        }
+    }
+
+    fn load_at_start(&mut self, place: usize) -> Result<(), LoadError> {
+        let bytes = self.measure(place)?;
+        let name = self.entries[place].name().to_owned();
+        if self.settings.on_first_use.contains(&name) {
+            return Ok(());
+        }
+        if self.budget().is_some_and(|budget| self.taken().saturating_add(bytes) > budget) {
+            info!(model.name = name, model.bytes = bytes, "no room for this model at the start; its first job brings it");
+            return Ok(());
+        }
+        let since = Instant::now();
+        let model = self.entries[place].source.load()?;
+        self.settle(place, model, since);
+        Ok(())
+    }
+
+    fn fail_at_start(&mut self, place: usize, error: &LoadError) {
+        let error = entry::unavailable(&*self.entries[place].source, error);
+        self.entries[place].state = Place::Coming { since: Instant::now() };
+        let name = self.entries[place].name().to_owned();
+        // It may be for want of room only; any other failure is logged, and kept for its jobs.
+        let _ = self.install(&name, Err(error));
+    }
+
+    /// As [`crate::dispatch::ports::Engine::prepare`], for a job that needs all of these models at once.
+    pub(super) fn prepare(&mut self, names: &[&str]) -> Result<Prepared<M>, EngineError> {
+        let places = names.iter().map(|name| self.find(name)).collect::<Result<Vec<_>, _>>()?;
+        for &place in &places {
+            if let Place::Failed { error, since } = &self.entries[place].state
+                && since.elapsed() < self.settings.retry
+            {
+                return Err(error.clone());
+            }
+        }
+        let Some(&missing) = places.iter().find(|&&place| !self.entries[place].is_here()) else { return Ok(Prepared::Ready) };
+        if self.entries.iter().any(Entry::is_coming) {
+            return Ok(Prepared::Loading);
+        }
+        self.check_together(&places)?;
+        if let Room::Occupied { leaving } = self.room_for(missing, &places) {
+            return Ok(Prepared::Occupied { leaving: self.names(&leaving) });
+        }
+        // The files may have changed since they were last measured; that they are whole is known before anybody leaves for them.
+        if let Err(error) = self.measure(missing) {
+            let error = entry::unavailable(&*self.entries[missing].source, &error);
+            return Err(self.fail(missing, error));
+        }
+        match self.room_for(missing, &places) {
+            Room::Occupied { leaving } => Ok(Prepared::Occupied { leaving: self.names(&leaving) }),
+            Room::Free { evict } => Ok(Prepared::Load(self.bring(missing, &evict))),
+        }
+    }
+
+    /// Refuses models that could never be on the device together.
+    fn check_together(&self, places: &[usize]) -> Result<(), EngineError> {
+        let bytes = places.iter().filter_map(|&place| self.entries[place].bytes).sum::<u64>();
+        match self.settings.memory {
+            Some(memory) if places.len() > 1 && bytes > memory => {
+                let (weights, memory) = (bytes.div_ceil(MIB), memory / MIB);
+                let reason = format!("together they take {weights} MiB, and device.model_memory_mib is {memory}");
+                Err(EngineError::ModelUnavailable { model: self.names(places).join("\" and \""), reason })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As [`crate::dispatch::ports::Engine::install`]. A model for which the device had no room beside others waits for them to leave.
+    pub(super) fn install(&mut self, name: &str, loaded: Result<M, EngineError>) -> Result<(), EngineError> {
+        let place = self.find(name)?;
+        let Place::Coming { since } = self.entries[place].state else { return Ok(()) };
+        match loaded {
+            Ok(model) => self.settle(place, model, since),
+            Err(EngineError::OutOfMemory(problem)) if self.entries.iter().any(Entry::is_here) => {
+                info!(model.name = name, problem, "the device has no room for one model more; others must leave for it");
+                self.learned = Some(self.taken().saturating_sub(1));
+                self.entries[place].state = Place::Away;
+            }
+            Err(error) => return Err(self.fail(place, error)),
+        }
+        Ok(())
+    }
+
+    /// A hold on a model that is here: it does not leave while the hold lives.
+    pub(super) fn hold(&mut self, name: &str) -> Result<ModelHold, EngineError> {
+        let place = self.find(name)?;
+        self.touch(place);
+        Ok(self.entries[place].hold(place))
+    }
+
+    /// The model that a hold keeps.
+    pub(super) fn get(&self, hold: &ModelHold) -> Result<&M, EngineError> {
+        match self.entries.get(hold.place()).map(|entry| &entry.state) {
+            Some(Place::Here(model)) => Ok(model),
+            _ => Err(EngineError::Failed("a model is not on the device that should be".to_owned())),
+        }
+    }
+
+    /// Notes that the model has been used.
+    pub(super) fn note_use(&mut self, hold: &ModelHold) {
+        self.touch(hold.place());
+    }
+
+    /// Where each model is.
+    pub(super) fn reports(&self) -> Vec<ModelReport> {
+        let displaces = |place: usize| {
+            self.entries[place].wants_room(self.settings.retry) && matches!(self.room_for(place, &[]), Room::Occupied { .. })
+        };
+        self.entries.iter().enumerate().map(|(place, entry)| entry.report(displaces(place))).collect()
+    }
+
+    /// What has happened since this was last asked.
+    pub(super) fn take_events(&mut self) -> Vec<ModelEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// How many models are here.
+    pub(super) fn loaded(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_here()).count()
+    }
+
+    fn find(&self, name: &str) -> Result<usize, EngineError> {
+        let found = self.entries.iter().position(|entry| entry.name() == name);
+        found.ok_or_else(|| EngineError::UnknownModel(name.to_owned()))
+    }
+
+    fn names(&self, places: &[usize]) -> Vec<String> {
+        places.iter().map(|&place| self.entries[place].name().to_owned()).collect()
+    }
+
+    fn budget(&self) -> Option<u64> {
+        self.settings.memory.into_iter().chain(self.learned).min()
+    }
+
+    /// Bytes of the models that are here or on their way.
+    fn taken(&self) -> u64 {
+        self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place)).map(|tenant| tenant.bytes).sum()
+    }
+
+    /// Reads the headers of a model's files.
+    fn measure(&mut self, place: usize) -> Result<u64, LoadError> {
+        let entry = &mut self.entries[place];
+        let bytes = entry.source.bytes()?;
+        entry.bytes = Some(bytes);
+        match self.settings.memory {
+            Some(memory) if bytes > memory => {
+                let (weights, memory) = (bytes.div_ceil(MIB), memory / MIB);
+                let problem = format!("its weights take {weights} MiB, and device.model_memory_mib is {memory}");
+                Err(LoadError::Invalid { path: entry.source.path().to_owned(), problem })
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    /// The room for a model beside those of `stay`, which nobody may make leave.
+    fn room_for(&self, place: usize, stay: &[usize]) -> Room {
+        let tenants = self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place));
+        let (stay, others): (Vec<_>, Vec<_>) = tenants.partition(|tenant| stay.contains(&tenant.place));
+        let taken = stay.iter().map(|tenant| tenant.bytes).sum::<u64>();
+        let budget = self.budget().unwrap_or(u64::MAX).saturating_sub(taken);
+        make_room(&others, self.entries[place].bytes.unwrap_or(0), budget)
+    }
+
+    /// Lets the models of `evict` go, and answers the work that brings another one.
+    fn bring(&mut self, place: usize, evict: &[usize]) -> ModelLoad<M> {
+        for &gone in evict {
+            let entry = &mut self.entries[gone];
+            entry.state = Place::Away;
+            info!(model.name = entry.name(), "the model has left the device for another one");
+            self.events.push(ModelEvent::Evicted { model: entry.name().to_owned() });
+        }
+        let entry = &mut self.entries[place];
+        entry.state = Place::Coming { since: Instant::now() };
+        let source = Arc::clone(&entry.source);
+        if !evict.is_empty() {
+            self.events.push(ModelEvent::Switched { model: source.name().to_owned() });
+        }
+        let model = source.name().to_owned();
+        ModelLoad { model, work: Box::new(move || source.load().map_err(|error| entry::unavailable(&*source, &error))) }
+    }
+
+    /// The model is here.
+    fn settle(&mut self, place: usize, model: M, since: Instant) {
+        let entry = &mut self.entries[place];
+        entry.state = Place::Here(model);
+        let (name, seconds) = (entry.name().to_owned(), since.elapsed().as_secs_f64());
+        info!(model.name = name, model.bytes = entry.bytes, load.seconds = seconds, "model loaded");
+        self.events.push(ModelEvent::Loaded { model: name, seconds });
+        self.touch(place);
+    }
+
+    /// The model cannot be had; answers what its jobs are told.
+    fn fail(&mut self, place: usize, error: EngineError) -> EngineError {
+        let entry = &mut self.entries[place];
+        let model = entry.name().to_owned();
+        let error = match error {
+            known @ (EngineError::ModelUnavailable { .. } | EngineError::DeviceLost(_)) => known,
+            other => EngineError::ModelUnavailable { model: model.clone(), reason: other.to_string() },
+        };
+        error!(model.name = model, model.path = %entry.source.path().display(), %error, "a model cannot be loaded");
+        entry.state = Place::Failed { error: error.clone(), since: Instant::now() };
+        self.events.push(ModelEvent::Failed { model });
+        error
+    }
+
+    fn touch(&mut self, place: usize) {
+        self.uses += 1;
+        self.entries[place].touch(self.uses);
+    }
+}
+
+#[cfg(test)]
+mod tests;
