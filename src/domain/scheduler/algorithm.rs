@@ -48,82 +48,82 @@ pub enum SchedulerAlgorithm {
     Ipndm,
 }
 
-use SchedulerAlgorithm as A;
-
 impl SchedulerAlgorithm {
     /// Every algorithm.
     pub const ALL: [Self; 20] = [
-        A::Ddim,
-        A::Ddpm,
-        A::Pndm,
-        A::Lms,
-        A::Euler,
-        A::EulerAncestral,
-        A::Heun,
-        A::Dpm2,
-        A::Dpm2Ancestral,
-        A::Dpmpp2m,
-        A::Dpmpp3m,
-        A::Dpmpp2sAncestral,
-        A::DpmppSde,
-        A::Dpmpp2mSde,
-        A::Dpmpp3mSde,
-        A::Deis,
-        A::Unipc,
-        A::Lcm,
-        A::Tcd,
-        A::Ipndm,
+        Self::Ddim,
+        Self::Ddpm,
+        Self::Pndm,
+        Self::Lms,
+        Self::Euler,
+        Self::EulerAncestral,
+        Self::Heun,
+        Self::Dpm2,
+        Self::Dpm2Ancestral,
+        Self::Dpmpp2m,
+        Self::Dpmpp3m,
+        Self::Dpmpp2sAncestral,
+        Self::DpmppSde,
+        Self::Dpmpp2mSde,
+        Self::Dpmpp3mSde,
+        Self::Deis,
+        Self::Unipc,
+        Self::Lcm,
+        Self::Tcd,
+        Self::Ipndm,
     ];
 
     /// The canonical name, such as `dpmpp_2m`.
     pub fn name(self) -> &'static str {
         match self {
-            A::Ddim => "ddim",
-            A::Ddpm => "ddpm",
-            A::Pndm => "pndm",
-            A::Lms => "lms",
-            A::Euler => "euler",
-            A::EulerAncestral => "euler_ancestral",
-            A::Heun => "heun",
-            A::Dpm2 => "dpm2",
-            A::Dpm2Ancestral => "dpm2_ancestral",
-            A::Dpmpp2m => "dpmpp_2m",
-            A::Dpmpp3m => "dpmpp_3m",
-            A::Dpmpp2sAncestral => "dpmpp_2s_ancestral",
-            A::DpmppSde => "dpmpp_sde",
-            A::Dpmpp2mSde => "dpmpp_2m_sde",
-            A::Dpmpp3mSde => "dpmpp_3m_sde",
-            A::Deis => "deis",
-            A::Unipc => "unipc",
-            A::Lcm => "lcm",
-            A::Tcd => "tcd",
-            A::Ipndm => "ipndm",
+            Self::Ddim => "ddim",
+            Self::Ddpm => "ddpm",
+            Self::Pndm => "pndm",
+            Self::Lms => "lms",
+            Self::Euler => "euler",
+            Self::EulerAncestral => "euler_ancestral",
+            Self::Heun => "heun",
+            Self::Dpm2 => "dpm2",
+            Self::Dpm2Ancestral => "dpm2_ancestral",
+            Self::Dpmpp2m => "dpmpp_2m",
+            Self::Dpmpp3m => "dpmpp_3m",
+            Self::Dpmpp2sAncestral => "dpmpp_2s_ancestral",
+            Self::DpmppSde => "dpmpp_sde",
+            Self::Dpmpp2mSde => "dpmpp_2m_sde",
+            Self::Dpmpp3mSde => "dpmpp_3m_sde",
+            Self::Deis => "deis",
+            Self::Unipc => "unipc",
+            Self::Lcm => "lcm",
+            Self::Tcd => "tcd",
+            Self::Ipndm => "ipndm",
         }
     }
 
     /// Other names: those of AUTOMATIC1111, ComfyUI, stable-diffusion.cpp and k-diffusion, and the classes of diffusers.
     pub fn aliases(self) -> &'static [&'static str] {
         match self {
-            A::Ddim => &["DDIMScheduler"],
-            A::Ddpm => &["DDPMScheduler"],
-            A::Pndm => &["PLMS", "PNDMScheduler"],
-            A::Lms => &["k_lms", "LMSDiscreteScheduler"],
-            A::Euler => &["k_euler", "EulerDiscreteScheduler"],
-            A::EulerAncestral => &["Euler a", "k_euler_a", "k_euler_ancestral", "EulerAncestralDiscreteScheduler"],
-            A::Heun => &["k_heun", "HeunDiscreteScheduler"],
-            A::Dpm2 => &["dpm_2", "k_dpm_2", "KDPM2DiscreteScheduler"],
-            A::Dpm2Ancestral => &["DPM2 a", "dpm_2_ancestral", "k_dpm_2_a", "k_dpm_2_ancestral", "KDPM2AncestralDiscreteScheduler"],
-            A::Dpmpp2m => &["DPM++ 2M", "k_dpmpp_2m", "DPMSolverMultistepScheduler"],
-            A::Dpmpp3m => &["DPM++ 3M"],
-            A::Dpmpp2sAncestral => &["DPM++ 2S a", "dpm++2s_a", "k_dpmpp_2s_a", "k_dpmpp_2s_ancestral"],
-            A::DpmppSde => &["DPM++ SDE", "dpmpp_sde_gpu", "k_dpmpp_sde", "DPMSolverSDEScheduler"],
-            A::Dpmpp2mSde => &["DPM++ 2M SDE", "dpm++2m_sde", "dpmpp_2m_sde_gpu", "k_dpmpp_2m_sde"],
-            A::Dpmpp3mSde => &["DPM++ 3M SDE", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde"],
-            A::Deis => &["DEISMultistepScheduler"],
-            A::Unipc => &["UniPC", "uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"],
-            A::Lcm => &["LCMScheduler"],
-            A::Tcd => &["TCDScheduler"],
-            A::Ipndm => &["k_ipndm", "IPNDMScheduler"],
+            Self::Ddim => &["DDIMScheduler"],
+            Self::Ddpm => &["DDPMScheduler"],
+            Self::Pndm => &["PLMS", "PNDMScheduler"],
+            Self::Lms => &["k_lms", "LMSDiscreteScheduler"],
+            Self::Euler => &["k_euler", "EulerDiscreteScheduler"],
+            Self::EulerAncestral => &["Euler a", "k_euler_a", "k_euler_ancestral", "EulerAncestralDiscreteScheduler"],
+            Self::Heun => &["k_heun", "HeunDiscreteScheduler"],
+            Self::Dpm2 => &["dpm_2", "k_dpm_2", "KDPM2DiscreteScheduler"],
+            Self::Dpm2Ancestral => {
+                &["DPM2 a", "dpm_2_ancestral", "k_dpm_2_a", "k_dpm_2_ancestral", "KDPM2AncestralDiscreteScheduler"]
+            }
+            Self::Dpmpp2m => &["DPM++ 2M", "k_dpmpp_2m", "DPMSolverMultistepScheduler"],
+            Self::Dpmpp3m => &["DPM++ 3M"],
+            Self::Dpmpp2sAncestral => &["DPM++ 2S a", "dpm++2s_a", "k_dpmpp_2s_a", "k_dpmpp_2s_ancestral"],
+            Self::DpmppSde => &["DPM++ SDE", "dpmpp_sde_gpu", "k_dpmpp_sde", "DPMSolverSDEScheduler"],
+            Self::Dpmpp2mSde => &["DPM++ 2M SDE", "dpm++2m_sde", "dpmpp_2m_sde_gpu", "k_dpmpp_2m_sde"],
+            Self::Dpmpp3mSde => &["DPM++ 3M SDE", "dpmpp_3m_sde_gpu", "k_dpmpp_3m_sde"],
+            Self::Deis => &["DEISMultistepScheduler"],
+            Self::Unipc => &["UniPC", "uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"],
+            Self::Lcm => &["LCMScheduler"],
+            Self::Tcd => &["TCDScheduler"],
+            Self::Ipndm => &["k_ipndm", "IPNDMScheduler"],
         }
     }
 
@@ -136,8 +136,8 @@ impl SchedulerAlgorithm {
     /// and TCD know those of their distillation only.
     pub fn sigma_schedules(self) -> &'static [SigmaSchedule] {
         match self {
-            A::Lcm | A::Tcd => &[],
-            A::Ddim | A::Ddpm | A::Pndm => &[SigmaSchedule::SgmUniform],
+            Self::Lcm | Self::Tcd => &[],
+            Self::Ddim | Self::Ddpm | Self::Pndm => &[SigmaSchedule::SgmUniform],
             _ => &SigmaSchedule::NAMED,
         }
     }
@@ -145,20 +145,25 @@ impl SchedulerAlgorithm {
     /// What `eta` is when a request names none, if the algorithm takes it: the share of the noise that is drawn anew.
     pub fn default_eta(self) -> Option<f64> {
         match self {
-            A::Ddim => Some(0.0),
-            A::Tcd => Some(0.3),
-            A::EulerAncestral | A::Dpm2Ancestral | A::Dpmpp2sAncestral | A::DpmppSde | A::Dpmpp2mSde | A::Dpmpp3mSde => Some(1.0),
+            Self::Ddim => Some(0.0),
+            Self::Tcd => Some(0.3),
+            Self::EulerAncestral
+            | Self::Dpm2Ancestral
+            | Self::Dpmpp2sAncestral
+            | Self::DpmppSde
+            | Self::Dpmpp2mSde
+            | Self::Dpmpp3mSde => Some(1.0),
             _ => None,
         }
     }
 
     /// Draws noise in its steps when a request names no `eta`.
     pub fn is_stochastic(self) -> bool {
-        matches!(self, A::Ddpm | A::Lcm) || self.default_eta().is_some_and(|eta| eta > 0.0)
+        matches!(self, Self::Ddpm | Self::Lcm) || self.default_eta().is_some_and(|eta| eta > 0.0)
     }
 
     /// UNet calls in one of the user's steps, but for the last, which may need one only.
     pub fn unet_calls_per_step(self) -> u32 {
-        if matches!(self, A::Heun | A::Dpm2 | A::Dpm2Ancestral | A::Dpmpp2sAncestral | A::DpmppSde) { 2 } else { 1 }
+        if matches!(self, Self::Heun | Self::Dpm2 | Self::Dpm2Ancestral | Self::Dpmpp2sAncestral | Self::DpmppSde) { 2 } else { 1 }
     }
 }

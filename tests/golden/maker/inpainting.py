@@ -31,7 +31,7 @@ EIGHT = TINY | {"model": "tiny-edit", "base": "tiny-sd2"}
 
 
 def cases():
-    return masks_on_ordinary_models() + inpainting_models() + editing_models()
+    return masks_on_ordinary_models() + schedulers() + inpainting_models() + editing_models()
 
 
 def masks_on_ordinary_models():
@@ -42,6 +42,23 @@ def masks_on_ordinary_models():
         masked("inpaint-guidance-1", "mask-soft.png", prompt=CAT, scheduler="euler", **BALL, num_inference_steps=10, strength=0.6, guidance_scale=1.0),
         masked("inpaint-resized", "mask-odd.png", prompt=CAT, scheduler="dpmpp_2m", **SHARP, num_inference_steps=10, strength=1.0),
         masked("inpaint-tiny-sd1", "mask-odd.png", model="tiny-sd1", scheduler="euler", **TINY | BALL, strength=0.6),
+    ]
+
+
+def schedulers():
+    """The way back after each call of the UNet: with two calls a step, with calls that are repeated, with noise of the step's own."""
+    names = ["heun", "dpm2", "dpm2_ancestral", "lms", "unipc", "deis", "dpmpp_2m_sde", "ddpm", "lcm", "tcd"]
+    short = {"prompt": CAT, "num_inference_steps": 6, "strength": 0.7} | HOUSE
+    # The pipelines hand TCD their own eta, which is 0 by default.
+    eta = {"tcd": {"eta": 0.0}}
+    ordinary = [masked(f"inpaint-by-{name.replace('_', '-')}", "mask-disc.png", scheduler=name, **short, **eta.get(name, {})) for name in names]
+    ancestral = {"scheduler": "euler_ancestral", "num_inference_steps": 6}
+    return ordinary + [
+        # Begun in the middle, diffusers' Runge-Kutta steps would go by noise levels that have been left out.
+        masked("inpaint-by-pndm", "mask-disc.png", scheduler="pndm", **short | {"strength": 1.0}),
+        masked("inpaint-by-euler-ancestral", "mask-odd.png", **short | ancestral | {"strength": 1.0}),
+        masked("inpaint-9-euler-ancestral", "mask-disc.png", **NINE | HOUSE | ancestral, strength=0.6),
+        masked("edit-euler-ancestral", None, **EIGHT | BALL | ancestral, image_guidance_scale=1.5),
     ]
 
 
