@@ -16,8 +16,8 @@ use crate::{
 #[derive(Debug, Args)]
 #[allow(clippy::missing_docs_in_private_items, reason = "the docstrings are the help's text")]
 pub(super) struct GenerateArgs {
-    /// What the picture should show
-    pub(super) prompt: String,
+    /// What the picture should show; a model that takes no text does without
+    pub(super) prompt: Option<String>,
     /// The file to write; several pictures are numbered: house-0.png, house-1.png, … [default: easel.png]
     #[arg(short, long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,

@@ -46,6 +46,9 @@ fn describe(found: &Inspection) -> String {
         let (millions, megabytes) = (part.parameters as f64 / 1e6, part.bytes as f64 / 1e6);
         line(&part.name, &format!("{:>10.2} M parameters  {megabytes:>10.2} MB  {}", millions, dtypes.join(", ")));
     }
+    if !found.missing.is_empty() {
+        line("missing", &found.missing.join(", "));
+    }
     line("size", &format!("{:.2} MB", found.bytes as f64 / 1e6));
     text
 }

@@ -34,7 +34,7 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
     let read = |option, file: &Option<PathBuf>| file.as_deref().map(|file| read_base64(option, file, max_bytes)).transpose();
     let (image, mask_image) = (read("--image", &arguments.image)?, read("--mask-image", &arguments.mask_image)?);
     let fields = [
-        ("prompt", Some(Value::String(arguments.prompt.clone()))),
+        ("prompt", text(&arguments.prompt)),
         ("model", text(&arguments.model)),
         ("negative_prompt", text(&arguments.negative_prompt)),
         ("width", arguments.width.clone()),

@@ -10,10 +10,10 @@ use super::{
 use crate::domain::GenerationRequest;
 
 /// One row of a UNet call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Row {
-    /// The prompt's embedding, `[1, L, hidden]`.
-    pub(super) encoder_hidden_states: Tensor,
+    /// The prompt's embedding, `[1, L, hidden]`; none for a model that takes no text.
+    pub(super) encoder_hidden_states: Option<Tensor>,
     /// Stable Diffusion XL's; all rows of a model have it, or none has.
     pub(super) added: Option<AddedCondition>,
     /// The embedded guidance scale of a distilled model, `[1, time_cond_proj_dim]`; all rows of a model have it, or none has.
@@ -28,7 +28,7 @@ impl Row {
     fn shallow_clone(&self) -> Self {
         let once_more = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
         Self {
-            encoder_hidden_states: self.encoder_hidden_states.shallow_clone(),
+            encoder_hidden_states: self.encoder_hidden_states.as_ref().map(Tensor::shallow_clone),
             added: self.added.as_ref().map(AddedCondition::shallow_clone),
             timestep_cond: once_more(&self.timestep_cond),
             image_latents: once_more(&self.image_latents),
@@ -51,7 +51,7 @@ impl Row {
             time_ids: time_ids.shallow_clone(),
         };
         Self {
-            encoder_hidden_states: text.encoder_hidden_states.shallow_clone(),
+            encoder_hidden_states: Some(text.encoder_hidden_states.shallow_clone()),
             added: text.pooled.as_ref().zip(time_ids).map(added),
             timestep_cond: extras.timestep_cond.as_ref().map(Tensor::shallow_clone),
             image_latents: None,
@@ -207,6 +207,12 @@ impl ConditioningSchedule {
             of_step.push(place);
         }
         Self { conditionings, of_step }
+    }
+
+    /// One row that says nothing, for a model that takes no text.
+    pub(super) fn unconditional() -> Self {
+        let row = Branch { row: Row::default(), weight: 1.0 };
+        Self { conditionings: vec![Conditioning::unguided(vec![row])], of_step: Vec::new() }
     }
 
     /// The conditioning of step `step`, counted from 0 over the steps that are run.

@@ -6,18 +6,14 @@ use super::{
     canvas::{Canvas, Moved},
     guidance::GuidanceRows,
     layers::{Result, per_row},
-    models::unet::UNet2DConditionModel,
     schedulers::{Call, Combination, HISTORY, Limit},
+    unet::UNet,
 };
 use crate::dispatch::ports::{CanvasState, EngineError};
 
 /// Moves every canvas forward by one UNet call; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
-pub(super) fn step(
-    unet: &UNet2DConditionModel,
-    kind: Kind,
-    canvases: &mut [&mut Canvas],
-) -> Result<Vec<std::result::Result<(), EngineError>>> {
+pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Result<Vec<std::result::Result<(), EngineError>>> {
     let calls: Vec<Call> = canvases.iter().filter_map(|canvas| canvas.next_call().copied()).collect();
     if calls.len() != canvases.len() {
         return Err(tch::TchError::Shape("a canvas without steps left was stepped".to_owned()));
@@ -44,19 +40,14 @@ pub(super) fn step(
 }
 
 /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
-fn predict(
-    unet: &UNet2DConditionModel,
-    kind: Kind,
-    canvases: &[&mut Canvas],
-    (sample, calls): (&Tensor, &[Call]),
-) -> Result<Tensor> {
+fn predict(unet: &UNet, kind: Kind, canvases: &[&mut Canvas], (sample, calls): (&Tensor, &[Call])) -> Result<Tensor> {
     let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect());
     let of_calls = |value: fn(&Call) -> f64| calls.iter().map(value).collect::<Vec<f64>>();
     let scaled = sample.f_mul(&per_row(&of_calls(|call| call.input_scale), sample.device())?)?;
     let timesteps = Tensor::f_from_slice(&rows.expand(&of_calls(|call| call.timestep)))?;
     let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
     let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-    let model_output = unet.forward(&model_input, &timesteps, &rows.condition()?)?;
+    let model_output = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref())?;
     rows.combine(&model_output.f_to_kind(Kind::Float)?)
 }
 

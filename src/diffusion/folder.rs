@@ -8,12 +8,11 @@ use tracing::warn;
 use super::{
     error::LoadError,
     files::{FileSettings, ModelFiles},
-    models::{
-        config::{UNetConfig, VaeConfig},
-        unet_input::UNetInput,
-    },
+    first_stage::Latents,
+    models::{config::UNetConfig, unet_input::UNetInput},
     pipeline::ModelIndex,
     schedulers::{SchedulerConfig, limits},
+    unet::UNetClass,
 };
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
@@ -22,7 +21,12 @@ const DEFAULT_STEPS: u32 = 25;
 /// diffusers' defaults of `LatentConsistencyModelPipeline`.
 const FEW_STEPS: u32 = 4;
 const DISTILLED_GUIDANCE_SCALE: f64 = 8.5;
-/// CLIP's.
+/// diffusers' default of `LDMTextToImagePipeline`, and the scale of the paper's own script.
+const LATENT_DIFFUSION_STEPS: u32 = 50;
+const LATENT_DIFFUSION_GUIDANCE_SCALE: f64 = 5.0;
+/// diffusers' default of `DDIMPipeline`.
+const UNCONDITIONAL_STEPS: u32 = 50;
+/// CLIP's, and BERT's in latent diffusion.
 const PROMPT_TOKENS: u32 = 77;
 
 /// A plan holds a number for each; every known model was trained with 1,000.
@@ -70,53 +74,78 @@ impl ModelFolder {
 /// When a folder or a config is missing, or describes a model that is not supported.
 pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadError> {
     let described = folders.iter().map(describe).collect::<Result<Vec<_>, _>>()?;
-    let refine = |(info, kind): &(ModelInfo, LatentKind)| (info.can(Task::Refiner).then(|| info.name.clone()), *kind);
-    let refining: Vec<(Option<String>, LatentKind)> = described.iter().map(refine).collect();
-    let refiners = |info: &ModelInfo, own: LatentKind| {
+    let refine = |(info, kind): &(ModelInfo, Latents)| (info.can(Task::Refiner).then(|| info.name.clone()), *kind);
+    let refining: Vec<(Option<String>, Latents)> = described.iter().map(refine).collect();
+    let refiners = |info: &ModelInfo, own: Latents| {
         let fitting = refining.iter().filter(|(_, kind)| *kind == own).filter_map(|(name, _)| name.clone());
         fitting.filter(|name| *name != info.name).collect::<Vec<_>>()
     };
     Ok(described.into_iter().map(|(info, kind)| ModelInfo { refiners: refiners(&info, kind), ..info }).collect())
 }
 
-/// Models whose latents are of one kind can go on with each other's.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct LatentKind {
-    channels: i64,
-    factor: u32,
-    scaling_factor: f64,
-}
-
-fn describe(folder: &ModelFolder) -> Result<(ModelInfo, LatentKind), LoadError> {
+fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
     let files = folder.open()?;
     let index = ModelIndex::read(&files)?;
     files.require(&index.parts())?;
-    let (unet, vae) = (UNetConfig::read(&files)?, VaeConfig::read(&files)?);
-    let input = UNetInput::of(&unet, &vae).map_err(|problem| files.invalid(problem))?;
-    let (family, scored) = (index.family(&unet), index.is_scored(&files, &unet)?);
-    let factor = vae.factor();
-    let max_size = folder.max_size.unwrap_or(*SIDES.end()) / factor * factor;
-    let scheduler = read_scheduler(&files)?;
+    let (samples, latents) = (index.unet().samples(&files)?, index.first_stage().latents(&files)?);
+    let input = samples.input(latents.channels).map_err(|problem| files.invalid(problem))?;
+    let scheduler = read_scheduler(&files, &index)?;
+    let asked = match index.unet() {
+        UNetClass::Condition => Asked::with_text(&index, &files, &scheduler)?,
+        UNetClass::Plain => Asked::without_text(),
+    };
+    let multiple = latents.factor * samples.grid;
+    let own = samples.size.map(|side| side.saturating_mul(latents.factor));
+    let smallest = own.into_iter().filter(|&side| side > 0).fold(*SIDES.start(), u32::min);
     let info = ModelInfo {
         name: folder.name.clone(),
-        family,
-        tasks: tasks(family, input),
-        unsupported_fields: unsupported_fields(&unet, scored),
+        family: asked.family,
+        tasks: tasks(asked.family, input),
+        unsupported_fields: asked.unsupported_fields,
         refiners: Vec::new(),
-        prompt_tokens: PROMPT_TOKENS,
-        default_num_inference_steps: folder.num_inference_steps.unwrap_or_else(|| default_steps(&unet, &scheduler)),
-        default_width: *SIDES.start(),
-        default_height: *SIDES.start(),
-        size_multiple: factor,
-        min_size: *SIDES.start(),
-        max_size,
-        default_guidance_scale: folder.guidance_scale.unwrap_or_else(|| default_guidance_scale(&unet, &scheduler)),
+        prompt_tokens: if index.takes_text() { PROMPT_TOKENS } else { 0 },
+        default_num_inference_steps: folder.num_inference_steps.unwrap_or(asked.steps),
+        default_width: 0,
+        default_height: 0,
+        size_multiple: multiple,
+        min_size: smallest.next_multiple_of(multiple),
+        max_size: folder.max_size.unwrap_or(*SIDES.end()) / multiple * multiple,
+        default_guidance_scale: folder.guidance_scale.filter(|_| index.takes_text()).unwrap_or(asked.guidance_scale),
         default_scheduler: default_scheduler(&folder.name, &scheduler),
         scheduler_limits: limits(&scheduler),
     };
-    let side = info.fit_to_grid(u32::try_from(unet.sample_size).unwrap_or(0).saturating_mul(factor));
-    let kind = LatentKind { channels: vae.latent_channels, factor, scaling_factor: vae.scaling_factor };
-    Ok((ModelInfo { default_width: side, default_height: side, ..info }, kind))
+    let [height, width] = own.map(|side| info.fit_to_grid(side));
+    Ok((ModelInfo { default_width: width, default_height: height, ..info }, latents))
+}
+
+/// What a model's kind says of its requests.
+struct Asked {
+    family: Family,
+    unsupported_fields: Vec<&'static str>,
+    /// The default number.
+    steps: u32,
+    /// The default.
+    guidance_scale: f64,
+}
+
+impl Asked {
+    fn with_text(index: &ModelIndex, files: &ModelFiles, scheduler: &SchedulerConfig) -> Result<Self, LoadError> {
+        let unet = UNetConfig::read(files)?;
+        let (family, scored) = (index.family(&unet), index.is_scored(files, &unet)?);
+        let unsupported_fields = unsupported_fields(&unet, scored);
+        let (steps, guidance_scale) = match family {
+            Family::LatentDiffusion => (LATENT_DIFFUSION_STEPS, LATENT_DIFFUSION_GUIDANCE_SCALE),
+            _ => (default_steps(&unet, scheduler), default_guidance_scale(&unet, scheduler)),
+        };
+        Ok(Self { family, unsupported_fields, steps, guidance_scale })
+    }
+
+    fn without_text() -> Self {
+        let text =
+            ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let unsupported_fields = text.into_iter().chain(micro_conditioning_fields()).collect();
+        Self { family: Family::Unconditional, unsupported_fields, steps: UNCONDITIONAL_STEPS, guidance_scale: 1.0 }
+    }
 }
 
 /// diffusers has no text2img pipeline for a refiner. A model that sees a picture beside the latents goes on with nobody's.
@@ -124,6 +153,7 @@ fn tasks(family: Family, input: UNetInput) -> Vec<Task> {
     match (family, input) {
         (_, UNetInput::Picture) => vec![Task::InstructPix2pix],
         (_, UNetInput::MaskedPicture) => vec![Task::Text2img, Task::Img2img, Task::Inpainting],
+        (Family::Unconditional, _) => vec![Task::Unconditional, Task::Img2img, Task::Inpainting],
         (Family::StableDiffusionXlRefiner, _) => vec![Task::Img2img, Task::Inpainting, Task::Refiner],
         _ => vec![Task::Text2img, Task::Img2img, Task::Inpainting, Task::Refiner],
     }
@@ -158,7 +188,7 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
 
 /// Reads `scheduler/scheduler_config.json`, and refuses what no plan can honour. `algorithm_type` and `solver_order` are not refused: a
 /// request that names `dpmpp_2m` asks for DPM-Solver++ of second order, whatever the folder's own form of it is.
-pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, LoadError> {
+pub(super) fn read_scheduler(files: &ModelFiles, index: &ModelIndex) -> Result<SchedulerConfig, LoadError> {
     let off = [Value::Null, Value::Bool(false)];
     let supported: [(&str, &[Value]); 6] = [
         ("use_lu_lambdas", &off),
@@ -173,7 +203,7 @@ pub(super) fn read_scheduler(files: &ModelFiles) -> Result<SchedulerConfig, Load
         let problem = format!("num_train_timesteps = {} is not from 1 to {}", config.num_train_timesteps, TRAIN_TIMESTEPS.end());
         return Err(files.invalid_config("scheduler", problem));
     }
-    Ok(config.corrected())
+    Ok(if index.corrects_scheduler() { config.corrected() } else { config })
 }
 
 /// The scheduler that the folder names; DDIM where that one is not served.

@@ -31,9 +31,12 @@ impl<'a> GuidanceRows<'a> {
         Self { conditionings, canvas, first }
     }
 
-    /// What the UNet is told in each row.
-    pub(super) fn condition(&self) -> Result<UNetCondition> {
-        let prompts: Vec<&Tensor> = self.rows().map(|row| &row.encoder_hidden_states).collect();
+    /// What the UNet is told in each row; none when the model takes no text.
+    pub(super) fn condition(&self) -> Result<Option<UNetCondition>> {
+        let prompts: Vec<&Tensor> = self.rows().filter_map(|row| row.encoder_hidden_states.as_ref()).collect();
+        if !self.all_or_none(&prompts)? {
+            return Ok(None);
+        }
         let text_embeds: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.text_embeds).collect();
         let time_ids: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.time_ids).collect();
         let added = match self.all_or_none(&text_embeds)? {
@@ -42,7 +45,7 @@ impl<'a> GuidanceRows<'a> {
         };
         let guidance: Vec<&Tensor> = self.rows().filter_map(|row| row.timestep_cond.as_ref()).collect();
         let timestep_cond = if self.all_or_none(&guidance)? { Some(Tensor::f_cat(&guidance, 0)?) } else { None };
-        Ok(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond })
+        Ok(Some(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond }))
     }
 
     fn rows(&self) -> impl Iterator<Item = &'a Row> {
@@ -138,7 +141,7 @@ mod tests {
 
     fn row() -> Row {
         let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
-        Row { encoder_hidden_states, added: None, timestep_cond: None, image_latents: None }
+        Row { encoder_hidden_states: Some(encoder_hidden_states), ..Row::default() }
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {

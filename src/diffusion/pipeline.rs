@@ -5,10 +5,13 @@ use serde::Deserialize;
 use super::{
     error::LoadError,
     files::ModelFiles,
+    first_stage::FirstStageParts,
     models::{
         clip::{ClipTextClass, HiddenLayer},
         config::{ClipTextConfig, UNetConfig},
     },
+    text_encoder::TextEncoderClass,
+    unet::UNetClass,
 };
 use crate::domain::Family;
 
@@ -25,6 +28,13 @@ const STABLE_DIFFUSION: [&str; 6] = [
 const STABLE_DIFFUSION_XL: [&str; 3] =
     ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
 
+/// Latent diffusion as in its paper: BERT, a UNet, and a VQ model or a VAE.
+const LATENT_DIFFUSION: &str = "LDMTextToImagePipeline";
+/// Without text: a UNet over a VQ model's latents.
+const UNCONDITIONAL_LATENT: &str = "LDMPipeline";
+/// Without text: a UNet over pixels.
+const UNCONDITIONAL: [&str; 3] = ["DDPMPipeline", "DDIMPipeline", "PNDMPipeline"];
+
 /// What `model_index.json` says.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct ModelIndex {
@@ -37,6 +47,8 @@ pub(super) struct ModelIndex {
     text_encoder: LibraryAndClass,
     #[serde(default)]
     text_encoder_2: LibraryAndClass,
+    #[serde(default)]
+    vqvae: LibraryAndClass,
 }
 
 /// How the index names a part; of one that a folder does without both are null, or it is absent.
@@ -47,7 +59,7 @@ type LibraryAndClass = (Option<String>, Option<String>);
 pub(super) struct TowerParts {
     pub(super) tokenizer: &'static str,
     pub(super) text_encoder: &'static str,
-    pub(super) class: ClipTextClass,
+    pub(super) class: TextEncoderClass,
 }
 
 fn yes() -> bool {
@@ -58,11 +70,12 @@ impl ModelIndex {
     /// Reads a model's index, and refuses pipelines that are not supported.
     pub(super) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
         let index: Self = files.index()?;
-        let problem = if !index.is_xl() && !STABLE_DIFFUSION.contains(&index.class_name.as_str()) {
-            let supported = [&STABLE_DIFFUSION[..], &STABLE_DIFFUSION_XL].concat().join(", ");
-            format!("{} is not supported; supported: {supported}", index.class_name)
-        } else if index.towers().is_empty() {
-            format!("{} names no text encoder", index.class_name)
+        let supported = [&STABLE_DIFFUSION[..], &STABLE_DIFFUSION_XL, &[LATENT_DIFFUSION, UNCONDITIONAL_LATENT], &UNCONDITIONAL];
+        let supported = supported.concat();
+        let problem = if !supported.contains(&index.class_name.as_str()) {
+            format!("{} is not supported; supported: {}", index.class_name, supported.join(", "))
+        } else if index.takes_text() && index.towers().is_empty() {
+            format!("{} names no text encoder; the model's settings can name one that is elsewhere: text_encoder", index.class_name)
         } else {
             return Ok(index);
         };
@@ -72,12 +85,13 @@ impl ModelIndex {
     /// Every part that the pipeline needs.
     pub(super) fn parts(&self) -> Vec<&'static str> {
         let texts = self.towers().into_iter().flat_map(|tower| [tower.tokenizer, tower.text_encoder]);
-        texts.chain(["unet", "vae", "scheduler"]).collect()
+        texts.chain(["unet", "scheduler"]).chain(self.first_stage().part()).collect()
     }
 
     /// The architecture.
     pub(super) fn family(&self, unet: &UNetConfig) -> Family {
         match (self.is_xl(), self.text_encoder.1.is_some()) {
+            _ if self.class_name == LATENT_DIFFUSION => Family::LatentDiffusion,
             (true, true) => Family::StableDiffusionXl,
             (true, false) => Family::StableDiffusionXlRefiner,
             (false, _) if unet.use_linear_projection => Family::StableDiffusion2,
@@ -110,8 +124,38 @@ impl ModelIndex {
         STABLE_DIFFUSION_XL.contains(&self.class_name.as_str())
     }
 
+    /// Whether diffusers' pipeline puts outdated scheduler configs right, which the other pipelines take as they are.
+    pub(super) fn corrects_scheduler(&self) -> bool {
+        STABLE_DIFFUSION.contains(&self.class_name.as_str())
+    }
+
+    /// Whether it paints what a text says.
+    pub(super) fn takes_text(&self) -> bool {
+        self.class_name != UNCONDITIONAL_LATENT && !UNCONDITIONAL.contains(&self.class_name.as_str())
+    }
+
+    /// The class of its UNet.
+    pub(super) fn unet(&self) -> UNetClass {
+        if self.takes_text() { UNetClass::Condition } else { UNetClass::Plain }
+    }
+
+    /// What is between pixels and its UNet.
+    pub(super) fn first_stage(&self) -> FirstStageParts {
+        match self.class_name.as_str() {
+            LATENT_DIFFUSION | UNCONDITIONAL_LATENT if self.vqvae.1.as_deref() == Some("AutoencoderKL") => {
+                FirstStageParts::Kl("vqvae")
+            }
+            LATENT_DIFFUSION | UNCONDITIONAL_LATENT => FirstStageParts::Vq("vqvae"),
+            name if UNCONDITIONAL.contains(&name) => FirstStageParts::Pixels,
+            _ => FirstStageParts::Kl("vae"),
+        }
+    }
+
     /// The text encoders whose hidden states are put side by side.
     pub(super) fn towers(&self) -> Vec<TowerParts> {
+        if self.class_name == LATENT_DIFFUSION {
+            return vec![TowerParts { tokenizer: "tokenizer", text_encoder: "bert", class: TextEncoderClass::LdmBert }];
+        }
         let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: text_class(&self.text_encoder) };
         let second =
             TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: text_class(&self.text_encoder_2) };
@@ -136,9 +180,9 @@ impl ModelIndex {
     }
 }
 
-fn text_class((_, class): &LibraryAndClass) -> ClipTextClass {
-    match class.as_deref() {
+fn text_class((_, class): &LibraryAndClass) -> TextEncoderClass {
+    TextEncoderClass::Clip(match class.as_deref() {
         Some("CLIPTextModelWithProjection") => ClipTextClass::WithProjection,
         _ => ClipTextClass::Plain,
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use image::{ImageBuffer, Pixel, RgbImage, imageops};
+use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
 use super::{error::engine_error, layers::Result, mask::Underlay};
@@ -11,14 +11,18 @@ use crate::dispatch::ports::{EngineError, IntoRgb};
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
 pub(super) fn to_tensor(picture: &RgbImage, device: Device) -> Result<Tensor> {
     let size = [1, i64::from(picture.height()), i64::from(picture.width()), 3];
-    let pixels = Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?;
-    pixels
-        .f_permute([0, 3, 1, 2])?
-        .f_to_kind(Kind::Float)?
-        .f_div_scalar(255.0)?
-        .f_mul_scalar(2.0)?
-        .f_sub_scalar(1.0)?
-        .f_contiguous()
+    in_range(&Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?)
+}
+
+/// A picture's brightness as a model of grey pictures takes it: `[1, 1, height, width]` float32 in −1..1.
+pub(super) fn to_grey_tensor(picture: &GrayImage, device: Device) -> Result<Tensor> {
+    let size = [1, i64::from(picture.height()), i64::from(picture.width()), 1];
+    in_range(&Tensor::f_from_data_size(picture.as_raw(), &size, Kind::Uint8)?.f_to_device(device)?)
+}
+
+/// Bytes `[1, H, W, C]` → `[1, C, H, W]` float32 in −1..1
+fn in_range(bytes: &Tensor) -> Result<Tensor> {
+    bytes.f_permute([0, 3, 1, 2])?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?.f_contiguous()
 }
 
 /// A picture or a mask in another size, by Lanczos' filter as PIL applies it, which diffusers' `VaeImageProcessor` uses: rows first, then

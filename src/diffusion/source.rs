@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use super::{
-    autoencoder::Autoencoder,
     conditioning::RowPicture,
+    first_stage::{Encoded, FirstStage},
     layers::Result,
     mask::{Mask, Underlay},
-    models::{unet_input::UNetInput, vae::Posterior},
-    pixels::{resized, to_tensor},
+    models::unet_input::UNetInput,
+    pixels::resized,
     schedulers::{NoiseMix, Plan},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 /// A request's pictures, encoded once for all its canvases.
 pub(super) struct Source {
     /// Of the picture, where the latents begin with it or stay by it.
-    posterior: Option<Posterior>,
+    encoded: Option<Encoded>,
     begins_with_noise: bool,
     role: Role,
     underlay: Option<Arc<Underlay>>,
@@ -35,7 +35,7 @@ enum Role {
     /// An inpainting model is shown the mask's cells and the picture without what is masked.
     Masked {
         cells: Tensor,
-        posterior: Posterior,
+        encoded: Encoded,
     },
     /// An instruct-pix2pix model is shown the picture.
     Instructed(RowPicture),
@@ -72,17 +72,17 @@ impl Kept {
 
 impl Source {
     /// Encodes what the request brings, as the model's UNet wants it.
-    pub(super) fn encode(vae: &Autoencoder, input: UNetInput, order: &PaintOrder) -> std::result::Result<Self, EngineError> {
-        let encoder = PictureEncoder { vae, request: &order.request };
+    pub(super) fn encode(first_stage: &FirstStage, input: UNetInput, order: &PaintOrder) -> std::result::Result<Self, EngineError> {
+        let encoder = PictureEncoder { first_stage, request: &order.request };
         let image = order.init_image.as_deref().map(|image| resized(image, order.request.width, order.request.height));
-        let pixels = image.as_deref().map(|image| to_tensor(image, vae.device())).transpose()?;
+        let pixels = image.as_deref().map(|image| first_stage.pixels(image)).transpose()?;
         let mask = encoder.mask(order);
         let begins_with_noise = input == UNetInput::Picture || order.request.begins_with_noise();
         let role = encoder.role(input, pixels.as_ref(), mask.as_ref())?;
         let is_wanted = !begins_with_noise || matches!(role, Role::Kept(_));
-        let posterior = pixels.filter(|_| is_wanted).map(|pixels| vae.encode(&pixels)).transpose()?;
+        let encoded = pixels.filter(|_| is_wanted).map(|pixels| first_stage.encode(&pixels)).transpose()?;
         let underlay = image.zip(mask).map(|(image, mask)| Arc::new(Underlay::new(image, mask)));
-        Ok(Self { posterior, begins_with_noise, role, underlay })
+        Ok(Self { encoded, begins_with_noise, role, underlay })
     }
 
     /// What is laid under the painted pictures.
@@ -92,8 +92,8 @@ impl Source {
 
     /// Begins a canvas; `noise` draws `[1, C, h, w]` from its generator.
     pub(super) fn begin(&self, plan: &Plan, mut noise: impl FnMut() -> Result<Tensor>) -> Result<Beginning> {
-        let image_latents = match &self.posterior {
-            Some(posterior) => Some(posterior.sample(&noise()?)?),
+        let image_latents = match &self.encoded {
+            Some(encoded) => Some(encoded.sample(&mut noise)?),
             None => None,
         };
         let initial = noise()?;
@@ -108,8 +108,8 @@ impl Source {
                 let _unused = noise()?;
                 kept = Some(Kept { cells: cells.shallow_clone(), image_latents, noise: initial });
             }
-            (Role::Masked { cells, posterior }, _) => {
-                let masked = posterior.sample(&noise()?)?;
+            (Role::Masked { cells, encoded }, _) => {
+                let masked = encoded.sample(&mut noise)?;
                 picture = RowPicture::Everywhere(Tensor::f_cat(&[cells, &masked], 1)?);
             }
             (Role::Instructed(instructed), _) => picture = instructed.shallow_clone(),
@@ -125,7 +125,7 @@ fn mix(mix: NoiseMix, picture: &Tensor, noise: &Tensor) -> Result<Tensor> {
 }
 
 struct PictureEncoder<'a> {
-    vae: &'a Autoencoder,
+    first_stage: &'a FirstStage,
     request: &'a GenerationRequest,
 }
 
@@ -138,7 +138,7 @@ impl PictureEncoder<'_> {
     fn role(&self, input: UNetInput, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
         match (input, mask) {
             (UNetInput::Latents, None) => Ok(Role::Nothing),
-            (UNetInput::Latents, Some(mask)) => Ok(Role::Kept(self.cells(&mask.binary(self.vae.device())?)?)),
+            (UNetInput::Latents, Some(mask)) => Ok(Role::Kept(self.cells(&mask.binary(self.first_stage.device())?)?)),
             (UNetInput::MaskedPicture, mask) => self.masked(pixels, mask),
             (UNetInput::Picture, _) => self.instructed(pixels),
         }
@@ -146,7 +146,7 @@ impl PictureEncoder<'_> {
 
     /// The masked picture of an inpainting model. Without a mask all of it is: the picture is grey then, whatever it was.
     fn masked(&self, pixels: Option<&Tensor>, mask: Option<&Mask>) -> std::result::Result<Role, EngineError> {
-        let device = self.vae.device();
+        let device = self.first_stage.device();
         let (height, width) = (i64::from(self.request.height), i64::from(self.request.width));
         let binary = match mask {
             Some(mask) => mask.binary(device)?,
@@ -155,19 +155,19 @@ impl PictureEncoder<'_> {
         let grey = || Tensor::f_zeros([1, 3, height, width], (tch::Kind::Float, device));
         let pixels = pixels.map_or_else(grey, |pixels| Ok(pixels.shallow_clone()))?;
         let masked = pixels.f_mul(&binary.f_neg()?.f_add_scalar(1.0)?)?;
-        Ok(Role::Masked { cells: self.cells(&binary)?, posterior: self.vae.encode(&masked)? })
+        Ok(Role::Masked { cells: self.cells(&binary)?, encoded: self.first_stage.encode(&masked)? })
     }
 
     fn instructed(&self, pixels: Option<&Tensor>) -> std::result::Result<Role, EngineError> {
         let (Some(pixels), Some(scale)) = (pixels, self.request.image_guidance_scale) else {
             return Err(EngineError::Failed("an instruct-pix2pix model was given no picture".to_owned()));
         };
-        Ok(Role::Instructed(RowPicture::Instruction { image_latents: self.vae.encode(pixels)?.mode(), scale }))
+        Ok(Role::Instructed(RowPicture::Instruction { image_latents: self.first_stage.encode(pixels)?.mode(), scale }))
     }
 
     /// A mask's value at the corner of each latent cell: `[1, 1, H, W] → [1, 1, h, w]`, torch's `nearest`.
     fn cells(&self, binary: &Tensor) -> Result<Tensor> {
-        let factor = self.vae.config().factor();
+        let factor = self.first_stage.factor();
         let side = |pixels: u32| i64::from(pixels / factor);
         binary.f_upsample_nearest2d([side(self.request.height), side(self.request.width)], None, None)
     }

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::{
-    autoencoder::{Autoencoder, VaePolicy, VaeTiling},
+    autoencoder::{VaePolicy, VaeTiling},
     canvas::{Canvas, Takeover},
     conditioning::{ConditioningSchedule, RowPicture},
     denoise,
@@ -21,19 +21,21 @@ use super::{
     error::{LoadError, engine_error},
     extras::Extras,
     files::ModelFiles,
+    first_stage::FirstStage,
     folder::{ModelFolder, describe_models, read_scheduler},
-    latent_rgb::LatentRgb,
     layers::Result,
-    models::{unet::UNet2DConditionModel, unet_input::UNetInput},
+    models::{config::UNetConfig, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
     pixels::Frame,
+    preview::Previewer,
     prompt::{PromptEmbeds, PromptEncoder},
     residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig},
     source::Source,
     stages::{Stage, stages},
     stored_model::StoredModel,
+    unet::UNet,
 };
 use crate::{
     dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
@@ -88,12 +90,17 @@ impl fmt::Debug for StableDiffusion {
 /// A model that is on the device.
 pub struct Model {
     info: ModelInfo,
-    prompts: PromptEncoder,
-    unet: UNet2DConditionModel,
+    /// None for a model that takes no text.
+    prompts: Option<PromptEncoder>,
+    unet: UNet,
+    /// Channels that the UNet moves.
+    channels: i64,
+    /// Pixels a cell of that, in each direction.
+    factor: u32,
+    first_stage: FirstStage,
     input: UNetInput,
-    vae: Autoencoder,
     pub(super) scheduler: SchedulerConfig,
-    latent_rgb: Option<LatentRgb>,
+    previewer: Option<Previewer>,
 }
 
 impl Model {
@@ -103,38 +110,45 @@ impl Model {
         placement: Placement,
         vae_policy: VaePolicy,
     ) -> std::result::Result<Self, LoadError> {
-        let vae = Autoencoder::load(Arc::clone(files), placement, vae_policy)?;
-        let (scaling_factor, channels) = (vae.config().scaling_factor, vae.config().latent_channels);
-        let prompts = PromptEncoder::load(files, &ModelIndex::read(files)?, placement)?;
-        let unet = UNet2DConditionModel::load(files, placement)?;
-        let (embeds, attended) = (prompts.width(), unet.config().cross_attention_dim.at(0));
-        if attended != Some(embeds) {
+        let index = ModelIndex::read(files)?;
+        let (samples, latents) = (index.unet().samples(files)?, index.first_stage().latents(files)?);
+        let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement)).transpose()?;
+        let unet = UNet::load(files, index.unet(), placement)?;
+        let embeds = prompts.as_ref().map(PromptEncoder::width);
+        let attended = unet.condition_config().and_then(|config| config.cross_attention_dim.at(0));
+        if attended != embeds {
             let problem =
-                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended:?}");
+                format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
             return Err(files.invalid(problem));
         }
-        let input = UNetInput::of(unet.config(), vae.config());
+        let input = samples.input(latents.channels);
         Ok(Self {
             prompts,
             input: input.map_err(|problem| files.invalid(problem))?,
             unet,
-            scheduler: read_scheduler(files)?,
-            latent_rgb: LatentRgb::load(files, scaling_factor, channels, placement.device)?,
+            channels: samples.out_channels,
+            factor: latents.factor,
+            first_stage: FirstStage::load(files, index.first_stage(), (latents, samples), placement, vae_policy)?,
+            scheduler: read_scheduler(files, &index)?,
+            previewer: Previewer::load(
+                files,
+                index.first_stage(),
+                (latents.scaling_factor, samples.out_channels),
+                placement.device,
+            )?,
             info,
-            vae,
         })
     }
 
-    /// `[1, C, h, w]`, the latents of a picture of the request's size
+    /// `[1, C, h, w]`, what the UNet moves for a picture of the request's size
     fn latent_shape(&self, request: &GenerationRequest) -> [i64; 4] {
-        let factor = self.info.size_multiple;
-        let side = |pixels: u32| i64::from(pixels / factor);
-        [1, self.vae.config().latent_channels, side(request.height), side(request.width)]
+        let side = |pixels: u32| i64::from(pixels / self.factor);
+        [1, self.channels, side(request.height), side(request.width)]
     }
 
     /// Whether an unconditional row shares its calls.
     fn guides(&self, request: &GenerationRequest) -> bool {
-        request.uses_guidance() && !self.unet.config().embeds_guidance()
+        request.uses_guidance() && !self.unet.condition_config().is_some_and(UNetConfig::embeds_guidance)
     }
 }
 
@@ -149,8 +163,8 @@ struct PreparedStage {
     model: ModelHold,
     batch_key: BatchKey,
     plan: Arc<Plan>,
-    embeds: PromptEmbeds,
-    extras: Extras,
+    /// None for a model that takes no text.
+    text: Option<(PromptEmbeds, Extras)>,
 }
 
 impl PreparedStage {
@@ -160,7 +174,10 @@ impl PreparedStage {
             model: self.model.clone(),
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
-            conditioning: ConditioningSchedule::of(request, &self.embeds, (&self.extras, picture)),
+            conditioning: match &self.text {
+                Some((embeds, extras)) => ConditioningSchedule::of(request, embeds, (extras, picture)),
+                None => ConditioningSchedule::unconditional(),
+            },
         }
     }
 }
@@ -202,11 +219,23 @@ impl StableDiffusion {
             return Err(EngineError::Failed(problem));
         }
         let model = self.models.get(&stage.model)?;
-        let embeds = model.prompts.encode(request, model.guides(request))?;
-        let extras = Extras::of(request, &model.info, model.unet.config(), self.placement);
-        let extras = extras.map_err(|error| engine_error(&error))?;
-        let batch_key = key(&model.info.name, model.latent_shape(request), embeds.length());
-        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), embeds, extras })
+        let text = model.prompts.as_ref().zip(model.unet.condition_config());
+        let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, model))).transpose()?;
+        let length = text.as_ref().map_or(0, |(embeds, _)| embeds.length());
+        let batch_key = key(&model.info.name, model.latent_shape(request), length);
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), text })
+    }
+
+    /// What the UNet of a model that takes text is told.
+    fn tell(
+        &self,
+        prompts: &PromptEncoder,
+        config: &UNetConfig,
+        (request, model): (&GenerationRequest, &Model),
+    ) -> std::result::Result<(PromptEmbeds, Extras), EngineError> {
+        let embeds = prompts.encode(request, model.guides(request))?;
+        let extras = Extras::of(request, &model.info, config, self.placement).map_err(|error| engine_error(&error))?;
+        Ok((embeds, extras))
     }
 
     fn begin_canvases(
@@ -228,7 +257,7 @@ impl StableDiffusion {
     ) -> std::result::Result<Vec<Canvas>, EngineError> {
         let request = &*order.request;
         let shape = model.latent_shape(request);
-        let source = Source::encode(&model.vae, model.input, order)?;
+        let source = Source::encode(&model.first_stage, model.input, order)?;
         let canvas = |image: u32| {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
@@ -259,8 +288,8 @@ impl StableDiffusion {
 
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
         self.models.note_use(&canvas.model);
-        let pixels = self.models.get(&canvas.model)?.vae.decode(&canvas.latents)?;
-        Ok(Frame::of(&pixels.f_squeeze_dim(0)?)?.over(canvas.underlay.clone()))
+        let pixels = self.models.get(&canvas.model)?.first_stage.decode(&canvas.latents)?;
+        Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
     }
 }
 
@@ -291,7 +320,8 @@ impl Engine for StableDiffusion {
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
         let canvases = self.begin_canvases(order, images, &stages)?;
         // Two models mostly cut a prompt in the same place.
-        let mut warnings: Vec<String> = stages.into_iter().flat_map(|stage| stage.embeds.warnings).collect();
+        let mut warnings: Vec<String> =
+            stages.into_iter().filter_map(|stage| stage.text).flat_map(|(embeds, _)| embeds.warnings).collect();
         warnings.dedup();
         Ok(Begun { canvases, warnings })
     }
@@ -311,8 +341,8 @@ impl Engine for StableDiffusion {
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let Some(latent_rgb) = &self.models.get(&canvas.model)?.latent_rgb else { return Ok(None) };
-        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&latent_rgb.apply(&latents)?));
+        let Some(previewer) = &self.models.get(&canvas.model)?.previewer else { return Ok(None) };
+        let frame = canvas.expected_latents().and_then(|latents| Frame::of(&previewer.apply(&latents)?));
         frame.map(Some).map_err(|error| engine_error(&error))
     }
 

@@ -14,16 +14,21 @@ use tokenizers::{
     },
 };
 
-use super::{error::LoadError, files::Part};
+use super::{error::LoadError, files::Part, wordpiece};
 
 /// How CLIP cuts a text into words; transformers' `CLIPConverter`.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// How many tokens the text encoder of latent diffusion takes; diffusers' `LDMTextToImagePipeline`.
+const BERT_LENGTH: usize = 77;
 
 /// What CLIP's vocabulary writes at the end of a word.
 const END_OF_WORD: &str = "</w>";
 /// The tokens with their ids, and the merges: the two files that a tokenizer needs, unless `tokenizer.json` has both.
 const VOCABULARY: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+/// BERT's tokens in the order of their ids.
+const WORDPIECES: &str = "vocab.txt";
 
 /// Turns a prompt into token ids.
 #[derive(Debug)]
@@ -58,12 +63,31 @@ impl ClipTokenizer {
         let settings = Settings::read(part)?;
         let vocabulary = part.text(VOCABULARY)?;
         let tokenizer = vocabulary.map_or_else(|| from_json(part), |vocabulary| from_vocabulary(part, &vocabulary, &settings))?;
-        let id = |token: &str| {
-            let problem = || part.invalid("", format!("the vocabulary has no token {token:?}"));
-            tokenizer.token_to_id(token).map(i64::from).ok_or_else(problem)
-        };
+        let id = |token: &str| token_id(&tokenizer, part, token);
         let (bos, eos, pad) = (id(&settings.bos_token)?, id(&settings.eos_token)?, id(&settings.pad_token)?);
         Ok(Self { length: settings.model_max_length, bos, eos, pad, tokenizer })
+    }
+
+    /// Reads a `tokenizer/` folder of BERT's.
+    ///
+    /// # Errors
+    /// When files are missing or are not a BERT tokenizer's.
+    pub fn load_bert(folder: &Path) -> Result<Self, LoadError> {
+        Self::bert_from_part(&Part::Folder(folder.to_owned()))
+    }
+
+    /// Reads a BERT tokenizer's files, wherever they are. Its texts have 77 tokens, whatever the files say: diffusers asks for as many.
+    pub(super) fn bert_from_part(part: &Part) -> Result<Self, LoadError> {
+        let tokenizer = match part.text(WORDPIECES)? {
+            Some(vocabulary) => {
+                let config = optional_json(part, "tokenizer_config.json")?;
+                wordpiece::from_vocabulary(&vocabulary, &config).map_err(|problem| part.invalid(WORDPIECES, problem))?
+            }
+            None => from_json(part)?,
+        };
+        let ends = ["[CLS]", "[SEP]", "[PAD]"].map(|token| token_id(&tokenizer, part, token));
+        let [bos, eos, pad] = ends;
+        Ok(Self { length: BERT_LENGTH, bos: bos?, eos: eos?, pad: pad?, tokenizer })
     }
 
     /// How many tokens a prompt becomes.
@@ -106,12 +130,17 @@ impl ClipTokenizer {
 
     /// The token of a comma that stands by itself.
     pub(super) fn comma(&self) -> Option<u32> {
-        self.tokenizer.token_to_id(",</w>")
+        self.tokenizer.token_to_id(",</w>").or_else(|| self.tokenizer.token_to_id(","))
     }
 
     fn text_of(&self, ids: &[u32]) -> Result<String, tokenizers::Error> {
         Ok(self.tokenizer.decode(ids, true)?.replace(END_OF_WORD, " ").trim().to_owned())
     }
+}
+
+fn token_id(tokenizer: &Tokenizer, part: &Part, token: &str) -> Result<i64, LoadError> {
+    let problem = || part.invalid("", format!("the vocabulary has no token {token:?}"));
+    tokenizer.token_to_id(token).map(i64::from).ok_or_else(problem)
 }
 
 /// The special tokens and the length.
@@ -154,7 +183,7 @@ fn optional_json(part: &Part, name: &str) -> Result<Value, LoadError> {
 }
 
 fn from_json(part: &Part) -> Result<Tokenizer, LoadError> {
-    const NONE: &str = "no usable tokenizer: expected vocab.json and merges.txt, or tokenizer.json";
+    const NONE: &str = "no usable tokenizer: expected vocab.json and merges.txt (CLIP), vocab.txt (BERT), or tokenizer.json";
     let text = part.text("tokenizer.json")?.ok_or_else(|| part.invalid("", NONE))?;
     let mut tokenizer: Tokenizer = text.parse().map_err(|error| part.invalid("tokenizer.json", format!("{NONE}: {error}")))?;
     // Cutting and padding are ours: a file may carry its own and they would be done twice.

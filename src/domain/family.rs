@@ -19,6 +19,12 @@ pub enum Family {
     /// Stable Diffusion XL's refiner: its second text encoder alone, and an aesthetic score.
     #[serde(rename = "sdxl_refiner")]
     StableDiffusionXlRefiner,
+    /// Latent diffusion as in its paper: a BERT, trained with the UNet.
+    #[serde(rename = "ldm")]
+    LatentDiffusion,
+    /// A UNet that is told the timestep and nothing else (DDPM), over pixels or latents.
+    #[serde(rename = "unconditional")]
+    Unconditional,
 }
 
 impl fmt::Display for Family {
@@ -28,6 +34,8 @@ impl fmt::Display for Family {
             Self::StableDiffusion2 => "Stable Diffusion 2",
             Self::StableDiffusionXl => "Stable Diffusion XL",
             Self::StableDiffusionXlRefiner => "the refiner of Stable Diffusion XL",
+            Self::LatentDiffusion => "latent diffusion",
+            Self::Unconditional => "unconditional: it takes no text",
         })
     }
 }
@@ -46,6 +54,8 @@ pub enum Task {
     InstructPix2pix,
     /// Do the last steps of another model's picture.
     Refiner,
+    /// A picture from noise alone.
+    Unconditional,
 }
 
 impl Task {
@@ -57,6 +67,7 @@ impl Task {
             Self::Inpainting => "inpainting",
             Self::InstructPix2pix => "instruct_pix2pix",
             Self::Refiner => "refiner",
+            Self::Unconditional => "unconditional",
         }
     }
 }

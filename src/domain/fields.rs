@@ -26,11 +26,12 @@ impl Fields {
         parse(value).map_err(|detail| self.fail(name, detail)).ok()
     }
 
-    /// Passes over a field that has no meaning here; null and the empty text are as good as absent, anything else is wrong.
-    pub(super) fn refuse(&mut self, name: &'static str, detail: impl Into<String>) {
+    /// Passes over a field that has no meaning here; null, the empty text and what `asks_for_nothing` are as good as absent, anything else
+    /// is wrong.
+    pub(super) fn refuse(&mut self, name: &'static str, asks_for_nothing: impl Fn(&Value) -> bool, detail: impl Into<String>) {
         self.learn(name);
         let given = self.unread.remove(name).filter(|value| !value.is_null() && value.as_str() != Some(""));
-        if given.is_some() {
+        if given.is_some_and(|value| !asks_for_nothing(&value)) {
             self.fail(name, detail);
         }
     }

@@ -26,7 +26,7 @@ pub use model_status::{ModelState, ModelStatus};
 pub use origin::{IdempotencyKey, Origin, Owner};
 pub use picture::{
     Encoding, InputPicture, InputPictures, PictureError, PictureFormat, PictureRef, QUALITIES, decode_luma, decode_rgb, encode_png,
-    remake, sha256_hex,
+    luma_of, remake, sha256_hex,
 };
 pub use prompt::{Branch, MAX_BRANCHES, MAX_NESTING, MAX_TEXTS, MAX_WEIGHT, Piece, Prompt, PromptError};
 pub use request::{

@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-PARTS = ["noise", "tokens", "prompts", "schedulers", "layers", "tiny", "pictures", "inpainting", "families"]
+PARTS = ["noise", "tokens", "prompts", "schedulers", "layers", "tiny", "tiny_latent", "latent", "pictures", "inpainting", "families"]
 
 
 def main():

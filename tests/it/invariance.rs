@@ -193,6 +193,21 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 }
 
 #[test]
+fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_alone_and_in_a_mixed_batch() {
+    for (folder, side) in [("tiny-ldm", 64), ("tiny-ddpm", 64), ("tiny-ddim", 32), ("tiny-ldm-faces", 128)] {
+        let texts =
+            ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let mut bodies = company(side, side);
+        for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
+            body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));
+        }
+        let name = format!("tests/golden/{folder}");
+        let studio = Studio::open(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name));
+        same_bits(studio, bodies, &name);
+    }
+}
+
+#[test]
 fn a_canvas_off_the_unets_grid_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(104, 136);
 }

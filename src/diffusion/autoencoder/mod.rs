@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use tracing::warn;
 
 use super::{
@@ -76,23 +76,19 @@ pub(super) struct Autoencoder {
     vae: AutoencoderKL,
     /// Its model's, to be read again.
     files: Arc<ModelFiles>,
+    part: &'static str,
     policy: VaePolicy,
 }
 
 impl Autoencoder {
-    /// Loads the config and the weights of the part `vae`.
-    pub(super) fn load(files: Arc<ModelFiles>, placement: Placement, policy: VaePolicy) -> std::result::Result<Self, LoadError> {
-        Ok(Self { vae: AutoencoderKL::load(&files, placement)?, files, policy })
-    }
-
-    /// Its config.
-    pub(super) fn config(&self) -> &VaeConfig {
-        self.vae.config()
-    }
-
-    /// Where it is.
-    pub(super) fn device(&self) -> Device {
-        self.vae.placement().device
+    /// Loads the config and the weights of a part.
+    pub(super) fn load(
+        files: Arc<ModelFiles>,
+        part: &'static str,
+        placement: Placement,
+        policy: VaePolicy,
+    ) -> std::result::Result<Self, LoadError> {
+        Ok(Self { vae: AutoencoderKL::load(&files, part, placement)?, files, part, policy })
     }
 
     /// pixels `[1, 3, H, W]` in −1..1 → what the encoder knows of their latents
@@ -140,7 +136,7 @@ impl Autoencoder {
         }
         warn!(dtype = ?placement.kind, "the VAE overflows; this picture goes through it in float32");
         self.policy.float32_retries.fetch_add(1, Ordering::Relaxed);
-        let vae = AutoencoderKL::load(&self.files, Placement { kind: Kind::Float, ..placement })?;
+        let vae = AutoencoderKL::load(&self.files, self.part, Placement { kind: Kind::Float, ..placement })?;
         checked(&vae)?.ok_or(EngineError::PictureNotFinite)
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use super::*;
 use safetensors::SafeTensors;
+use tch::Device;
 
 fn config(sample_size: i64) -> VaeConfig {
     VaeConfig { block_out_channels: vec![8; 4], sample_size: Some(sample_size.into()), ..VaeConfig::default() }
@@ -76,7 +77,7 @@ fn a_decode_that_overflows_float16_is_what_float32_makes_of_it() {
     let load = |kind| {
         let placement = Placement { device: Device::Cpu, kind, batch_invariant: false };
         let policy = VaePolicy { tiling: VaeTiling::Auto, bytes: u64::MAX, float32_retries: Arc::default() };
-        Autoencoder::load(Arc::clone(&files), placement, policy).unwrap()
+        Autoencoder::load(Arc::clone(&files), "vae", placement, policy).unwrap()
     };
     let latents = Tensor::f_from_slice(&crate::diffusion::NoiseGenerator::new(Default::default(), 1).randn(4 * 8 * 8)).unwrap();
     let latents = latents.reshape([1, 4, 8, 8]);
@@ -92,7 +93,7 @@ fn a_decode_that_overflows_float16_is_what_float32_makes_of_it() {
 fn a_vae_whose_config_asks_to_be_upcast_is_not_in_float16() {
     let demo = ModelFiles::open(&demo()).unwrap();
     for (kind, expected) in [(Kind::Half, Kind::Float), (Kind::BFloat16, Kind::BFloat16)] {
-        let vae = AutoencoderKL::load(&demo, Placement { device: Device::Cpu, kind, batch_invariant: false }).unwrap();
+        let vae = AutoencoderKL::load(&demo, "vae", Placement { device: Device::Cpu, kind, batch_invariant: false }).unwrap();
         assert_eq!(vae.placement().kind, expected);
     }
 }

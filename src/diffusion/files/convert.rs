@@ -17,20 +17,22 @@ use super::{
         CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP, count, open_clip_names, squeezed,
         unet_names_of_diffusers, vae_names_of_diffusers,
     },
-    stem,
+    shapes, stem,
     stored::Tensors,
     write::{Planned, Writing, size, write_file},
 };
 use crate::diffusion::{
     device::Precision,
     error::LoadError,
-    models::{clip, vae},
+    models::{attention, clip},
 };
 
 /// The parts that have weights; a safety checker is left out, as Easel runs none.
 const PARTS: [&str; 4] = ["unet", "vae", "text_encoder", "text_encoder_2"];
 /// Those that have files only.
 const TEXT_PARTS: [&str; 3] = ["scheduler", "tokenizer", "tokenizer_2"];
+/// In the names of the pipelines whose models have an original layout.
+const PIPELINES: [&str; 2] = ["StableDiffusion", "LatentConsistencyModel"];
 /// What may stand beside the index.
 const EXTRAS: [&str; 1] = ["latent_rgb.json"];
 
@@ -92,13 +94,12 @@ impl Model {
         files.require(&["unet"])?;
         let present = PARTS.into_iter().filter(|part| files.has(part));
         let parts = present.map(|part| Ok((part, diffusers_tensors(&files, part)?))).collect::<Result<Vec<_>, LoadError>>()?;
-        if let Some((_, unet)) = parts
-            .iter()
-            .find(|(part, _)| *part == "unet")
-            .filter(|(_, unet)| !unet.contains_key("down_blocks.0.resnets.0.norm1.weight"))
-        {
-            let first = unet.keys().next().cloned().unwrap_or_default();
-            return Err(files.invalid(format!("its UNet is none of Stable Diffusion's ({first} …)")));
+        let unet = parts.iter().find(|(part, _)| *part == "unet").and_then(|(_, unet)| shapes::attended_channels(unet));
+        let class = files.index.get("_class_name").and_then(Value::as_str).unwrap_or_default();
+        if unet.is_none() || !PIPELINES.iter().any(|name| class.contains(name)) {
+            return Err(
+                files.invalid(format!("{class} is none of Stable Diffusion's pipelines, and such models have no single file"))
+            );
         }
         let dtype = match how.dtype {
             Precision::Auto => None,
@@ -218,7 +219,7 @@ fn diffusers_tensors(files: &ModelFiles, part: &str) -> Result<Tensors, LoadErro
     let found = files.part(part)?;
     let name = |key: &str| match part {
         "unet" => Some(key.to_owned()),
-        "vae" => vae::canonical_name(key),
+        "vae" => attention::canonical_name(key),
         _ => clip::canonical_name(key)
             .map(|name| if name.starts_with("text_projection") { name } else { format!("text_model.{name}") }),
     };

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{shapes, stored::Tensors};
-use crate::{diffusion::schedulers::PredictionType, domain::Family};
+use crate::diffusion::schedulers::PredictionType;
 
 /// A part of a pipeline: its name, its library and its class.
 type PartClass = (&'static str, &'static str, &'static str);
@@ -13,7 +13,16 @@ const TOKENIZER: PartClass = ("tokenizer", "transformers", "CLIPTokenizer");
 const TEXT_ENCODER_2: PartClass = ("text_encoder_2", "transformers", "CLIPTextModelWithProjection");
 const TOKENIZER_2: PartClass = ("tokenizer_2", "transformers", "CLIPTokenizer");
 
-impl Family {
+/// A family whose checkpoints were published as single files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Published {
+    StableDiffusion1,
+    StableDiffusion2,
+    StableDiffusionXl,
+    StableDiffusionXlRefiner,
+}
+
+impl Published {
     /// The family of a UNet, in diffusers' names. Stable Diffusion XL takes a pooled text; the refiner attends to its second encoder alone.
     pub(super) fn of_unet(unet: &Tensors) -> Self {
         let attended = shapes::attended_channels(unet);
@@ -27,7 +36,7 @@ impl Family {
     }
 
     /// Whether it is of Stable Diffusion XL's kind.
-    pub(super) fn is_xl(self) -> bool {
+    fn is_xl(self) -> bool {
         matches!(self, Self::StableDiffusionXl | Self::StableDiffusionXlRefiner)
     }
 

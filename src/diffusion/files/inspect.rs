@@ -1,13 +1,9 @@
 //! `easel inspect`: what a file or a folder is.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
     ModelFiles, ON_DEVICE,
@@ -17,7 +13,10 @@ use super::{
     pickle, stem,
     stored::{MappedFile, Tensors},
 };
-use crate::{diffusion::error::LoadError, domain::Family};
+use crate::{
+    diffusion::{error::LoadError, pipeline::ModelIndex},
+    domain::Family,
+};
 
 /// What says on what an adapter, or a checkpoint, was made: of the ModelSpec, and of kohya's trainers.
 const BASES: [&str; 3] = ["modelspec.architecture", "ss_base_model_version", "ss_sd_model_name"];
@@ -50,6 +49,8 @@ pub struct Inspection {
     pub has_ema: bool,
     /// Its parts; for what is no model, the whole.
     pub parts: Vec<PartInspection>,
+    /// The parts that its pipeline needs and that are not there.
+    pub missing: Vec<&'static str>,
     /// The size of all tensors, in bytes.
     pub bytes: u64,
 }
@@ -94,27 +95,25 @@ pub fn inspect(path: &Path) -> Result<Inspection, LoadError> {
 fn model(path: &Path, kind: Option<FileKind>) -> Result<Inspection, LoadError> {
     let files = ModelFiles::open(path)?;
     let mut parts = Vec::new();
-    let mut family = None;
     for name in ON_DEVICE.into_iter().filter(|part| files.has(part)) {
         let tensors = files.part(name)?.tensors(stem(name))?;
         parts.push(part(name, tensors.iter().map(|(_, tensor)| tensor)));
-        if name == "unet" {
-            family = Some(Family::of_unet(&tensors.into_iter().collect()));
-        }
     }
-    let text = |key: &str, map: Option<&Value>| map.and_then(|value| value.get(key)?.as_str()).map(str::to_owned);
-    let scheduler: Option<Value> =
-        files.config::<BTreeMap<String, Value>>("scheduler", &[]).ok().map(|map| map.into_iter().collect());
-    let pipeline = files.index.get("_class_name").and_then(Value::as_str).map(str::to_owned);
-    let description = match (family, &pipeline) {
-        (Some(family), Some(pipeline)) => format!("{family} ({pipeline})"),
-        (_, Some(pipeline)) => pipeline.clone(),
-        _ => "a model".to_owned(),
-    };
-    let prediction_type =
-        scheduler.as_ref().map(|_| text("prediction_type", scheduler.as_ref()).unwrap_or_else(|| "epsilon".to_owned()));
+    let pipeline = files.index.get("_class_name").and_then(Value::as_str).unwrap_or("a model").to_owned();
+    // What Easel cannot serve is described as far as it can be.
+    let family = files.family().ok();
+    let description = family.map_or_else(|| pipeline.clone(), |family| format!("{family} ({pipeline})"));
+    let needed = ModelIndex::read(&files).map(|index| index.parts()).unwrap_or_default();
+    let missing = needed.into_iter().filter(|part| !files.has(part)).collect();
     let layout = if path.is_dir() { "folder" } else { "file" };
-    Ok(Inspection { family, pipeline, prediction_type, ..plain(layout, description, kind, parts) })
+    let found = plain(layout, description, kind, parts);
+    Ok(Inspection { family, pipeline: Some(pipeline), prediction_type: prediction_type(&files), missing, ..found })
+}
+
+/// What the scheduler's config says; diffusers takes one that says nothing for epsilon.
+fn prediction_type(files: &ModelFiles) -> Option<String> {
+    let scheduler: Map<String, Value> = files.config("scheduler", &[]).ok()?;
+    Some(scheduler.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon").to_owned())
 }
 
 /// A folder with the weights of one part, such as a VAE.
@@ -145,6 +144,7 @@ fn plain(layout: &'static str, description: String, kind: Option<FileKind>, part
         base: None,
         has_ema: false,
         parts,
+        missing: Vec::new(),
         bytes,
     }
 }

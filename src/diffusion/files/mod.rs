@@ -33,12 +33,15 @@ pub(super) use part::Part;
 pub use replacement::FileSettings;
 pub(super) use stored::StoredTensor;
 
-use self::replacement::Host;
+use self::{family::Published, replacement::Host};
 use super::{
     device::Placement,
     error::LoadError,
+    models::config::UNetConfig,
+    pipeline::ModelIndex,
     schedulers::PredictionType,
     tokenizer::ClipTokenizer,
+    unet::UNetClass,
     weights::{Alias, Weights},
 };
 use crate::domain::Family;
@@ -78,7 +81,7 @@ impl ModelFiles {
         }
         let host = Host { scaling_factor: files.scaling_factor() };
         for (part, replacement) in settings.replacements(host)? {
-            files.parts.insert(part.to_owned(), replacement);
+            files.replace(part, replacement)?;
         }
         Ok(files)
     }
@@ -94,7 +97,14 @@ impl ModelFiles {
         let text = root.text(INDEX)?;
         let text = text.ok_or_else(|| root.invalid("", format!("not a model in diffusers layout: there is no {INDEX}")))?;
         let index = json::parse_object(&text).map_err(|problem| root.invalid(INDEX, problem))?;
-        Ok(Self { parts: subfolders(path)?, root, index })
+        let mut parts = subfolders(path)?;
+        // The oldest models without text have these two beside their index, where diffusers looks for what has no folder.
+        for part in ["unet", "scheduler"] {
+            if !parts.contains_key(part) && path.join(config_name(part)).is_file() {
+                parts.insert(part.to_owned(), Part::Folder(path.to_owned()));
+            }
+        }
+        Ok(Self { parts, root, index })
     }
 
     /// Puts what the settings say in the place of what the scheduler's config says.
@@ -108,11 +118,24 @@ impl ModelFiles {
         Ok(())
     }
 
+    /// Puts a part from elsewhere in the place of the model's own. An index that said "off" for want of it then says its class.
+    fn replace(&mut self, part: &str, replacement: Part) -> Result<(), LoadError> {
+        let pipeline = self.index.get("_class_name").and_then(Value::as_str).unwrap_or("its pipeline").to_owned();
+        let entry = self.index.get_mut(part);
+        let no_such_part = || self.root.invalid("", format!("the settings give it a {part}, which {pipeline} does not have"));
+        let entry = entry.ok_or_else(no_such_part)?;
+        if is_off(entry) {
+            *entry = replacement::class(part);
+        }
+        self.parts.insert(part.to_owned(), replacement);
+        Ok(())
+    }
+
     /// Of the model's own VAE; without one, that of its family.
     fn scaling_factor(&self) -> f64 {
         let own = self.config::<Map<String, Value>>("vae", &[]).ok().and_then(|config| config.get("scaling_factor")?.as_f64());
         let is_xl = self.index.get("_class_name").and_then(Value::as_str).is_some_and(|class| class.contains("XL"));
-        own.unwrap_or_else(|| if is_xl { Family::StableDiffusionXl } else { Family::StableDiffusion1 }.scaling_factor())
+        own.unwrap_or_else(|| if is_xl { Published::StableDiffusionXl } else { Published::StableDiffusion1 }.scaling_factor())
     }
 
     /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.
@@ -130,7 +153,6 @@ impl ModelFiles {
 
     /// Whether a part is there. An index may say that a folder is not to be used: `[null, null]`.
     pub(super) fn has(&self, part: &str) -> bool {
-        let is_off = |entry: &Value| entry.is_null() || entry.as_array().is_some_and(|class| class.iter().all(Value::is_null));
         self.parts.contains_key(part) && !self.index.get(part).is_some_and(is_off)
     }
 
@@ -140,12 +162,26 @@ impl ModelFiles {
     /// Names every one that is missing.
     pub(super) fn require(&self, parts: &[&str]) -> Result<(), LoadError> {
         let missing: Vec<&str> = parts.iter().copied().filter(|part| !self.has(part)).collect();
+        let from_elsewhere: Vec<&str> = missing.iter().copied().filter(|part| replacement::PARTS.contains(part)).collect();
+        let way = match from_elsewhere.is_empty() {
+            true => String::new(),
+            false => format!("; the model's settings can name a file or a folder that has them: {}", from_elsewhere.join(", ")),
+        };
         match missing.is_empty() {
             true => Ok(()),
-            false => Err(self.invalid(format!(
-                "these parts are missing: {}; a VAE or a text encoder from elsewhere can be set for the model (vae, text_encoder)",
-                missing.join(", ")
-            ))),
+            false => Err(self.invalid(format!("these parts are missing: {}{way}", missing.join(", ")))),
+        }
+    }
+
+    /// The architecture, as the index and the UNet's config tell.
+    ///
+    /// # Errors
+    /// When the pipeline is not supported, or the config is not what it should be.
+    fn family(&self) -> Result<Family, LoadError> {
+        let index = ModelIndex::read(self)?;
+        match index.unet() {
+            UNetClass::Condition => Ok(index.family(&UNetConfig::read(self)?)),
+            UNetClass::Plain => Ok(Family::Unconditional),
         }
     }
 
@@ -203,6 +239,14 @@ impl ModelFiles {
         ClipTokenizer::from_part(self.part(part)?)
     }
 
+    /// BERT's tokenizer from the part `tokenizer`.
+    ///
+    /// # Errors
+    /// When it is not there, or is not BERT's.
+    pub(super) fn bert_tokenizer(&self, part: &str) -> Result<ClipTokenizer, LoadError> {
+        ClipTokenizer::bert_from_part(self.part(part)?)
+    }
+
     /// A text file beside the index that a model may have, such as `latent_rgb.json`.
     ///
     /// # Errors
@@ -219,6 +263,11 @@ impl ModelFiles {
     fn part(&self, part: &str) -> Result<&Part, LoadError> {
         self.parts.get(part).ok_or_else(|| self.root.invalid("", format!("the part {part} is missing")))
     }
+}
+
+/// Whether an index says that a part is not to be used.
+fn is_off(entry: &Value) -> bool {
+    entry.is_null() || entry.as_array().is_some_and(|class| class.iter().all(Value::is_null))
 }
 
 /// What errors call a part of a file: `model.safetensors#unet`.

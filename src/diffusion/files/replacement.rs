@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     config_name,
@@ -15,6 +15,9 @@ use super::{
     stored::{MappedFile, Tensors},
 };
 use crate::diffusion::{error::LoadError, schedulers::PredictionType};
+
+/// The parts that can come from elsewhere, which are the names of the settings, too.
+pub(super) const PARTS: [&str; 3] = ["vae", "text_encoder", "text_encoder_2"];
 
 /// What the settings say about a model's files.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -54,6 +57,15 @@ impl FileSettings {
             }
         }
         Ok(parts)
+    }
+}
+
+/// What `model_index.json` says of such a part.
+pub(super) fn class(part: &str) -> Value {
+    match part {
+        "vae" => json!(["diffusers", "AutoencoderKL"]),
+        "text_encoder_2" => json!(["transformers", "CLIPTextModelWithProjection"]),
+        _ => json!(["transformers", "CLIPTextModel"]),
     }
 }
 

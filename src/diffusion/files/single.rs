@@ -8,6 +8,7 @@ use tch::Kind;
 use super::{
     FileSettings, clip_vocabulary,
     embedded::EmbeddedConfigs,
+    family::Published,
     kind::FileKind,
     original::{
         CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, UNET, UNET_EMA, VAE, XL_CLIP, XL_OPEN_CLIP, clip_to_diffusers, open_clip_to_diffusers,
@@ -17,10 +18,7 @@ use super::{
     shapes,
     stored::{MappedFile, StoredTensor, Tensors},
 };
-use crate::{
-    diffusion::{error::LoadError, schedulers::PredictionType},
-    domain::Family,
-};
+use crate::diffusion::{error::LoadError, schedulers::PredictionType};
 
 /// Stable Diffusion 2 was trained with the last layer but one, and diffusers leaves the last one of these out.
 const SD2_LAYERS: usize = 24;
@@ -28,6 +26,19 @@ const SD2_LAYERS: usize = 24;
 const SD2_BASE_STEP: i64 = 875_000;
 /// ComfyUI's mark of a Stable Diffusion 2 that predicts the velocity: this bias spreads wider than that.
 const SD2_MARK: (&str, f64) = ("up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias", 0.09);
+
+/// Families of which no single file is read, by how some key begins.
+const NOT_KNOWN: [(&str, &str); 4] = [
+    ("edm_mean", "a Playground model, whose EDM noise levels are not supported"),
+    ("edm_vpred.", "a model with EDM noise levels, which are not supported"),
+    (BERT[0], LATENT_DIFFUSION),
+    (BERT[1], LATENT_DIFFUSION),
+];
+/// The text encoder of latent diffusion, of x-transformers.
+const BERT: [&str; 2] = ["cond_stage_model.transformer.token_emb.", "cond_stage_model.transformer.attn_layers."];
+const LATENT_DIFFUSION: &str = "latent diffusion as in its paper, of which single files are not known; its folder in diffusers layout (LDMTextToImagePipeline) is read";
+const UNCONDITIONAL: &str = "its UNet takes no text, and single files of such models are not known; a folder in diffusers layout (DDPMPipeline, \
+                             LDMPipeline) is read";
 
 /// What a file says besides its tensors.
 pub(super) struct Single {
@@ -48,8 +59,8 @@ pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<Single, LoadE
     if kind != FileKind::Checkpoint {
         return Err(invalid(format!("this is {kind}, not a whole model")));
     }
-    if tensors.contains_key("edm_mean") {
-        return Err(invalid("this is a Playground model, whose EDM noise levels are not supported".to_owned()));
+    if let Some((_, family)) = NOT_KNOWN.into_iter().find(|(sign, _)| under(&tensors, &[*sign]).len() > 0) {
+        return Err(invalid(format!("this is {family}")));
     }
     let configs = EmbeddedConfigs::read(file.metadata()).map_err(invalid)?;
     Checkpoint { file, tensors, configs, settings }.open()
@@ -65,7 +76,10 @@ struct Checkpoint<'a> {
 impl Checkpoint<'_> {
     fn open(self) -> Result<Single, LoadError> {
         let unet = self.unet()?;
-        let family = Family::of_unet(&unet);
+        if shapes::attended_channels(&unet).is_none() {
+            return Err(self.invalid(UNCONDITIONAL.to_owned()));
+        }
+        let family = Published::of_unet(&unet);
         let prediction_type = self.prediction_type(family, &unet)?;
         let in_channels = unet.get("conv_in.weight").and_then(|weight| weight.shape().get(1)).copied().unwrap_or_default();
         let scheduler = family.scheduler(prediction_type, self.tensors.contains_key("ztsnr"));
@@ -129,16 +143,18 @@ impl Checkpoint<'_> {
     }
 
     /// What the model was trained to predict, as the file says or shows.
-    fn prediction_type(&self, family: Family, unet: &Tensors) -> Result<PredictionType, LoadError> {
+    fn prediction_type(&self, family: Published, unet: &Tensors) -> Result<PredictionType, LoadError> {
         let spec = self.file.metadata().get("modelspec.prediction_type").map(String::as_str);
+        let architecture = self.file.metadata().get("modelspec.architecture").map(String::as_str);
+        let is_marked = self.tensors.contains_key("v_pred") || architecture == Some("stable-diffusion-v2-768-v");
         let stated = match spec {
             Some("v" | "v_prediction") => Some(PredictionType::VPrediction),
             Some("epsilon") => Some(PredictionType::Epsilon),
-            _ => self.tensors.contains_key("v_pred").then_some(PredictionType::VPrediction),
+            _ => is_marked.then_some(PredictionType::VPrediction),
         };
         match stated {
             Some(stated) => Ok(stated),
-            None if family == Family::StableDiffusion2 && self.predicts_velocity(unet)? => Ok(PredictionType::VPrediction),
+            None if family == Published::StableDiffusion2 && self.predicts_velocity(unet)? => Ok(PredictionType::VPrediction),
             None => Ok(PredictionType::Epsilon),
         }
     }
@@ -159,7 +175,7 @@ impl Checkpoint<'_> {
     }
 
     /// The tokenizers that the file carries; else CLIP's own.
-    fn tokenizers(&self, family: Family) -> Vec<(String, Part)> {
+    fn tokenizers(&self, family: Published) -> Vec<(String, Part)> {
         let named = ["tokenizer", "tokenizer_2"].map(|name| (name, self.configs.texts_of(&format!("{name}/"))));
         let mut own: Vec<_> = named.into_iter().filter(|(_, texts)| !texts.is_empty()).collect();
         for (_, texts) in own.iter_mut().filter(|(_, texts)| !clip_vocabulary::FILES.iter().any(|file| texts.contains_key(*file))) {

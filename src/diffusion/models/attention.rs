@@ -1,4 +1,4 @@
-//! The transformer inside the UNet's blocks.
+//! Attention inside the blocks: the UNet's transformers, and cells that look at each other.
 
 use tch::Tensor;
 
@@ -24,6 +24,16 @@ pub(in crate::diffusion) struct TransformerSettings {
     pub(in crate::diffusion) only_cross_attention: bool,
 }
 
+/// The shape of an [`AttentionBlock`].
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) struct AttentionBlockSettings {
+    pub(in crate::diffusion) heads: i64,
+    /// None for attention without a norm of its own.
+    pub(in crate::diffusion) groups: Option<i64>,
+    pub(in crate::diffusion) eps: f64,
+    pub(in crate::diffusion) rescale_output_factor: f64,
+}
+
 /// diffusers' `Attention`: queries from one sequence, keys and values from another or the same.
 pub(in crate::diffusion) struct Attention {
     to_q: Linear,
@@ -44,24 +54,63 @@ impl Attention {
         })
     }
 
-    /// Attention whose projections all have biases, as in the VAE.
-    pub(in crate::diffusion) fn with_biases(vs: &Scope, width: i64) -> std::result::Result<Self, LoadError> {
+    /// Attention whose projections all have biases.
+    fn with_biases(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
         Ok(Self {
             to_q: Linear::load(&(vs / "to_q"), width, width)?,
             to_k: Linear::load(&(vs / "to_k"), width, width)?,
             to_v: Linear::load(&(vs / "to_v"), width, width)?,
             to_out: Linear::load(&(vs / "to_out" / 0), width, width)?,
-            heads: 1,
+            heads,
         })
     }
 
     /// x `[B, L, C]`, context `[B, L', C']` → `[B, L, C]`
-    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
         let q = split_heads(&self.to_q.forward(x)?, self.heads)?;
         let k = split_heads(&self.to_k.forward(context)?, self.heads)?;
         let v = split_heads(&self.to_v.forward(context)?, self.heads)?;
         self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)?)?)
     }
+}
+
+/// A picture's cells attend to each other, with a norm and a residual connection: what was diffusers' `AttentionBlock`, in autoencoders and
+/// in UNets without text.
+pub(in crate::diffusion) struct AttentionBlock {
+    group_norm: Option<GroupNorm>,
+    attention: Attention,
+    rescale_output_factor: f64,
+}
+
+impl AttentionBlock {
+    pub(in crate::diffusion) fn load(
+        vs: &Scope,
+        channels: i64,
+        settings: AttentionBlockSettings,
+    ) -> std::result::Result<Self, LoadError> {
+        let AttentionBlockSettings { heads, groups, eps, rescale_output_factor } = settings;
+        let norm = groups.map(|groups| GroupNorm::load(&(vs / "group_norm"), groups, channels, eps));
+        let attention = Attention::with_biases(vs, channels, heads)?;
+        Ok(Self { group_norm: norm.transpose()?, attention, rescale_output_factor })
+    }
+
+    /// `[B, C, H, W] → [B, C, H, W]`
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, channels, height, width) = x.size4()?;
+        let normed = self.group_norm.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(x))?;
+        let tokens = normed.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?; // [B, HW, C]
+        let mixed = self.attention.forward(&tokens, &tokens)?;
+        let sum = mixed.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width])?.f_add(x)?;
+        if self.rescale_output_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.rescale_output_factor) }
+    }
+}
+
+/// Checkpoints older than diffusers 0.17 have other names for such an attention's projections.
+pub(in crate::diffusion) fn canonical_name(key: &str) -> Option<String> {
+    const OLD_NAMES: [(&str, &str); 4] =
+        [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
+    let old = OLD_NAMES.iter().find(|(old, _)| key.contains(".attentions.") && key.contains(old));
+    Some(old.map_or_else(|| key.to_owned(), |(old, new)| key.replace(old, new)))
 }
 
 /// diffusers' `FeedForward` with GEGLU (Shazeer, 2020).

@@ -8,7 +8,6 @@ use crate::diffusion::{
     error::LoadError,
     files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
-    pipeline::TowerParts,
     weights::Scope,
 };
 
@@ -75,14 +74,14 @@ impl ClipTextModel {
     /// Loads the config and the weights of the part `text_encoder` or `text_encoder_2`.
     pub(in crate::diffusion) fn load(
         files: &ModelFiles,
-        parts: TowerParts,
+        (part, class): (&str, ClipTextClass),
         placement: Placement,
     ) -> std::result::Result<Self, LoadError> {
-        let config = ClipTextConfig::read(files, parts.text_encoder)?;
-        let alias = if parts.class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
-        let weights = files.weights(parts.text_encoder, alias, placement)?;
+        let config = ClipTextConfig::read(files, part)?;
+        let alias = if class == ClipTextClass::Plain { name_without_projection } else { canonical_name };
+        let weights = files.weights(part, alias, placement)?;
         let mut model = Self::build(&weights.root(), &config)?;
-        if parts.class == ClipTextClass::WithProjection {
+        if class == ClipTextClass::WithProjection {
             let scope = &weights.root() / "text_projection";
             model.text_projection = Some(Linear::without_bias(&scope, config.hidden_size, config.projection_dim)?);
         }

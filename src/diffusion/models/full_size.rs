@@ -12,7 +12,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{files::ModelFiles, pipeline::TowerParts};
+use crate::diffusion::files::ModelFiles;
 
 /// Of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -35,10 +35,10 @@ fn compare_all(model: &str) {
     let folder = folder(model);
     let golden = golden_at(folder.join("golden.safetensors"));
     let files = ModelFiles::open(&folder).unwrap();
-    let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
-    let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
+    let first = ("text_encoder", ClipTextClass::Plain);
+    let second = ("text_encoder_2", ClipTextClass::WithProjection);
     for (suffix, parts) in [("", first), ("_2", second)] {
-        if !files.has(parts.text_encoder) {
+        if !files.has(parts.0) {
             continue;
         }
         let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
@@ -59,7 +59,7 @@ fn compare_all(model: &str) {
     let noise_pred = unet.forward(&golden("latents"), &Tensor::from_slice(&[501_f32]), &condition).unwrap();
     compare(&format!("{model} unet"), &noise_pred, &golden("noise_pred"));
     drop(unet);
-    let vae = AutoencoderKL::load(&files, ON_CPU).unwrap();
+    let vae = AutoencoderKL::load(&files, "vae", ON_CPU).unwrap();
     compare(&format!("{model} vae"), &vae.decode(&golden("vae_latents"), None).unwrap(), &golden("decoded"));
 }
 

@@ -30,6 +30,39 @@ pub(in crate::diffusion) struct ResnetSettings {
     /// Width of the time embedding; none in the VAE.
     pub(in crate::diffusion) temb_channels: Option<i64>,
     pub(in crate::diffusion) output_scale_factor: f64,
+    pub(in crate::diffusion) time_scale_shift: TimeScaleShift,
+    pub(in crate::diffusion) resample: Resample,
+}
+
+/// What the time embedding does to a residual block; diffusers' `resnet_time_scale_shift`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::diffusion) enum TimeScaleShift {
+    /// It is added.
+    Default,
+    /// One half scales what the second norm gives, the other is added to it (Dhariwal and Nichol, 2021).
+    ScaleShift,
+}
+
+/// Whether a residual block changes the size on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum Resample {
+    None,
+    /// Halves it with the mean of 2 × 2 cells.
+    Down,
+    /// Doubles it with nearest neighbours.
+    Up,
+}
+
+impl Resample {
+    fn forward(self, x: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = x.size4()?;
+        match self {
+            Self::None => Ok(x.shallow_clone()),
+            Self::Down => x.f_avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
+            Self::Up => x.f_upsample_nearest2d([2 * height, 2 * width], None, None),
+        }
+    }
 }
 
 impl ResnetBlock2D {
@@ -42,7 +75,8 @@ impl ResnetBlock2D {
         let ResnetSettings { groups, eps, .. } = settings;
         let shortcut = ConvShape::pointwise(inputs, outputs);
         let shortcut = (inputs != outputs).then(|| Conv2d::load(&(vs / "conv_shortcut"), shortcut)).transpose()?;
-        let projection = settings.temb_channels.map(|width| Linear::load(&(vs / "time_emb_proj"), width, outputs)).transpose()?;
+        let projected = if settings.time_scale_shift == TimeScaleShift::ScaleShift { 2 * outputs } else { outputs };
+        let projection = settings.temb_channels.map(|width| Linear::load(&(vs / "time_emb_proj"), width, projected)).transpose()?;
         Ok(Self {
             norm1: GroupNorm::load(&(vs / "norm1"), groups, inputs, eps)?,
             conv1: Conv2d::load(&(vs / "conv1"), ConvShape::same(inputs, outputs))?,
@@ -57,11 +91,10 @@ impl ResnetBlock2D {
 
     /// `[B, in, H, W] → [B, out, H, W]`; `temb` is `[B, temb]`, already activated (it is the same for every block).
     pub(in crate::diffusion) fn forward(&self, x: &Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.conv1.forward(&self.activate(&self.norm1, x)?)?;
-        if let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) {
-            hidden = hidden.f_add(&projection.forward(temb)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?)?;
-        }
-        let hidden = self.conv2.forward(&self.activate(&self.norm2, &hidden)?)?;
+        let resample = self.settings.resample;
+        let hidden = self.conv1.forward(&resample.forward(&self.activate(self.norm1.forward(x)?)?)?)?;
+        let x = &resample.forward(x)?;
+        let hidden = self.conv2.forward(&self.activate(self.norm_with_time(hidden, temb)?)?)?;
         let sum = match &self.conv_shortcut {
             Some(shortcut) => shortcut.forward(x)?.f_add(&hidden)?,
             None => hidden.f_add(x)?,
@@ -69,9 +102,25 @@ impl ResnetBlock2D {
         if self.settings.output_scale_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.settings.output_scale_factor) }
     }
 
-    /// A function of its own, at whose end the normed values are freed: in the VAE they are a fifth of what a decode takes.
-    fn activate(&self, norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
-        self.settings.act_fn.forward(&norm.forward(x)?, self.placement)
+    /// Takes the normed values, so that they are freed at its end: in the VAE they are a fifth of what a decode takes.
+    fn activate(&self, normed: Tensor) -> Result<Tensor> {
+        self.settings.act_fn.forward(&normed, self.placement)
+    }
+
+    /// The second norm, and the time embedding before or behind it.
+    fn norm_with_time(&self, mut hidden: Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
+        let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) else { return self.norm2.forward(&hidden) };
+        let time = projection.forward(temb)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?; // [B, out or 2 · out, 1, 1]
+        match self.settings.time_scale_shift {
+            TimeScaleShift::Default => {
+                hidden = hidden.f_add(&time)?;
+                self.norm2.forward(&hidden)
+            }
+            TimeScaleShift::ScaleShift => {
+                let (scale, shift) = (time.f_chunk(2, 1)?[0].f_add_scalar(1.0)?, &time.f_chunk(2, 1)?[1]);
+                self.norm2.forward(&hidden)?.f_mul(&scale)?.f_add(shift)
+            }
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     clip::{ClipTextClass, ClipTextModel, HiddenLayer},
+    config::VaeConfig,
     tiling::TileSize,
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{device::Placement, files::ModelFiles, pipeline::TowerParts};
+use crate::diffusion::{device::Placement, files::ModelFiles};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
@@ -23,9 +24,13 @@ fn demo() -> ModelFiles {
     ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap()
 }
 
+pub(super) fn golden_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
 /// The tensors of a golden file by name.
-fn golden(file: &str) -> impl Fn(&str) -> Tensor {
-    golden_at(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file))
+pub(super) fn golden(file: &str) -> impl Fn(&str) -> Tensor {
+    golden_at(golden_path(file))
 }
 
 /// The tensors of a safetensors file by name.
@@ -39,7 +44,7 @@ pub(super) fn golden_at(file: PathBuf) -> impl Fn(&str) -> Tensor {
     }
 }
 
-fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
+pub(super) fn assert_close(name: &str, got: &Tensor, expected: &Tensor) {
     assert_within(name, got, expected, TOLERANCE);
 }
 
@@ -52,7 +57,7 @@ fn assert_within(name: &str, got: &Tensor, expected: &Tensor, tolerance: f64) {
 #[test]
 fn the_text_encoders_hidden_states_are_those_of_transformers() {
     let golden = golden("text.safetensors");
-    let parts = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
+    let parts = ("text_encoder", ClipTextClass::Plain);
     let model = ClipTextModel::load(&demo(), parts, ON_CPU).unwrap();
     let last = HiddenLayer { skipped: 0, final_layer_norm: true };
     for case in ["0", "1"] {
@@ -67,10 +72,10 @@ fn the_text_encoders_hidden_states_are_those_of_transformers() {
 fn every_hidden_state_and_the_pooled_text_are_those_of_transformers() {
     let golden = golden("text-families.safetensors");
     let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sdxl")).unwrap();
-    let first = TowerParts { tokenizer: "tokenizer", text_encoder: "text_encoder", class: ClipTextClass::Plain };
-    let second = TowerParts { tokenizer: "tokenizer_2", text_encoder: "text_encoder_2", class: ClipTextClass::WithProjection };
+    let first = ("text_encoder", ClipTextClass::Plain);
+    let second = ("text_encoder_2", ClipTextClass::WithProjection);
     for (suffix, parts, states) in [("", first, 3), ("_2", second, 4)] {
-        let (class, model) = (parts.class, ClipTextModel::load(&files, parts, ON_CPU).unwrap());
+        let (class, model) = (parts.1, ClipTextModel::load(&files, parts, ON_CPU).unwrap());
         let ids = Vec::<i64>::try_from(golden(&format!("ids{suffix}"))).unwrap();
         for skipped in 0..states {
             for (name, final_layer_norm) in [("hidden", false), ("normed", true)] {
@@ -112,12 +117,13 @@ fn the_vae_in_tiles_encodes_and_decodes_as_that_of_diffusers() {
 
 /// Holds what the VAE makes of the golden's picture and latents to the golden's tensors of this prefix.
 fn assert_vae(prefix: &str, tiles: Option<TileSize>) {
-    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), ON_CPU).unwrap());
+    let (golden, model) = (golden("vae.safetensors"), AutoencoderKL::load(&demo(), "vae", ON_CPU).unwrap());
     let moments = golden(&format!("{prefix}moments"));
     let (mean, logvar) = (moments.narrow(1, 0, 4), moments.narrow(1, 4, 4).clamp(-30.0, 20.0));
     let posterior = model.encode(&golden("image"), tiles).unwrap();
     let (zeros, ones) = (mean.zeros_like(), mean.ones_like());
-    let scaled = |latents: Tensor| latents * model.config().scaling_factor;
+    let scaling_factor = VaeConfig::read(&demo(), "vae").unwrap().scaling_factor;
+    let scaled = |latents: Tensor| latents * scaling_factor;
     assert_close("the mean", &posterior.sample(&zeros).unwrap(), &scaled(mean.shallow_clone()));
     assert_close("one standard deviation", &posterior.sample(&ones).unwrap(), &scaled(mean + (logvar * 0.5).exp()));
     let decoded = model.decode(&scaled(golden("latents")), tiles).unwrap();

@@ -5,9 +5,11 @@ use tch::Tensor;
 use super::{
     attention::TransformerSettings,
     config::{AdditionEmbedType, DownBlockType, MidBlockType, UNetConfig, UpBlockType},
-    resnet::ResnetSettings,
+    resnet::{Resample, ResnetSettings, TimeScaleShift},
     time_embedding::{AddedCondition, TextTimeEmbedding, TimestepEmbedding, Timesteps},
-    unet_blocks::{BlockSettings, Conditioning, DownBlock, MidBlock, UpBlock},
+    unet_blocks::{
+        AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, MidRest, Resampling, UpBlock, load_down, load_up,
+    },
 };
 use crate::diffusion::{
     device::Placement,
@@ -57,7 +59,7 @@ impl UNet2DConditionModel {
         let last = config.block_out_channels.last().copied().unwrap_or_default();
         let kernel = |inputs, outputs, kernel| ConvShape { inputs, outputs, kernel, stride: 1, padding: (kernel - 1) / 2 };
         let blocks = BlockBuilder { config: &config, temb_channels: config.time_embedding_dim.unwrap_or(4 * first) };
-        let (down_blocks, mut skips) = blocks.down(vs)?;
+        let (down_blocks, skips) = load_down(vs, first, &blocks.down())?;
         let UNetConfig { flip_sin_to_cos, freq_shift, .. } = config;
         let added = || TextTimeEmbedding::load(vs, &config, blocks.temb_channels);
         Ok(Self {
@@ -67,7 +69,7 @@ impl UNet2DConditionModel {
             add_embedding: (config.addition_embed_type == Some(AdditionEmbedType::TextTime)).then(added).transpose()?,
             conv_in: Conv2d::load(&(vs / "conv_in"), kernel(config.in_channels, first, config.conv_in_kernel))?,
             mid_block: blocks.mid(vs, last)?,
-            up_blocks: blocks.up(vs, last, &mut skips)?,
+            up_blocks: load_up(vs, last, skips, &blocks.up())?,
             down_blocks,
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
             conv_out: Conv2d::load(&(vs / "conv_out"), kernel(first, config.out_channels, config.conv_out_kernel))?,
@@ -90,7 +92,7 @@ impl UNet2DConditionModel {
             false => sample.shallow_clone(),
         };
         let temb = self.embed_time(timesteps, condition)?;
-        let cond = Conditioning { temb: &temb, encoder_hidden_states: &condition.encoder_hidden_states };
+        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
         let mut hidden = self.conv_in.forward(&sample)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
@@ -122,7 +124,7 @@ impl UNet2DConditionModel {
     }
 }
 
-/// Builds the blocks from the config, and keeps count of the channels that cross from the way down to the way up.
+/// The blocks' shapes, from the config.
 struct BlockBuilder<'a> {
     config: &'a UNetConfig,
     temb_channels: i64,
@@ -144,18 +146,25 @@ impl BlockBuilder<'_> {
 
     fn resnet(&self, output_scale_factor: f64) -> ResnetSettings {
         let UNetConfig { norm_num_groups, norm_eps, act_fn, .. } = *self.config;
-        let temb_channels = Some(self.temb_channels);
-        ResnetSettings { groups: norm_num_groups, eps: norm_eps, act_fn, temb_channels, output_scale_factor }
+        ResnetSettings {
+            groups: norm_num_groups,
+            eps: norm_eps,
+            act_fn,
+            temb_channels: Some(self.temb_channels),
+            output_scale_factor,
+            time_scale_shift: TimeScaleShift::Default,
+            resample: Resample::None,
+        }
     }
 
     fn mid(&self, vs: &Scope, channels: i64) -> std::result::Result<Option<MidBlock>, LoadError> {
         let (bottom, resnet) = (self.blocks() - 1, self.resnet(self.config.mid_block_scale_factor));
         let layers = self.config.transformer_layers(bottom, 0, false);
         let transformer = TransformerSettings { only_cross_attention: false, layers, ..self.transformer(bottom) };
-        let load = |transformer| MidBlock::load(&(vs / "mid_block"), channels, resnet, transformer).map(Some);
+        let load = |rest| MidBlock::load(&(vs / "mid_block"), channels, resnet, rest).map(Some);
         match self.config.mid_block_type {
-            MidBlockType::UNetMidBlock2DCrossAttn => load(Some(transformer)),
-            MidBlockType::UNetMidBlock2D => load(None),
+            MidBlockType::UNetMidBlock2DCrossAttn => load(MidRest::Resnet(Some(AttentionSettings::Cross(transformer)))),
+            MidBlockType::UNetMidBlock2D => load(MidRest::Nothing),
             MidBlockType::None => Ok(None),
         }
     }
@@ -174,51 +183,30 @@ impl BlockBuilder<'_> {
 
     /// The settings of the block at level `index`, counted from the top of the U.
     fn block(&self, index: usize, attends: bool, up: bool) -> BlockSettings {
-        let layers = 0..=self.layers(index) as usize;
-        let transformer = |layer| {
+        let layers = self.config.layers_per_block.at(index).unwrap_or_default();
+        let attention = |layer| {
             let layers = self.config.transformer_layers(index, layer, up);
-            attends.then(|| TransformerSettings { layers, ..self.transformer(index) })
+            attends.then(|| AttentionSettings::Cross(TransformerSettings { layers, ..self.transformer(index) }))
         };
+        let resamples = if up { index > 0 } else { index + 1 < self.blocks() };
         BlockSettings {
             outputs: self.config.block_out_channels[index],
+            layers,
             resnet: self.resnet(1.0),
-            transformers: layers.map(transformer).collect(),
-            resamples: if up { index > 0 } else { index + 1 < self.blocks() },
+            attentions: (0..=layers as usize).map(attention).collect(),
+            resampling: if resamples { Resampling::Conv } else { Resampling::None },
+            downsample_padding: self.config.downsample_padding,
         }
     }
 
-    fn layers(&self, index: usize) -> i64 {
-        self.config.layers_per_block.at(index).unwrap_or_default()
+    fn down(&self) -> Vec<BlockSettings> {
+        let types = self.config.down_block_types.iter().enumerate();
+        types.map(|(index, kind)| self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, false)).collect()
     }
 
-    /// The blocks down, and the channels of every state that they keep for the way up.
-    fn down(&self, vs: &Scope) -> std::result::Result<(Vec<DownBlock>, Vec<i64>), LoadError> {
-        let scope = vs / "down_blocks";
-        let mut inputs = self.config.block_out_channels[0];
-        let (mut blocks, mut skips) = (Vec::new(), vec![inputs]);
-        for (index, kind) in self.config.down_block_types.iter().enumerate() {
-            let settings = self.block(index, *kind == DownBlockType::CrossAttnDownBlock2D, false);
-            let layers = self.layers(index);
-            let padding = self.config.downsample_padding;
-            blocks.push(DownBlock::load(&(&scope / index), inputs, layers, padding, &settings)?);
-            let kept = layers + i64::from(settings.resamples);
-            skips.extend((0..kept).map(|_| settings.outputs));
-            inputs = settings.outputs;
-        }
-        Ok((blocks, skips))
-    }
-
-    /// The blocks up; each layer takes one state off the end of `skips`.
-    fn up(&self, vs: &Scope, bottom: i64, skips: &mut Vec<i64>) -> std::result::Result<Vec<UpBlock>, LoadError> {
-        let scope = vs / "up_blocks";
-        let (mut blocks, mut inputs) = (Vec::new(), bottom);
-        for (index, kind) in self.config.up_block_types.iter().enumerate() {
-            let level = self.blocks() - 1 - index;
-            let settings = self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, true);
-            let taken: Vec<i64> = (0..=self.layers(level)).filter_map(|_| skips.pop()).collect();
-            blocks.push(UpBlock::load(&(&scope / index), inputs, &taken, &settings)?);
-            inputs = settings.outputs;
-        }
-        Ok(blocks)
+    /// From the bottom up.
+    fn up(&self) -> Vec<BlockSettings> {
+        let types = (0..self.blocks()).rev().zip(&self.config.up_block_types);
+        types.map(|(level, kind)| self.block(level, *kind == UpBlockType::CrossAttnUpBlock2D, true)).collect()
     }
 }

@@ -1,82 +1,166 @@
-//! The UNet's blocks on the way down, in the middle and on the way up.
+//! The UNet's blocks on the way down, in the middle and on the way up. The autoencoders' middle is one of them, too.
 
 use tch::Tensor;
 
 use super::{
-    attention::{Transformer2DModel, TransformerSettings},
-    resnet::{Downsample2D, ResnetBlock2D, ResnetSettings, Upsample2D},
+    attention::{AttentionBlock, AttentionBlockSettings, Transformer2DModel, TransformerSettings},
+    resnet::{Downsample2D, Resample, ResnetBlock2D, ResnetSettings, Upsample2D},
 };
 use crate::diffusion::{error::LoadError, layers::Result, weights::Scope};
 
-/// What every block reads besides its input.
-#[derive(Clone, Copy)]
+type Loaded<T> = std::result::Result<T, LoadError>;
+
+/// What every block reads besides its input; a network hands over what it has.
+#[derive(Clone, Copy, Default)]
 pub(in crate::diffusion) struct Conditioning<'a> {
     /// The activated time embedding, `[B, temb]`.
-    pub(in crate::diffusion) temb: &'a Tensor,
+    pub(in crate::diffusion) temb: Option<&'a Tensor>,
     /// The prompts' embeddings, `[B, L, cross_attention_dim]`.
-    pub(in crate::diffusion) encoder_hidden_states: &'a Tensor,
+    pub(in crate::diffusion) encoder_hidden_states: Option<&'a Tensor>,
+}
+
+/// What stands behind a block's residual blocks.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) enum AttentionSettings {
+    /// A transformer that looks at the prompt (`CrossAttn…` blocks).
+    Cross(TransformerSettings),
+    /// The picture's cells look at each other (`Attn…` blocks).
+    Own(AttentionBlockSettings),
+}
+
+/// How a block changes the size at its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum Resampling {
+    /// The size stays.
+    None,
+    /// With a convolution.
+    Conv,
+    /// Inside a residual block of its own.
+    Resnet,
 }
 
 /// The shape of one block.
 #[derive(Debug, Clone)]
 pub(in crate::diffusion) struct BlockSettings {
     pub(in crate::diffusion) outputs: i64,
+    /// Layers on the way down; the way up has one more.
+    pub(in crate::diffusion) layers: i64,
     pub(in crate::diffusion) resnet: ResnetSettings,
     /// Of each layer; none in blocks without attention.
-    pub(in crate::diffusion) transformers: Vec<Option<TransformerSettings>>,
-    /// Whether the size changes at the block's end.
-    pub(in crate::diffusion) resamples: bool,
+    pub(in crate::diffusion) attentions: Vec<Option<AttentionSettings>>,
+    pub(in crate::diffusion) resampling: Resampling,
+    /// Of the convolution that halves the size.
+    pub(in crate::diffusion) downsample_padding: i64,
 }
 
-/// A residual block and the transformer behind it, if it has one.
+enum LayerAttention {
+    Cross(Transformer2DModel),
+    Own(AttentionBlock),
+}
+
+impl LayerAttention {
+    fn load(vs: &Scope, channels: i64, settings: AttentionSettings) -> Loaded<Self> {
+        match settings {
+            AttentionSettings::Cross(settings) => Transformer2DModel::load(vs, channels, settings).map(Self::Cross),
+            AttentionSettings::Own(settings) => AttentionBlock::load(vs, channels, settings).map(Self::Own),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
+        match (self, cond.encoder_hidden_states) {
+            (Self::Own(block), _) => block.forward(x),
+            (Self::Cross(transformer), Some(context)) => transformer.forward(x, context),
+            (Self::Cross(_), None) => Err(tch::TchError::Shape("cross-attention without a prompt".to_owned())),
+        }
+    }
+}
+
+/// A residual block and the attention behind it, if it has one.
 struct Layer {
     resnet: ResnetBlock2D,
-    transformer: Option<Transformer2DModel>,
+    attention: Option<LayerAttention>,
 }
 
 impl Layer {
-    fn load(vs: &Scope, index: usize, inputs: i64, settings: &BlockSettings) -> std::result::Result<Self, LoadError> {
-        let transformer = settings
-            .transformers
-            .get(index)
-            .copied()
-            .flatten()
-            .map(|transformer| Transformer2DModel::load(&(vs / "attentions" / index), settings.outputs, transformer));
+    fn load(vs: &Scope, index: usize, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
+        let attention = settings.attentions.get(index).copied().flatten();
+        let attention = attention.map(|attention| LayerAttention::load(&(vs / "attentions" / index), settings.outputs, attention));
         Ok(Self {
             resnet: ResnetBlock2D::load(&(vs / "resnets" / index), inputs, settings.outputs, settings.resnet)?,
-            transformer: transformer.transpose()?,
+            attention: attention.transpose()?,
         })
     }
 
     fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
-        let hidden = self.resnet.forward(x, Some(cond.temb))?;
-        match &self.transformer {
-            Some(transformer) => transformer.forward(&hidden, cond.encoder_hidden_states),
+        let hidden = self.resnet.forward(x, cond.temb)?;
+        match &self.attention {
+            Some(attention) => attention.forward(&hidden, cond),
             None => Ok(hidden),
         }
     }
 }
 
-/// diffusers' `DownBlock2D` and `CrossAttnDownBlock2D`.
+enum Downsampler {
+    Conv(Downsample2D),
+    Resnet(Box<ResnetBlock2D>),
+}
+
+impl Downsampler {
+    fn load(vs: &Scope, settings: &BlockSettings) -> Loaded<Option<Self>> {
+        let (vs, channels) = (vs / "downsamplers" / 0, settings.outputs);
+        let resnet = ResnetSettings { resample: Resample::Down, ..settings.resnet };
+        Ok(match settings.resampling {
+            Resampling::None => None,
+            Resampling::Conv => Some(Self::Conv(Downsample2D::load(&vs, channels, settings.downsample_padding)?)),
+            Resampling::Resnet => Some(Self::Resnet(Box::new(ResnetBlock2D::load(&vs, channels, channels, resnet)?))),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(x),
+            Self::Resnet(resnet) => resnet.forward(x, cond.temb),
+        }
+    }
+}
+
+enum Upsampler {
+    Conv(Upsample2D),
+    Resnet(Box<ResnetBlock2D>),
+}
+
+impl Upsampler {
+    fn load(vs: &Scope, settings: &BlockSettings) -> Loaded<Option<Self>> {
+        let (vs, channels) = (vs / "upsamplers" / 0, settings.outputs);
+        let resnet = ResnetSettings { resample: Resample::Up, ..settings.resnet };
+        Ok(match settings.resampling {
+            Resampling::None => None,
+            Resampling::Conv => Some(Self::Conv(Upsample2D::load(&vs, channels)?)),
+            Resampling::Resnet => Some(Self::Resnet(Box::new(ResnetBlock2D::load(&vs, channels, channels, resnet)?))),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, size: (i64, i64), cond: Conditioning) -> Result<Tensor> {
+        match self {
+            Self::Conv(conv) => conv.forward(x, size),
+            Self::Resnet(resnet) => resnet.forward(x, cond.temb),
+        }
+    }
+}
+
+/// diffusers' `DownBlock2D`, `CrossAttnDownBlock2D` and `AttnDownBlock2D`.
 pub(in crate::diffusion) struct DownBlock {
     layers: Vec<Layer>,
-    downsampler: Option<Downsample2D>,
+    downsampler: Option<Downsampler>,
 }
 
 impl DownBlock {
-    pub(in crate::diffusion) fn load(
-        vs: &Scope,
-        inputs: i64,
-        layers: i64,
-        padding: i64,
-        settings: &BlockSettings,
-    ) -> std::result::Result<Self, LoadError> {
-        let downsampler = || Downsample2D::load(&(vs / "downsamplers" / 0), settings.outputs, padding);
+    fn load(vs: &Scope, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
         Ok(Self {
-            layers: (0..layers as usize)
+            layers: (0..settings.layers as usize)
                 .map(|index| Layer::load(vs, index, if index == 0 { inputs } else { settings.outputs }, settings))
-                .collect::<std::result::Result<_, _>>()?,
-            downsampler: settings.resamples.then(downsampler).transpose()?,
+                .collect::<Loaded<_>>()?,
+            downsampler: Downsampler::load(vs, settings)?,
         })
     }
 
@@ -88,66 +172,71 @@ impl DownBlock {
             skips.push(hidden.shallow_clone());
         }
         if let Some(downsampler) = &self.downsampler {
-            hidden = downsampler.forward(&hidden)?;
+            hidden = downsampler.forward(&hidden, cond)?;
             skips.push(hidden.shallow_clone());
         }
         Ok(hidden)
     }
 }
 
-/// diffusers' `UNetMidBlock2DCrossAttn`, a transformer between two residual blocks, or its `UNetMidBlock2D`, the first of them alone.
+/// What stands behind the first residual block of the middle.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) enum MidRest {
+    Nothing,
+    /// A second residual block, with attention before it or without.
+    Resnet(Option<AttentionSettings>),
+}
+
+/// diffusers' `UNetMidBlock2DCrossAttn` and `UNetMidBlock2D`: attention, if there is any, between two residual blocks, or one block alone.
 pub(in crate::diffusion) struct MidBlock {
     first: ResnetBlock2D,
-    rest: Option<(Transformer2DModel, ResnetBlock2D)>,
+    attention: Option<LayerAttention>,
+    second: Option<ResnetBlock2D>,
 }
 
 impl MidBlock {
-    pub(in crate::diffusion) fn load(
-        vs: &Scope,
-        channels: i64,
-        resnet: ResnetSettings,
-        transformer: Option<TransformerSettings>,
-    ) -> std::result::Result<Self, LoadError> {
-        let resnets = vs / "resnets";
-        let rest = |transformer| -> std::result::Result<_, LoadError> {
-            let transformer = Transformer2DModel::load(&(vs / "attentions" / 0), channels, transformer)?;
-            Ok((transformer, ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet)?))
+    pub(in crate::diffusion) fn load(vs: &Scope, channels: i64, resnet: ResnetSettings, rest: MidRest) -> Loaded<Self> {
+        let load_resnet = |index: i64| ResnetBlock2D::load(&(vs / "resnets" / index), channels, channels, resnet);
+        let (attention, has_second) = match rest {
+            MidRest::Nothing => (None, false),
+            MidRest::Resnet(attention) => (attention, true),
         };
+        let attention = attention.map(|settings| LayerAttention::load(&(vs / "attentions" / 0), channels, settings));
         Ok(Self {
-            first: ResnetBlock2D::load(&(&resnets / 0), channels, channels, resnet)?,
-            rest: transformer.map(rest).transpose()?,
+            first: load_resnet(0)?,
+            attention: attention.transpose()?,
+            second: has_second.then(|| load_resnet(1)).transpose()?,
         })
     }
 
     pub(in crate::diffusion) fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
-        let hidden = self.first.forward(x, Some(cond.temb))?;
-        let Some((transformer, second)) = &self.rest else { return Ok(hidden) };
-        second.forward(&transformer.forward(&hidden, cond.encoder_hidden_states)?, Some(cond.temb))
+        let mut hidden = self.first.forward(x, cond.temb)?;
+        if let Some(attention) = &self.attention {
+            hidden = attention.forward(&hidden, cond)?;
+        }
+        match &self.second {
+            Some(second) => second.forward(&hidden, cond.temb),
+            None => Ok(hidden),
+        }
     }
 }
 
-/// diffusers' `UpBlock2D` and `CrossAttnUpBlock2D`.
+/// diffusers' `UpBlock2D`, `CrossAttnUpBlock2D` and `AttnUpBlock2D`.
 pub(in crate::diffusion) struct UpBlock {
     layers: Vec<Layer>,
-    upsampler: Option<Upsample2D>,
+    upsampler: Option<Upsampler>,
 }
 
 impl UpBlock {
     /// `skips` are the channels of the states that come back from the way down, in the order of use.
-    pub(in crate::diffusion) fn load(
-        vs: &Scope,
-        inputs: i64,
-        skips: &[i64],
-        settings: &BlockSettings,
-    ) -> std::result::Result<Self, LoadError> {
+    fn load(vs: &Scope, inputs: i64, skips: &[i64], settings: &BlockSettings) -> Loaded<Self> {
         let mut layers = Vec::new();
         let mut channels = inputs;
         for (index, skip) in (0..).zip(skips) {
             layers.push(Layer::load(vs, index, channels + skip, settings)?);
             channels = settings.outputs;
         }
-        let upsampler = || Upsample2D::load(&(vs / "upsamplers" / 0), settings.outputs);
-        Ok(Self { layers, upsampler: settings.resamples.then(upsampler).transpose()? })
+        Ok(Self { layers, upsampler: Upsampler::load(vs, settings)? })
     }
 
     /// Takes its states off the end of `skips`, and grows to the size of the state that the next block will take.
@@ -159,8 +248,39 @@ impl UpBlock {
         }
         if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
             let (_, _, height, width) = next.size4()?;
-            hidden = upsampler.forward(&hidden, (height, width))?;
+            hidden = upsampler.forward(&hidden, (height, width), cond)?;
         }
         Ok(hidden)
     }
+}
+
+/// The blocks down from the first convolution's channels, and the channels of every state that they keep for the way up.
+pub(in crate::diffusion) fn load_down(vs: &Scope, first: i64, blocks: &[BlockSettings]) -> Loaded<(Vec<DownBlock>, Vec<i64>)> {
+    let scope = vs / "down_blocks";
+    let mut inputs = first;
+    let (mut loaded, mut skips) = (Vec::new(), vec![first]);
+    for (index, settings) in blocks.iter().enumerate() {
+        loaded.push(DownBlock::load(&(&scope / index), inputs, settings)?);
+        let kept = settings.layers + i64::from(settings.resampling != Resampling::None);
+        skips.extend((0..kept).map(|_| settings.outputs));
+        inputs = settings.outputs;
+    }
+    Ok((loaded, skips))
+}
+
+/// The blocks up from the bottom's channels; each layer takes one state off the end of `skips`.
+pub(in crate::diffusion) fn load_up(
+    vs: &Scope,
+    bottom: i64,
+    mut skips: Vec<i64>,
+    blocks: &[BlockSettings],
+) -> Loaded<Vec<UpBlock>> {
+    let scope = vs / "up_blocks";
+    let (mut loaded, mut inputs) = (Vec::new(), bottom);
+    for (index, settings) in blocks.iter().enumerate() {
+        let taken: Vec<i64> = (0..=settings.layers).filter_map(|_| skips.pop()).collect();
+        loaded.push(UpBlock::load(&(&scope / index), inputs, &taken, settings)?);
+        inputs = settings.outputs;
+    }
+    Ok(loaded)
 }

@@ -1,7 +1,5 @@
 //! What a UNet sees besides the latents, told by its number of input channels.
 
-use super::config::{UNetConfig, VaeConfig};
-
 /// What the UNet's input channels hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::diffusion) enum UNetInput {
@@ -14,18 +12,16 @@ pub(in crate::diffusion) enum UNetInput {
 }
 
 impl UNetInput {
-    /// Tells by the channels, or says what is wrong with them.
-    pub(in crate::diffusion) fn of(unet: &UNetConfig, vae: &VaeConfig) -> Result<Self, String> {
-        let latents = vae.latent_channels;
+    /// Tells by the channels that the UNet takes, those that it gives and those of the latents, or says what is wrong with them.
+    pub(in crate::diffusion) fn of(in_channels: i64, out_channels: i64, latents: i64) -> Result<Self, String> {
         let problem = || {
             format!(
-                "the UNet takes {} channels and gives {}, the VAE has {latents}; supported are UNets that give as many as the VAE has and \
-                 take as many, twice as many (instruct-pix2pix) or twice as many and one (inpainting)",
-                unet.in_channels, unet.out_channels
+                "the UNet takes {in_channels} channels and gives {out_channels}, the VAE has {latents}; supported are UNets that give as \
+                 many as the VAE has and take as many, twice as many (instruct-pix2pix) or twice as many and one (inpainting)"
             )
         };
-        match unet.in_channels {
-            _ if unet.out_channels != latents => Err(problem()),
+        match in_channels {
+            _ if out_channels != latents => Err(problem()),
             channels if channels == latents => Ok(Self::Latents),
             channels if channels == 2 * latents => Ok(Self::Picture),
             channels if channels == 2 * latents + 1 => Ok(Self::MaskedPicture),

@@ -4,10 +4,11 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::Attention,
+    attention::{AttentionBlockSettings, canonical_name},
     config::VaeConfig,
-    resnet::{Downsample2D, ResnetBlock2D, ResnetSettings, Upsample2D},
+    resnet::{Downsample2D, Resample, ResnetBlock2D, ResnetSettings, TimeScaleShift, Upsample2D},
     tiling::TileSize,
+    unet_blocks::{AttentionSettings, Conditioning, MidBlock, MidRest},
 };
 use crate::diffusion::{
     autoencoder::is_finite,
@@ -35,11 +36,11 @@ pub(in crate::diffusion) struct AutoencoderKL {
 
 impl AutoencoderKL {
     /// Loads the config and the weights of the part `vae`.
-    pub(in crate::diffusion) fn load(files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let config = VaeConfig::read(files)?;
+    pub(in crate::diffusion) fn load(files: &ModelFiles, part: &str, placement: Placement) -> std::result::Result<Self, LoadError> {
+        let config = VaeConfig::read(files, part)?;
         // float16 overflows in the VAEs whose config asks to be upcast.
         let kind = if config.force_upcast && placement.kind == Kind::Half { Kind::Float } else { placement.kind };
-        let weights = files.weights("vae", canonical_name, Placement { kind, ..placement })?;
+        let weights = files.weights(part, canonical_name, Placement { kind, ..placement })?;
         let model = Self::build(&weights.root(), config)?;
         weights.finish()?;
         Ok(model)
@@ -50,7 +51,8 @@ impl AutoencoderKL {
         let quant = |name, channels| Conv2d::load(&(vs / name), ConvShape::pointwise(channels, channels));
         Ok(Self {
             placement: vs.placement(),
-            encoder: Encoder::load(&(vs / "encoder"), &config)?,
+            // Mean and logarithm of the variance.
+            encoder: Encoder::load(&(vs / "encoder"), 2 * latents, &config)?,
             quant_conv: config.use_quant_conv.then(|| quant("quant_conv", 2 * latents)).transpose()?,
             post_quant_conv: config.use_post_quant_conv.then(|| quant("post_quant_conv", latents)).transpose()?,
             decoder: Decoder::load(&(vs / "decoder"), &config)?,
@@ -173,40 +175,8 @@ impl Head {
     }
 }
 
-/// diffusers' `UNetMidBlock2D`: attention over all cells between two residual blocks.
-struct MidBlock {
-    first: ResnetBlock2D,
-    attention: Option<(GroupNorm, Attention)>,
-    second: ResnetBlock2D,
-}
-
-impl MidBlock {
-    fn load(vs: &Scope, channels: i64, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
-        let (resnets, attention) = (vs / "resnets", vs / "attentions" / 0);
-        let load_attention = || -> std::result::Result<_, LoadError> {
-            let norm = GroupNorm::load(&(&attention / "group_norm"), config.norm_num_groups, channels, EPS)?;
-            Ok((norm, Attention::with_biases(&attention, channels)?))
-        };
-        Ok(Self {
-            first: ResnetBlock2D::load(&(&resnets / 0), channels, channels, resnet_settings(config))?,
-            attention: config.mid_block_add_attention.then(load_attention).transpose()?,
-            second: ResnetBlock2D::load(&(&resnets / 1), channels, channels, resnet_settings(config))?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut hidden = self.first.forward(x, None)?;
-        if let Some((norm, attention)) = &self.attention {
-            let (batch, channels, height, width) = hidden.size4()?;
-            let tokens = norm.forward(&hidden)?.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?; // [B, HW, C]
-            let mixed = attention.forward(&tokens, &tokens)?;
-            hidden = mixed.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width])?.f_add(&hidden)?;
-        }
-        self.second.forward(&hidden, None)
-    }
-}
-
-struct Encoder {
+/// The half that makes latents of pixels; diffusers' `Encoder`.
+pub(super) struct Encoder {
     conv_in: Conv2d,
     down_blocks: Vec<(Vec<ResnetBlock2D>, Option<Downsample2D>)>,
     mid_block: MidBlock,
@@ -214,24 +184,25 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn load(vs: &Scope, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+    /// `outputs`: the channels that it gives, which differ with what is made of them.
+    pub(super) fn load(vs: &Scope, outputs: i64, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
         let channels = &config.block_out_channels;
         let mut inputs = channels[0];
         let conv_in = Conv2d::load(&(vs / "conv_in"), ConvShape::same(config.in_channels, inputs))?;
         let mut down_blocks = Vec::new();
-        for (index, &outputs) in channels.iter().enumerate() {
+        for (index, &width) in channels.iter().enumerate() {
             let block = vs / "down_blocks" / index;
-            let resnets = load_resnets(&block, inputs, outputs, config.layers_per_block, config)?;
-            let downsampler = || Downsample2D::load(&(&block / "downsamplers" / 0), outputs, 0);
+            let resnets = load_resnets(&block, inputs, width, config.layers_per_block, config)?;
+            let downsampler = || Downsample2D::load(&(&block / "downsamplers" / 0), width, 0);
             down_blocks.push((resnets, (index + 1 < channels.len()).then(downsampler).transpose()?));
-            inputs = outputs;
+            inputs = width;
         }
-        let mid_block = MidBlock::load(&(vs / "mid_block"), inputs, config)?;
-        Ok(Self { conv_in, down_blocks, mid_block, head: Head::load(vs, inputs, 2 * config.latent_channels, config)? })
+        let mid_block = load_mid_block(vs, inputs, config)?;
+        Ok(Self { conv_in, down_blocks, mid_block, head: Head::load(vs, inputs, outputs, config)? })
     }
 
-    /// `[B, 3, H, W] → [B, 2·C, h, w]`, mean and logarithm of the variance
-    fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    /// `[B, 3, H, W] → [B, outputs, h, w]`
+    pub(super) fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(pixels)?;
         for (resnets, downsampler) in &self.down_blocks {
             for resnet in resnets {
@@ -241,11 +212,12 @@ impl Encoder {
                 hidden = downsampler.forward(&hidden)?;
             }
         }
-        self.head.forward(&self.mid_block.forward(&hidden)?)
+        self.head.forward(&self.mid_block.forward(&hidden, Conditioning::default())?)
     }
 }
 
-struct Decoder {
+/// The half that makes pixels of latents; diffusers' `Decoder`.
+pub(super) struct Decoder {
     conv_in: Conv2d,
     mid_block: MidBlock,
     up_blocks: Vec<(Vec<ResnetBlock2D>, Option<Upsample2D>)>,
@@ -253,11 +225,11 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn load(vs: &Scope, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
+    pub(super) fn load(vs: &Scope, config: &VaeConfig) -> std::result::Result<Self, LoadError> {
         let channels: Vec<i64> = config.block_out_channels.iter().rev().copied().collect();
         let mut inputs = channels[0];
         let conv_in = Conv2d::load(&(vs / "conv_in"), ConvShape::same(config.latent_channels, inputs))?;
-        let mid_block = MidBlock::load(&(vs / "mid_block"), inputs, config)?;
+        let mid_block = load_mid_block(vs, inputs, config)?;
         let mut up_blocks = Vec::new();
         for (index, &outputs) in channels.iter().enumerate() {
             let block = vs / "up_blocks" / index;
@@ -270,8 +242,8 @@ impl Decoder {
     }
 
     /// `[B, C, h, w] → [B, 3, H, W]`
-    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let mut hidden = self.mid_block.forward(&self.conv_in.forward(latents)?)?;
+    pub(super) fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.mid_block.forward(&self.conv_in.forward(latents)?, Conditioning::default())?;
         for (resnets, upsampler) in &self.up_blocks {
             for resnet in resnets {
                 hidden = resnet.forward(&hidden, None)?;
@@ -300,13 +272,21 @@ fn load_resnets(
 
 fn resnet_settings(config: &VaeConfig) -> ResnetSettings {
     let VaeConfig { norm_num_groups, act_fn, .. } = *config;
-    ResnetSettings { groups: norm_num_groups, eps: EPS, act_fn, temb_channels: None, output_scale_factor: 1.0 }
+    ResnetSettings {
+        groups: norm_num_groups,
+        eps: EPS,
+        act_fn,
+        temb_channels: None,
+        output_scale_factor: 1.0,
+        time_scale_shift: TimeScaleShift::Default,
+        resample: Resample::None,
+    }
 }
 
-/// Older checkpoints have other names for the attention's projections.
-pub(in crate::diffusion) fn canonical_name(key: &str) -> Option<String> {
-    const OLD_NAMES: [(&str, &str); 4] =
-        [(".query.", ".to_q."), (".key.", ".to_k."), (".value.", ".to_v."), (".proj_attn.", ".to_out.0.")];
-    let old = OLD_NAMES.iter().find(|(old, _)| key.contains(".attentions.") && key.contains(old));
-    Some(old.map_or_else(|| key.to_owned(), |(old, new)| key.replace(old, new)))
+/// diffusers' `UNetMidBlock2D`: all cells attend to each other between two residual blocks.
+fn load_mid_block(vs: &Scope, channels: i64, config: &VaeConfig) -> std::result::Result<MidBlock, LoadError> {
+    let groups = Some(config.norm_num_groups);
+    let attention = AttentionBlockSettings { heads: 1, groups, eps: EPS, rescale_output_factor: 1.0 };
+    let attention = config.mid_block_add_attention.then_some(AttentionSettings::Own(attention));
+    MidBlock::load(&(vs / "mid_block"), channels, resnet_settings(config), MidRest::Resnet(attention))
 }

@@ -19,8 +19,9 @@ use super::{
     error::{LoadError, engine_error},
     files::ModelFiles,
     layers::Result,
-    models::clip::{ClipTextModel, HiddenLayer, TextOutput},
+    models::clip::{HiddenLayer, TextOutput},
     pipeline::{ModelIndex, TowerParts},
+    text_encoder::{TextEncoder, TextEncoderClass},
     tokenizer::ClipTokenizer,
 };
 use crate::{
@@ -41,7 +42,7 @@ pub(super) struct PromptEncoder {
 
 struct Tower {
     tokenizer: ClipTokenizer,
-    text_encoder: ClipTextModel,
+    text_encoder: TextEncoder,
 }
 
 impl PromptEncoder {
@@ -219,8 +220,11 @@ impl Writer<'_> {
 
 impl Tower {
     fn load(files: &ModelFiles, parts: TowerParts, placement: Placement) -> std::result::Result<Self, LoadError> {
-        let tokenizer = files.tokenizer(parts.tokenizer)?;
-        let text_encoder = ClipTextModel::load(files, parts, placement)?;
+        let tokenizer = match parts.class {
+            TextEncoderClass::Clip(_) => files.tokenizer(parts.tokenizer),
+            TextEncoderClass::LdmBert => files.bert_tokenizer(parts.tokenizer),
+        }?;
+        let text_encoder = TextEncoder::load(files, parts, placement)?;
         let (length, positions) = (tokenizer.length(), text_encoder.positions());
         if length > positions {
             let problem =

@@ -25,11 +25,15 @@ pub fn decode_rgb(bytes: &[u8]) -> Result<RgbImage, PictureError> {
 /// # Errors
 /// As for [`super::InputPicture::from_file`].
 pub fn decode_luma(bytes: &[u8]) -> Result<GrayImage, PictureError> {
-    let rgb = decode_rgb(bytes)?;
+    decode_rgb(bytes).map(|rgb| luma_of(&rgb))
+}
+
+/// The luminance of a picture as PIL's `convert("L")` has it.
+pub fn luma_of(picture: &RgbImage) -> GrayImage {
     let luma = |[red, green, blue]: [u8; 3]| {
         ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
     };
-    Ok(GrayImage::from_fn(rgb.width(), rgb.height(), |x, y| Luma([luma(rgb.get_pixel(x, y).0)])))
+    GrayImage::from_fn(picture.width(), picture.height(), |x, y| Luma([luma(picture.get_pixel(x, y).0)]))
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<(PictureFormat, RgbImage), PictureError> {

@@ -11,7 +11,7 @@ use std::fmt::Display;
 
 use sha2::{Digest, Sha256};
 
-pub use decode::{decode_luma, decode_rgb};
+pub use decode::{decode_luma, decode_rgb, luma_of};
 pub use encode::{Encoding, QUALITIES, encode_png};
 pub use format::PictureFormat;
 pub use input::{InputPicture, InputPictures, PictureRef};

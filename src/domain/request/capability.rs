@@ -1,5 +1,7 @@
 //! What the models that paint a request can do, and what they do not take.
 
+use serde_json::Value;
+
 use super::super::{ModelInfo, Task, fields::Fields};
 
 /// Refuses the fields that mean nothing to any of the models that paint.
@@ -7,14 +9,32 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
     let Some(model) = painters.first() else { return };
     for field in &model.unsupported_fields {
         if !painters.iter().any(|painter| painter.takes(field)) {
-            fields.refuse(field, format!("has no meaning to the model {} ({})", model.name, model.family));
+            fields.refuse(
+                field,
+                |value| is_default(field, value),
+                format!("has no meaning to the model {} ({})", model.name, model.family),
+            );
         }
+    }
+}
+
+/// Whether this is the contract's default, which some generated clients send with every request.
+fn is_default(field: &str, value: &Value) -> bool {
+    match field {
+        "prompt_syntax" => value == "plain",
+        "guidance_rescale" => value.as_f64() == Some(0.0),
+        "guidance_interval" => value.as_array().is_some_and(|ends| ends.iter().map(Value::as_f64).eq([Some(0.0), Some(1.0)])),
+        _ => false,
     }
 }
 
 /// Whether the model does what is asked: with a picture img2img, without text2img. A model that is instructed has a check of its own.
 pub(super) fn check_task(fields: &mut Fields, model: &ModelInfo, has_picture: bool) {
-    let task = if has_picture { Task::Img2img } else { Task::Text2img };
+    let task = match (has_picture, model.takes("prompt")) {
+        (true, _) => Task::Img2img,
+        (false, true) => Task::Text2img,
+        (false, false) => Task::Unconditional,
+    };
     if model.can(task) || model.can(Task::InstructPix2pix) || fields.failed("image") {
         return;
     }

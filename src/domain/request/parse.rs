@@ -60,7 +60,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let second = refiner.as_ref().and_then(|refiner| find_model(models, &refiner.refiner));
     let painters: Vec<&ModelInfo> = std::iter::once(model).chain(second).collect();
     refuse_unsupported(fields, &painters);
-    let prompts = take_prompts(fields);
+    let prompts = take_prompts(fields, model);
     let inputs = InputPictures {
         image: fields.take("image", InputPicture::parse),
         mask_image: fields.take("mask_image", InputPicture::parse),

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     super::{
-        Prompt, PromptError,
+        ModelInfo, Prompt, PromptError,
         fields::{Fields, describe, integer, text},
     },
     GenerationRequest,
@@ -34,15 +34,24 @@ pub(super) struct Prompts {
     pub(super) clip_skip: Option<u8>,
 }
 
-pub(super) fn take_prompts(fields: &mut Fields) -> Prompts {
-    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
-    if prompt.is_none() && !fields.failed("prompt") {
-        fields.fail("prompt", "is required");
-    }
+pub(super) fn take_prompts(fields: &mut Fields, model: &ModelInfo) -> Prompts {
+    let prompt = take_prompt(fields, model);
     let negative_prompt = fields.take("negative_prompt", optional(text(MAX_PROMPT_CHARS))).flatten();
     let syntax = fields.take("prompt_syntax", parse_syntax).unwrap_or_default();
     let clip_skip = fields.take("clip_skip", optional(integer(1, MAX_CLIP_SKIP))).flatten();
     Prompts { prompt, negative_prompt, syntax, clip_skip: clip_skip.and_then(|layers| u8::try_from(layers).ok()) }
+}
+
+/// Required, but of a model that takes no text: its requests have the empty one.
+fn take_prompt(fields: &mut Fields, model: &ModelInfo) -> Option<String> {
+    let prompt = fields.take("prompt", text(MAX_PROMPT_CHARS));
+    if prompt.is_none() && !model.takes("prompt") {
+        return Some(String::new());
+    }
+    if prompt.is_none() && !fields.failed("prompt") {
+        fields.fail("prompt", "is required");
+    }
+    prompt
 }
 
 /// What the prompts themselves say can only be checked when the steps are known.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use easel::diffusion::{FileKind, FileSettings, inspect};
+use easel::diffusion::{Conversion, FileKind, FileSettings, convert, inspect};
 use safetensors::{Dtype, tensor::TensorView};
 
 use super::{model, refusal, single_file};
@@ -55,6 +55,47 @@ fn a_model_is_told_by_family_parts_and_size() {
         assert_eq!(names, ["text_encoder", "unet", "vae"]);
         assert!(found.parts.iter().all(|part| part.bytes == 4 * part.parameters && part.dtypes.contains("F32")));
     }
+}
+
+#[test]
+fn folders_of_every_family_are_told_and_only_those_with_a_single_file_become_one() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, description) in [
+        ("tiny-sdxl-refiner", "the refiner of Stable Diffusion XL (StableDiffusionXLImg2ImgPipeline)"),
+        ("tiny-lcm", "Stable Diffusion 1 (LatentConsistencyModelPipeline)"),
+        ("tiny-ldm", "latent diffusion (LDMTextToImagePipeline)"),
+        ("tiny-ddpm", "unconditional: it takes no text (DDPMPipeline)"),
+    ] {
+        let found = inspect(&model(name)).unwrap();
+        assert_eq!(found.description, description);
+        assert!(found.missing.is_empty(), "{:?} of {name}", found.missing);
+    }
+    for name in ["tiny-ldm", "tiny-ldm-faces", "tiny-ddpm"] {
+        let target = scratch.path().join("x.safetensors");
+        let error = convert(&model(name), &target, &Conversion::default(), &mut |_, _| {}).unwrap_err().to_string();
+        assert!(
+            error.contains("is none of Stable Diffusion's pipelines, and such models have no single file") && !target.exists(),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn single_files_of_other_families_are_not_taken_for_stable_diffusion() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("x.safetensors");
+    let unet = ("model.diffusion_model.input_blocks.0.0.weight", [8, 4, 3, 3].as_slice());
+    let attends = ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", [8, 8].as_slice());
+    for (sign, family) in [
+        (("cond_stage_model.transformer.token_emb.weight", [8, 8].as_slice()), "latent diffusion as in its paper"),
+        (("edm_mean", &[4]), "EDM noise levels"),
+    ] {
+        write(&file, &[unet, attends, sign]);
+        let error = refusal(&file, FileSettings::default());
+        assert!(error.contains(family), "{error}");
+    }
+    write(&file, &[unet]);
+    assert!(refusal(&file, FileSettings::default()).contains("its UNet takes no text"));
 }
 
 #[test]

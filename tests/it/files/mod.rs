@@ -17,6 +17,7 @@ use easel::{
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::json;
 
+mod fuzz;
 mod hostile;
 mod inspecting;
 mod overrides;
@@ -96,6 +97,12 @@ fn rewrite(file: &Path, metadata: Option<HashMap<String, String>>, rename: impl 
         .collect();
     let written = safetensors::serialize(views, metadata).unwrap();
     fs::write(file, written).unwrap();
+}
+
+/// A file of this header (its length first) and so many zeros behind it.
+fn write(file: &Path, header: &str, data: usize) {
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(file, [length.as_slice(), header.as_bytes(), &vec![0; data]].concat()).unwrap();
 }
 
 /// The texts that a file carries.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use easel::diffusion::{FileSettings, inspect, schedulers::PredictionType};
 
-use super::{metadata, model, paint, refusal, rewrite, single_file};
+use super::{convert_to, metadata, model, paint, refusal, rewrite, single_file};
 
 fn vae(path: impl AsRef<Path>) -> FileSettings {
     FileSettings { vae: Some(path.as_ref().to_owned()), ..FileSettings::default() }
@@ -38,9 +38,27 @@ fn a_file_without_vae_or_text_encoder_says_what_is_missing() {
         let held = metadata(&file);
         rewrite(&file, Some(held), |key| (!key.starts_with(prefix)).then(|| key.to_owned()));
         let error = refusal(&file, FileSettings::default());
-        assert!(error.contains(&format!("these parts are missing: {part}")), "{error}");
-        assert!(paint(&file, settings) == paint(&model("tiny-sd1"), FileSettings::default()), "{part}");
+        let way = "; the model's settings can name a file or a folder that has them: ";
+        assert!(error.contains(&format!("these parts are missing: {part}{way}{part}")), "{error}");
+        assert_eq!(inspect(&file).unwrap().missing, [part]);
+        let painted = paint(&model("tiny-sd1"), FileSettings::default());
+        assert!(paint(&file, settings.clone()) == painted, "{part}");
+        // A folder of that file says that it does without; the settings know better.
+        let folder = file.with_extension("");
+        convert_to(&file, &folder);
+        let error = refusal(&folder, FileSettings::default());
+        assert!(error.contains("settings can name") && error.contains(part), "{error}");
+        assert!(paint(&folder, settings) == painted, "{part}");
     }
+}
+
+#[test]
+fn a_part_that_the_pipeline_does_not_have_is_not_set() {
+    let settings = FileSettings { text_encoder_2: Some(model("tiny-sdxl")), ..FileSettings::default() };
+    let error = refusal(&model("tiny-sd1"), settings);
+    assert!(error.contains("the settings give it a text_encoder_2, which StableDiffusionPipeline does not have"), "{error}");
+    let error = refusal(&model("tiny-ldm"), vae(model("tiny-sd1")));
+    assert!(error.contains("a vae, which LDMTextToImagePipeline does not have"), "{error}");
 }
 
 #[test]

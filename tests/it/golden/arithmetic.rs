@@ -1,6 +1,6 @@
 //! Noise, tokens and schedulers, none of which needs a network.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use easel::{
     diffusion::{
@@ -11,7 +11,7 @@ use easel::{
 };
 use serde_json::Value;
 
-use super::{numbers, read_json};
+use super::{golden, numbers, read_json};
 
 /// Draws what the cases draw, and holds each number to theirs.
 fn assert_noise(cases: &str, source: NoiseSource, tolerance: f64) {
@@ -42,7 +42,22 @@ fn philox_noise_is_that_of_a1111() {
 #[test]
 fn prompts_become_the_tokens_of_transformers() {
     let tokenizer = ClipTokenizer::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/tokenizer")).unwrap();
-    for case in read_json("tokens.json")["cases"].as_array().unwrap() {
+    assert_tokens(&tokenizer, "tokens.json");
+}
+
+#[test]
+fn berts_prompts_become_the_tokens_of_transformers_from_either_kind_of_file() {
+    assert_tokens(&ClipTokenizer::load_bert(&golden("tiny-ldm/tokenizer")).unwrap(), "bert-tokens.json");
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(golden("bert-tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    assert_tokens(&ClipTokenizer::load_bert(folder.path()).unwrap(), "bert-tokens.json");
+    fs::write(folder.path().join("vocab.txt"), "[PAD]\n[UNK]\na\n").unwrap();
+    let error = ClipTokenizer::load_bert(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("vocab.txt") && error.contains("[CLS]"), "{error}");
+}
+
+fn assert_tokens(tokenizer: &ClipTokenizer, file: &str) {
+    for case in read_json(file)["cases"].as_array().unwrap() {
         let prompt = case["prompt"].as_str().unwrap();
         let tokens = tokenizer.encode(prompt).unwrap();
         let expected: Vec<i64> = serde_json::from_value(case["ids"].clone()).unwrap();

@@ -216,6 +216,19 @@ fn the_input_channels_say_what_a_model_can_do() {
 }
 
 #[test]
+fn a_model_without_text_may_have_its_files_beside_its_index() {
+    let scratch = tempfile::tempdir().unwrap();
+    copy_folder(&golden("tiny-ddpm"), scratch.path());
+    for part in ["unet", "scheduler"] {
+        copy_folder(&scratch.path().join(part), scratch.path());
+        fs::remove_dir_all(scratch.path().join(part)).unwrap();
+    }
+    assert!(load(scratch.path()).is_ok());
+    fs::remove_file(scratch.path().join("scheduler_config.json")).unwrap();
+    assert!(refusal(scratch.path()).contains("scheduler"));
+}
+
+#[test]
 fn what_the_maths_of_a_model_do_not_allow_is_known_from_its_config() {
     let (_scratch, path) = scratch_model();
     edit_json(&path.join("scheduler/scheduler_config.json"), |config| {

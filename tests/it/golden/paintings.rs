@@ -31,6 +31,11 @@ fn other_architectures_paint_what_diffusers_paints() {
 }
 
 #[test]
+fn latent_diffusion_and_models_without_text_paint_what_diffusers_paints() {
+    paint_of("latent-cases.json", |_| true);
+}
+
+#[test]
 fn masks_on_ordinary_models_paint_what_diffusers_paints() {
     paint_of("inpainting.json", |case| case["base"].is_null());
 }

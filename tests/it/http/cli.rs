@@ -57,7 +57,7 @@ fn a_wrong_command_line_ends_with_2_and_says_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     for (arguments, named) in [
         (vec!["paint"], "paint"),
-        (vec!["generate"], "<PROMPT>"),
+        (vec!["generate"], "PROMPT: is required"),
         (vec!["generate", "a", "--colour", "red"], "--colour"),
         (vec!["generate", "a", "--width", "127"], "--width: must be a multiple of 8 from 64 to 2048, got 127"),
         (vec!["generate", "a", "--steps", "0"], "--steps: must be a whole number from 1 to 150, got 0"),

@@ -1,0 +1,108 @@
+//! The UNet of a model, whichever kind it is.
+
+use tch::Tensor;
+
+use super::{
+    device::Placement,
+    error::LoadError,
+    files::ModelFiles,
+    layers,
+    models::{
+        config::UNetConfig,
+        unet::{UNet2DConditionModel, UNetCondition},
+        unet_input::UNetInput,
+        unet2d::UNet2DModel,
+        unet2d_config::UNet2DConfig,
+    },
+};
+
+/// diffusers' class of a UNet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UNetClass {
+    /// `UNet2DConditionModel`: it is told the prompt.
+    Condition,
+    /// `UNet2DModel`: it is told the timestep and nothing else.
+    Plain,
+}
+
+/// What a UNet's config says of the samples that it moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Samples {
+    pub(super) in_channels: i64,
+    pub(super) out_channels: i64,
+    /// Height and width that it was trained for; 0 where the config does not say.
+    pub(super) size: [u32; 2],
+    /// Sides must be multiples of this.
+    pub(super) grid: u32,
+    pub(super) takes_text: bool,
+}
+
+impl UNetClass {
+    /// Reads the UNet's config.
+    pub(super) fn samples(self, files: &ModelFiles) -> Result<Samples, LoadError> {
+        Ok(match self {
+            Self::Condition => {
+                let UNetConfig { in_channels, out_channels, sample_size, .. } = UNetConfig::read(files)?;
+                Samples { in_channels, out_channels, size: [u32::try_from(sample_size).unwrap_or(0); 2], grid: 1, takes_text: true }
+            }
+            Self::Plain => {
+                let config = UNet2DConfig::read(files)?;
+                let UNet2DConfig { in_channels, out_channels, .. } = config;
+                Samples { in_channels, out_channels, size: config.size(), grid: config.grid(), takes_text: false }
+            }
+        })
+    }
+}
+
+impl Samples {
+    /// What the UNet sees besides the latents, or what is wrong with its channels. `latents` has the first stage's; none where it moves pixels.
+    pub(super) fn input(self, latents: Option<i64>) -> Result<UNetInput, String> {
+        let Self { in_channels, out_channels, takes_text, .. } = self;
+        match (takes_text, latents) {
+            (true, Some(latents)) => UNetInput::of(in_channels, out_channels, latents),
+            (_, Some(latents)) if in_channels == latents && out_channels == latents => Ok(UNetInput::Latents),
+            (_, None) if in_channels == out_channels && [1, 3].contains(&in_channels) => Ok(UNetInput::Latents),
+            _ => Err(format!(
+                "the UNet takes {in_channels} channels and gives {out_channels}; supported are models without text that take and give as many as \
+                 their latents have, or grey pixels (1) or coloured ones (3)"
+            )),
+        }
+    }
+}
+
+/// Predicts the noise, or what the model was trained to predict.
+pub(super) enum UNet {
+    Condition(Box<UNet2DConditionModel>),
+    Plain(Box<UNet2DModel>),
+}
+
+impl UNet {
+    /// Loads the part `unet`.
+    pub(super) fn load(files: &ModelFiles, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
+        match class {
+            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Self::Condition),
+            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Self::Plain),
+        }
+    }
+
+    /// The config of a UNet that is told the prompt.
+    pub(super) fn condition_config(&self) -> Option<&UNetConfig> {
+        match self {
+            Self::Condition(unet) => Some(unet.config()),
+            Self::Plain(_) => None,
+        }
+    }
+
+    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
+    ///
+    /// # Errors
+    /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
+    pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
+        match (self, condition) {
+            (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
+            (Self::Plain(unet), None) => unet.forward(sample, timesteps),
+            (Self::Condition(_), None) => Err(tch::TchError::Shape("the UNet asks for a prompt".to_owned())),
+            (Self::Plain(_), Some(_)) => Err(tch::TchError::Shape("the UNet takes no prompt".to_owned())),
+        }
+    }
+}
