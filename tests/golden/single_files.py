@@ -7,17 +7,24 @@ Run it from the project's root, in the virtual environment of `tests/golden` (`m
 
 For each model, with random weights in diffusers layout: Easel makes the single file; diffusers reads it (the configs from the folder, as the
 hub is not asked) and every tensor must be the same, bit for bit. Then diffusers saves what it has read as a folder again, Easel makes a
-file of that and a folder of that file, and every tensor must once more be the same. Last, the file is stripped of the configs that Easel keeps
-in it, and `easel convert` must find the family, and configs of the same shapes, by itself.
+file of that and a folder of that file, and every tensor must once more be the same. The file in float16 must hold what torch rounds the tensors
+to. Last, the file is stripped of the configs that Easel keeps in it, and `easel convert` must find the family, and configs of the same shapes, by
+itself. Stable Diffusion 2's file has then got what the published one has and nobody uses, the text encoder's last layer among it, and diffusers
+must read the same from it, too.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import diffusers
 import torch
+import transformers
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -41,10 +48,13 @@ WIDTH = 64
 
 
 def main():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
     easel, full = Path(sys.argv[1]).resolve(), "--full" in sys.argv[2:]
     models = [sd1, sd1_inpaint, sd1_edit, sd2, sdxl, refiner] + ([sd1_full] if full else [])
-    print(f"{'model':14} {'tensors':>8} {'diffusers reads':>16} {'and back':>9} {'by shapes':>10}")
+    print(f"{'model':14} {'tensors':>8} {'diffusers reads':>16} {'and back':>9} {'float16':>8} {'by shapes':>10}")
     failures = sum(not check(easel, make) for make in models)
     sys.exit(1 if failures else 0)
 
@@ -58,26 +68,37 @@ def check(easel, make):
         pipe.save_pretrained(folder)
         ours = state(pipe)
         convert(easel, folder, single)
-        read = type(pipe).from_single_file(str(single), config=str(folder), local_files_only=True, safety_checker=None, torch_dtype=torch.float32)
+        read = from_single_file(type(pipe), single, folder)
         reads = same(ours, state(read))
         read.save_pretrained(scratch / "again")
+        pipeline = type(pipe)
         del read, pipe
         convert(easel, scratch / "again", scratch / "again.safetensors")
         convert(easel, scratch / "again.safetensors", scratch / "back")
         back = same(ours, files_of(scratch / "back"))
-        strip(single, scratch / "bare.safetensors")
-        convert(easel, scratch / "bare.safetensors", scratch / "bare")
+        convert(easel, folder, scratch / "half.safetensors", "--dtype", "float16")
+        convert(easel, scratch / "half.safetensors", scratch / "half")
+        half = same({name: tensor.half() for name, tensor in ours.items()}, files_of(scratch / "half"))
+        bare = scratch / "bare.safetensors"
+        strip(single, bare, leftovers if make is sd2 else lambda tensors: {})
+        convert(easel, bare, scratch / "bare")
         told = same(ours, files_of(scratch / "bare")) and same_configs(folder, scratch / "bare")
-        print(f"{make.__name__:14} {len(ours):8} {word(reads):>16} {word(back):>9} {word(told):>10}", flush=True)
-        return reads and back and told
+        told = told and (make is not sd2 or same(ours, state(from_single_file(pipeline, bare, folder))))
+        words = word(reads), word(back), word(half), word(told)
+        print("{:14} {:8} {:>16} {:>9} {:>8} {:>10}".format(make.__name__, len(ours), *words), flush=True)
+        return reads and back and half and told
+
+
+def from_single_file(pipeline, single, folder):
+    return pipeline.from_single_file(str(single), config=str(folder), local_files_only=True, safety_checker=None, torch_dtype=torch.float32)
 
 
 def word(is_same):
     return "same" if is_same else "DIFFERENT"
 
 
-def convert(easel, source, target):
-    subprocess.run([easel, "convert", source, target], check=True, stdout=subprocess.DEVNULL)
+def convert(easel, source, target, *options):
+    subprocess.run([easel, "convert", source, target, *options], check=True, stdout=subprocess.DEVNULL)
 
 
 def state(pipe):
@@ -140,9 +161,24 @@ def spread(value, count):
     return value if isinstance(value, list) else [value] * count
 
 
-def strip(source, target):
+def strip(source, target, more):
     with safe_open(source, "pt") as file:
-        save_file({key: file.get_tensor(key) for key in file.keys()}, target)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    save_file(tensors | more(tensors), target)
+
+
+def leftovers(tensors):
+    """What the published file has besides: the text encoder's last layer and projection, and bookkeeping."""
+    layer, last = (f"cond_stage_model.model.transformer.resblocks.{index}." for index in (22, 23))
+    layers = {key.replace(layer, last): tensor.clone() for key, tensor in tensors.items() if key.startswith(layer)}
+    width = tensors["cond_stage_model.model.positional_embedding"].shape[1]
+    return layers | {
+        "cond_stage_model.model.text_projection": torch.randn(width, width),
+        "cond_stage_model.model.logit_scale": torch.tensor(4.6),
+        "alphas_cumprod": torch.rand(1000),
+        "model_ema.decay": torch.tensor(0.9999),
+        "global_step": torch.tensor(875000),
+    }
 
 
 def sd1():
@@ -177,7 +213,7 @@ def sd2():
             use_linear_projection=True,
         ),
         vae=vae(0.18215),
-        text_encoder=CLIPTextModel(text(128, "gelu")),
+        text_encoder=CLIPTextModel(text(128, "gelu", num_hidden_layers=23)),
         tokenizer=tokenizer("!"),
         scheduler=DDIMScheduler(**BETAS, clip_sample=False),
     )

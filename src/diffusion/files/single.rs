@@ -59,7 +59,7 @@ pub(super) fn open(path: &Path, settings: &FileSettings) -> Result<Single, LoadE
     if kind != FileKind::Checkpoint {
         return Err(invalid(format!("this is {kind}, not a whole model")));
     }
-    if let Some((_, family)) = NOT_KNOWN.into_iter().find(|(sign, _)| under(&tensors, &[*sign]).len() > 0) {
+    if let Some((_, family)) = NOT_KNOWN.into_iter().find(|(sign, _)| !under(&tensors, &[*sign]).is_empty()) {
         return Err(invalid(format!("this is {family}")));
     }
     let configs = EmbeddedConfigs::read(file.metadata()).map_err(invalid)?;

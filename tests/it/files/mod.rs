@@ -17,6 +17,8 @@ use easel::{
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::json;
 
+use crate::golden::{copy_folder, edit_json};
+
 mod fuzz;
 mod hostile;
 mod inspecting;
@@ -28,6 +30,20 @@ mod terminal;
 fn model(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if name == "demo" { root.join("models/demo") } else { root.join("tests/golden").join(name) }
+}
+
+/// The demo model with what shapes do not tell, the heads and the groups, as published with Stable Diffusion 1.
+fn published(folder: &Path) {
+    copy_folder(&model("demo"), folder);
+    edit_json(&folder.join("unet/config.json"), |config| {
+        config["norm_num_groups"] = json!(32);
+        config["attention_head_dim"] = json!(8);
+    });
+    edit_json(&folder.join("vae/config.json"), |config| {
+        config["norm_num_groups"] = json!(32);
+        config["scaling_factor"] = json!(0.18215);
+    });
+    edit_json(&folder.join("text_encoder/config.json"), |config| config["num_attention_heads"] = json!(2));
 }
 
 fn convert_to(source: &Path, target: &Path) {

@@ -3,10 +3,10 @@
 use std::{collections::HashMap, fs, path::Path};
 
 use easel::diffusion::{Conversion, FileSettings, Precision, convert, inspect};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{convert_to, load, metadata, model, paint, refusal, rewrite, single_file, tensors};
-use crate::golden::{copy_folder, edit_json};
+use super::{convert_to, load, metadata, model, paint, published, refusal, rewrite, single_file, tensors};
+use crate::golden::copy_folder;
 
 #[test]
 fn a_folder_and_the_file_that_it_becomes_paint_the_same_picture() {
@@ -67,16 +67,7 @@ fn the_original_layout_has_its_own_keys() {
 fn a_file_without_configs_is_read_by_its_shapes() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("folder");
-    copy_folder(&model("demo"), &folder);
-    edit_json(&folder.join("unet/config.json"), |config| {
-        config["norm_num_groups"] = json!(32);
-        config["attention_head_dim"] = json!(8);
-    });
-    edit_json(&folder.join("vae/config.json"), |config| {
-        config["norm_num_groups"] = json!(32);
-        config["scaling_factor"] = json!(0.18215);
-    });
-    edit_json(&folder.join("text_encoder/config.json"), |config| config["num_attention_heads"] = json!(2));
+    published(&folder);
     let file = scratch.path().join("model.safetensors");
     convert_to(&folder, &file);
     rewrite(&file, None, |key| Some(key.to_owned()));
