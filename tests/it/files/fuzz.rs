@@ -183,10 +183,10 @@ impl Pieces {
 
 /// Loads it and paints nothing: the error, if there is one, is of a length that a person reads.
 fn is_loaded_or_refused(path: &Path) -> Result<(), TestCaseError> {
-    match load(path, FileSettings::default()) {
-        Err(error) => Ok(prop_assert!(error.to_string().len() < 1 << 20)),
-        Ok(_) => Ok(()),
+    if let Err(error) = load(path, FileSettings::default()) {
+        prop_assert!(error.to_string().len() < 1 << 20);
     }
+    Ok(())
 }
 
 static PIECES: LazyLock<[Pieces; 2]> = LazyLock::new(|| ["tiny-sd1", "tiny-sdxl"].map(Pieces::of));
