@@ -104,8 +104,10 @@ impl Source {
         let (mut picture, mut kept) = (RowPicture::None, None);
         match (&self.role, image_latents) {
             (Role::Kept(cells), Some(image_latents)) => {
-                // diffusers draws for the masked picture here, too, which it has no use for; noise that a step adds comes after it.
-                let _unused = noise()?;
+                // diffusers samples the masked picture here, too, which it has no use for; noise that a step adds comes after it.
+                if self.encoded.as_ref().is_some_and(Encoded::is_distribution) {
+                    let _unused = noise()?;
+                }
                 kept = Some(Kept { cells: cells.shallow_clone(), image_latents, noise: initial });
             }
             (Role::Masked { cells, encoded }, _) => {

@@ -3,6 +3,7 @@
 Run it from the project's root, in a virtual environment of its own (some 10 minutes on two cores):
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
+    .venv/bin/pip install --no-deps -r tests/golden/requirements-samplers.txt
     .venv/bin/python tests/golden/make.py            # everything
     .venv/bin/python tests/golden/make.py noise      # one part: noise, tokens, prompts, schedulers, layers, tiny, pictures
 

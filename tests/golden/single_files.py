@@ -1,6 +1,6 @@
 """Holds what `easel convert` writes against diffusers' own `from_single_file`, and what diffusers writes against `easel convert`.
 
-Run it from the project's root, in the virtual environment of `tests/golden` (`make parity` does):
+`make files` runs it:
 
     python tests/golden/single_files.py target/release/easel            # small models of every family
     python tests/golden/single_files.py target/release/easel --full     # and Stable Diffusion 1.5 in its own size (8 GB of memory)

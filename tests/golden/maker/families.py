@@ -13,17 +13,20 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
 from PIL import Image
 from safetensors.torch import save_file
 
+from .inpainting import lay_over, masked, read_mask
 from .paths import GOLDEN, model_folder, write_json
-from .picture_cases import BALL_PICTURE, case
+from .picture_cases import BALL_PICTURE, HOUSE_PICTURE, case
 from .pipelines import use_scheduler
 from .tiny_families import make_models
 
 PROMPT = "a red house!"
+XL_SETTINGS = ("requires_aesthetics_score", "force_zeros_for_empty_prompt")
 TOLD = [
     "original_size",
     "crops_coords_top_left",
@@ -69,6 +72,9 @@ def cases():
         case("tiny-sdxl-refined-ddim", **xl, scheduler="ddim", **odd | refiner | scores, refiner_start=0.8),
         case("tiny-sdxl-refined-dpmpp-2m", **xl, scheduler="dpmpp_2m", **odd | refiner, refiner_start=0.5),
         case("tiny-sdxl-img2img-refined", **xl, scheduler="euler", **ball | refiner, refiner_start=0.7, strength=0.75),
+        masked("tiny-sdxl-inpaint", "mask-disc.png", **xl, scheduler="dpmpp_2s_ancestral", **short | HOUSE_PICTURE, strength=0.6),
+        masked("tiny-sdxl-inpaint-whole", "mask-odd.png", **xl, scheduler="euler", **ball, strength=1.0),
+        masked("tiny-refiner-inpaint", "mask-soft.png", model="tiny-sdxl-refiner", scheduler="ipndm", **ball, strength=0.6),
         case("tiny-lcm-ddim", model="tiny-lcm", scheduler="ddim", **short | {"guidance_scale": 8.5}),
         case("tiny-lcm-img2img", model="tiny-lcm", scheduler="euler", **ball | {"guidance_scale": 3.0, "negative_prompt": None}, strength=0.5),
         case("tiny-bk-sdm", model="tiny-bk-sdm", scheduler="ddim", **odd),
@@ -113,19 +119,28 @@ def paint(one):
         "generator": [torch.Generator("cpu").manual_seed(request["seed"] + i) for i in range(count)],
         "callback_on_step_end": keep,
     }
-    pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one)
-    if "image_file" in one:
-        own = {"image": Image.open(GOLDEN / one["image_file"]).convert("RGB"), "strength": request["strength"]}
-    else:
-        own = {"width": request["width"], "height": request["height"]}
+    pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one, inpainting="mask_file" in one)
+    own = begin(one)
     if "refiner" not in request:
         images = pipe(**arguments, **own, **told(pipe, request)).images
+        if "mask_file" in one:
+            images = [lay_over(image, own["image"], own["mask_image"]) for image in images]
         return last["latents"], images
     start = request["refiner_start"]
     latents = pipe(**arguments, **own, **told(pipe, request), denoising_end=start, output_type="latent").images
     refiner = pipeline(request["refiner"], request["scheduler"], img2img=True)
     images = refiner(**arguments, **told(refiner, request), image=latents, denoising_start=start).images
     return last["latents"], images
+
+
+def begin(one):
+    """What the pipeline of the case's task begins with."""
+    request = one["request"]
+    size = {"width": request["width"], "height": request["height"]}
+    if "image_file" not in one:
+        return size
+    picture = {"image": Image.open(GOLDEN / one["image_file"]).convert("RGB"), "strength": request["strength"]}
+    return picture | size | {"mask_image": read_mask(one)} if "mask_file" in one else picture
 
 
 def told(pipe, request):
@@ -137,13 +152,13 @@ def told(pipe, request):
     return {name: tuple(request[name]) if isinstance(request[name], list) else request[name] for name in named}
 
 
-def pipeline(name, scheduler, img2img):
+def pipeline(name, scheduler, img2img, inpainting=False):
     pipe = DiffusionPipeline.from_pretrained(model_folder(name), dtype=torch.float32)
     if isinstance(pipe, LatentConsistencyModelPipeline):
         # It takes no scheduler but its own; the general pipeline tells the UNet the guidance scale, too.
         pipe = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
     if img2img:
-        pipe = as_img2img(pipe)
+        pipe = as_inpainting(pipe) if inpainting else as_img2img(pipe)
     use_scheduler(pipe, scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -157,3 +172,9 @@ def as_img2img(pipe):
         zeros = pipe.config.force_zeros_for_empty_prompt
         return StableDiffusionXLImg2ImgPipeline(**pipe.components, force_zeros_for_empty_prompt=zeros, add_watermarker=False)
     return StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)
+
+
+def as_inpainting(pipe):
+    """The same of an XL pipeline, base or refiner, as an inpainting pipeline."""
+    settings = {name: pipe.config[name] for name in XL_SETTINGS if name in pipe.config}
+    return StableDiffusionXLInpaintPipeline(**pipe.components, **settings, add_watermarker=False)

@@ -95,13 +95,18 @@ def predicted(scheduler, x, sigma, model_output):
     }[scheduler.config.prediction_type]
 
 
+def step_sigmas(scheduler):
+    """The noise levels between steps: a class of second order has those within its steps, too."""
+    sigmas = scheduler.sigmas
+    if scheduler.order == 1:
+        return sigmas
+    return torch.cat([sigmas[:1], sigmas[1:-1:2], sigmas[-1:]]).unique(sorted=True).flip(0)
+
+
 def loop(case, scheduler, start, noise):
     """k-diffusion's sampler on the scheduler's noise levels from the begin; only the last sample is kept."""
     algorithm = split_name(case["scheduler"])[0]
-    sigmas = scheduler.sigmas
-    if scheduler.order == 2:
-        sigmas = torch.cat([sigmas[:1], sigmas[1:-1:2], sigmas[-1:]]).unique(sorted=True).flip(0)
-    sigmas = sigmas[start["skipped"] :]
+    sigmas = step_sigmas(scheduler)[start["skipped"] :]
     sample = start["sample"]
     is_scaled = algorithm == "dpmpp_2m_sde"
     if is_scaled:  # diffusers' class works on samples of variance 1

@@ -6,21 +6,19 @@
 - tokens: as `tokens.json`, by the `BertTokenizer` of tiny-ldm.
 - cases: as `cases.json`. A case without `prompt` is one of a model without text. `latents` are the samples behind the last step.
 
-img2img has no pipeline for these models: the picture itself, or what the VQ model's encoder makes of it, is noised as
-`StableDiffusionImg2ImgPipeline` noises latents.
+Pictures and masks have no pipeline for these models: see latent_loop.py.
 """
 
-import math
-
-import numpy
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, LDMTextToImagePipeline, UNet2DModel
 from diffusers.pipelines.deprecated import LDMPipeline
 from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from transformers import BertTokenizer
 
+from . import latent_loop
+from .inpainting import lay_over
 from .paths import GOLDEN, write_json
 from .pipelines import use_scheduler
 from .tiny import randomize
@@ -126,6 +124,8 @@ def cases():
         case("tiny-ldm-faces", "ddim", width=64, height=64),
         case("tiny-ldm-faces", "euler", width=64, height=64),
         case("tiny-ldm-faces", "ddim", name="tiny-ldm-faces-img2img", **gable, width=64, height=64),
+        case("tiny-ldm", "euler_ancestral", name="tiny-ldm-inpaint", **LDM | gable | {"mask_file": "mask-disc.png"}),
+        case("tiny-ddpm", "heun", name="tiny-ddpm-inpaint", **wide | door | {"mask_file": small_mask()}),
     ]
 
 
@@ -135,10 +135,19 @@ def cut(file, width, height):
     return file
 
 
-def case(model, scheduler, name=None, image_file=None, **fields):
+def small_mask():
+    """Of the door's size, for the same reason."""
+    mask = Image.new("L", (48, 32), 0)
+    ImageDraw.Draw(mask).ellipse((9, 5, 37, 25), fill=255)
+    mask.save(GOLDEN / "mask-small.png")
+    return "mask-small.png"
+
+
+def case(model, scheduler, name=None, image_file=None, mask_file=None, **fields):
     request = {"model": model, "scheduler": scheduler, "num_inference_steps": 8, "seed": 11, "num_images": 1} | fields
     found = {"name": name or f"{model}-{scheduler.replace('_', '-')}", "model": model, "request": request}
-    return found | ({"image_file": image_file} if image_file else {})
+    files = {"image_file": image_file, "mask_file": mask_file}
+    return found | {key: file for key, file in files.items() if file}
 
 
 def paint_case(case):
@@ -161,7 +170,8 @@ def paint(case, generator):
     # LDMPipeline asks for init_noise_sigma before it has set the timesteps that it depends on.
     pipe.scheduler.set_timesteps(request["num_inference_steps"])
     if "image_file" in case:
-        return img2img(pipe, case, generator)
+        sample = latent_loop.paint(pipe, case, generator)
+        return sample, laid_over(case, latent_loop.decoded(pipe, sample))
     last = recorded(pipe.scheduler)
     arguments = {"num_inference_steps": request["num_inference_steps"], "generator": generator}
     size = (request["height"], request["width"])
@@ -171,6 +181,13 @@ def paint(case, generator):
         pipe.unet.register_to_config(sample_size=size)
     image = pipe(**arguments).images[0]
     return last["sample"], image
+
+
+def laid_over(case, painted):
+    if "mask_file" not in case:
+        return painted
+    picture, mask = (Image.open(GOLDEN / case[file]).convert(mode) for file, mode in (("image_file", "RGB"), ("mask_file", "L")))
+    return lay_over(painted.convert("RGB"), picture, mask)
 
 
 def load(model):
@@ -194,36 +211,3 @@ def recorded(scheduler):
 
     scheduler.step = keep
     return last
-
-
-def img2img(pipe, case, generator):
-    request, scheduler = case["request"], pipe.scheduler
-    clean = picture(pipe, case)
-    sample_noise = torch.randn(clean.shape, generator=generator)
-    scheduler.set_timesteps(request["num_inference_steps"])
-    start = request["num_inference_steps"] - math.floor(request["strength"] * request["num_inference_steps"])
-    timesteps = scheduler.timesteps[start:]
-    sample = scheduler.add_noise(clean, sample_noise, timesteps[:1])
-    for timestep in timesteps:
-        sample = scheduler.step(predict(pipe, request, sample, timestep), timestep, sample).prev_sample
-    pixels = pipe.vqvae.decode(sample / pipe.vqvae.config.scaling_factor).sample if hasattr(pipe, "vqvae") else sample
-    return sample, pipe.numpy_to_pil((pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())[0]
-
-
-def picture(pipe, case):
-    size = (case["request"]["width"], case["request"]["height"])
-    image = Image.open(GOLDEN / case["image_file"]).convert("RGB").resize(size, Image.LANCZOS)
-    if pipe.unet.config.in_channels == 1:
-        image = image.convert("L")
-    pixels = numpy.atleast_3d(numpy.asarray(image)).astype(numpy.float32) / 255.0
-    pixels = torch.from_numpy(pixels).permute(2, 0, 1)[None] * 2.0 - 1.0
-    return pipe.vqvae.encode(pixels).latents * pipe.vqvae.config.scaling_factor if hasattr(pipe, "vqvae") else pixels
-
-
-def predict(pipe, request, sample, timestep):
-    if "prompt" not in request:
-        return pipe.unet(sample, timestep).sample
-    texts = ["", request["prompt"]]
-    ids = pipe.tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-    without, with_text = pipe.unet(torch.cat([sample] * 2), timestep, encoder_hidden_states=pipe.bert(ids)[0]).sample.chunk(2)
-    return without + request["guidance_scale"] * (with_text - without)

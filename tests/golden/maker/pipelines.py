@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from .paths import model_folder
-from .scheduler_classes import make_scheduler
+from .samplers_as_schedulers import painting_scheduler
 
 
 def text2img(folder):
@@ -38,5 +38,5 @@ def with_scheduler_config(name, scheduler_config):
 
 
 def use_scheduler(pipe, name):
-    """Gives the pipeline the scheduler that a request names, made as diffusers' documentation makes it."""
-    pipe.scheduler = make_scheduler(name, pipe.scheduler.config)
+    """Gives the pipeline the scheduler that a request names, made as diffusers' documentation makes it where diffusers has it."""
+    pipe.scheduler = painting_scheduler(name, pipe.scheduler.config)

@@ -9,7 +9,9 @@ use serde_json::Value;
 
 mod arithmetic;
 mod folders;
+mod painter;
 mod paintings;
+mod parity;
 mod prompts;
 
 pub(crate) use folders::{copy_folder, edit_json};
