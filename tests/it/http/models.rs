@@ -142,6 +142,7 @@ async fn a_job_that_waits_for_room_is_not_overtaken_by_younger_ones_of_models_th
         ends.push(app.wait(&job).await["finished_at"].as_str().unwrap().to_owned());
     }
     assert!(ends.is_sorted(), "{ends:?}");
+    assert_eq!(app.metric("easel_model_loads_total{model=\"two\"}").await, 1.0, "not while it could not have begun");
     app.finish().await;
 }
 
