@@ -109,7 +109,7 @@ async fn only_the_hub_gets_the_token() {
     let stranger = Arc::new(Shelf::with(FILE, WEIGHTS));
     // The same machine, and so the same host's name, but another origin.
     let elsewhere = spawn_hub(stranger.clone()).await;
-    let hub = Arc::new(Shelf { lie: Some(Lie::Elsewhere(elsewhere)), ..Shelf::default() });
+    let hub = Arc::new(Shelf { lie: Some(Lie::Elsewhere(elsewhere)), ..Shelf::with(FILE, WEIGHTS) });
     let output = pull(&spawn_hub(hub.clone()).await, &home.cache(), &[], Some("hf_secret")).await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(home.pulled().unwrap(), WEIGHTS);

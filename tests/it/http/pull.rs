@@ -223,3 +223,15 @@ async fn of_several_checkpoints_the_named_one_is_fetched() {
     let output = pull(&url, home.path(), &["--file", "base.ckpt"], None).await;
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_pulled_checkpoint_paints_with_the_settings_that_pull_prints() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("tiny.safetensors");
+    let made = run(easel(home.path()).args(["convert", "tests/golden/tiny-sd1"]).arg(&file));
+    assert!(made.status.success(), "{}", said(&made));
+    let shelf = Arc::new(Shelf::with("models/tiny.safetensors", &fs::read(&file).unwrap()));
+    let output = pull(&spawn_hub(shelf).await, home.path(), &[], None).await;
+    assert!(output.status.success(), "{}", said(&output));
+    paint(home.path(), &output, &["generate", "a house", "--width", "64", "--height", "64"]);
+}

@@ -66,7 +66,7 @@ impl Lie {
             Self::Sha(sha) if is_listing => {
                 return json!({"siblings": [{"rfilename": "a"}], "sha": sha}).to_string().into_response();
             }
-            Self::Elsewhere(hub) => return Redirect::temporary(&format!("{hub}/{path}")).into_response(),
+            Self::Elsewhere(hub) => return moved(&response, &format!("{hub}/{path}")),
             Self::Circle if !is_listing => return Redirect::temporary(&format!("/{path}")).into_response(),
             Self::Nowhere => drop(response.headers_mut().remove(header::LOCATION)),
             Self::Size(size) if is_file && is_look => set(&mut response, "content-range", &format!("bytes 0-0/{size}")),
@@ -77,6 +77,17 @@ impl Lie {
         }
         response
     }
+}
+
+/// A redirect that still says what the file is, as that of large files does.
+fn moved(response: &Response, to: &str) -> Response {
+    let mut redirect = Redirect::temporary(to).into_response();
+    for name in ["x-linked-etag", "x-repo-commit"] {
+        if let Some(value) = response.headers().get(name) {
+            redirect.headers_mut().insert(name, value.clone());
+        }
+    }
+    redirect
 }
 
 fn set(response: &mut Response, name: &'static str, text: &str) {
