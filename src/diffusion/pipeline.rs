@@ -75,7 +75,7 @@ impl ModelIndex {
         let problem = if !supported.contains(&index.class_name.as_str()) {
             format!("{} is not supported; supported: {}", index.class_name, supported.join(", "))
         } else if index.takes_text() && index.towers().is_empty() {
-            format!("{} names no text encoder", index.class_name)
+            format!("{} names no text encoder; the model's settings can name one that is elsewhere: text_encoder", index.class_name)
         } else {
             return Ok(index);
         };
