@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::weights::weights;
+use super::{names::is_inside, weights::weights};
 use crate::cli::CliError;
 
 /// The file that makes a folder one in diffusers layout.
@@ -23,6 +23,9 @@ pub(super) fn folder_files<'a>(index: &str, files: &'a [String], full: bool) -> 
     let index: Map<String, Value> = serde_json::from_str(index).map_err(|error| CliError::failed(format!("{INDEX}: {error}")))?;
     let mut wanted = Vec::new();
     for (part, class) in &index {
+        if !is_inside(part) {
+            return Err(CliError::failed(format!("{INDEX}: {part:?} is no name of a part")));
+        }
         // A part is [library, class]; one that the model does without is [null, null].
         if class.get(1).is_some_and(Value::is_string) && !UNUSED_PARTS.contains(&part.as_str()) {
             wanted.extend(part_files(part, files, full)?);
@@ -162,6 +165,13 @@ mod tests {
     fn a_part_of_the_index_that_is_not_there_is_named() {
         let problem = folder_files(SDXL, &files(&[INDEX, "model.safetensors"]), false).unwrap_err().to_string();
         assert!(problem.contains("text_encoder_2: no weights that are read"), "{problem}");
+    }
+
+    #[test]
+    fn an_index_brings_no_control_characters_to_the_terminal() {
+        let problem =
+            folder_files(r#"{"text_encoder\u001b[2J": ["transformers", "CLIPTextModel"]}"#, &files(&[INDEX]), false).unwrap_err();
+        assert!(problem.to_string().contains("no name of a part") && !problem.to_string().contains('\u{1b}'), "{problem}");
     }
 
     #[test]

@@ -33,11 +33,14 @@ pub(super) struct Answer {
 
 impl Client {
     /// # Errors
-    /// When HF_ENDPOINT is no address.
+    /// When HF_ENDPOINT is no address, or the token could not be sent.
     pub(super) fn from_env(token: Option<String>) -> Result<Self, CliError> {
         let endpoint = env::var("HF_ENDPOINT").ok().filter(|text| !text.trim().is_empty());
         let endpoint = web_address(endpoint.as_deref().unwrap_or(HUGGING_FACE).trim())
             .ok_or_else(|| CliError::Usage("HF_ENDPOINT: must be an http or https address".to_owned()))?;
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            return Err(CliError::Usage("HF_TOKEN: holds characters that are in no token".to_owned()));
+        }
         let config = Agent::config_builder().max_redirects(0).http_status_as_error(false);
         let config = config.user_agent(concat!("easel/", env!("CARGO_PKG_VERSION")));
         let config = config.timeout_connect(Some(PATIENCE)).timeout_recv_response(Some(PATIENCE)).timeout_per_read(Some(PATIENCE));
@@ -78,7 +81,7 @@ impl Client {
         if let Some(token) = self.token.as_ref().filter(|_| url.origin() == self.endpoint.origin()) {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        request.call().map_err(|error| Trouble::Passing(error.to_string()))
+        request.call().map_err(|error| Trouble::Passing(format!("{}: {error}", url.host_str().unwrap_or_default())))
     }
 
     /// Whether the hub is on this machine, where nobody listens in.

@@ -39,13 +39,21 @@ impl Transfer<'_> {
         let mut part = blob.part().map_err(|error| local(&error))?;
         self.check_room(blob, &part)?;
         patiently(|| self.go_on(&mut part))?;
-        self.bar.finish();
+        self.end_bar();
         match self.metadata.checksum.check(&mut part).map_err(|error| local(&error))? {
             Ok(()) => blob.keep(&part).map_err(|error| local(&error)),
             Err(problem) => {
                 blob.discard().map_err(|error| local(&error))?;
                 Err(Trouble::Lasting(format!("it came damaged: {problem}; it was removed, try again")))
             }
+        }
+    }
+
+    /// Leaves the bar on a line of its own.
+    fn end_bar(&self) {
+        self.bar.finish();
+        if !self.bar.is_hidden() {
+            eprintln!();
         }
     }
 

@@ -174,6 +174,15 @@ async fn a_part_without_weights_that_are_read_ends_the_pull_with_its_name() {
 }
 
 #[tokio::test]
+async fn two_pulls_at_once_fetch_a_file_once() {
+    let (home, shelf) = (tempfile::tempdir().unwrap(), Arc::new(Shelf::with("m.safetensors", &[5; 1_000_000])));
+    let url = spawn_hub(shelf.clone()).await;
+    let (one, other) = tokio::join!(pull(&url, home.path(), &[], None), pull(&url, home.path(), &[], None));
+    assert!(one.status.success() && other.status.success(), "{} {}", said(&one), said(&other));
+    assert_eq!((one.stdout, shelf.names_sent()), (other.stdout, vec!["m.safetensors".to_owned()]));
+}
+
+#[tokio::test]
 async fn a_damaged_file_is_refused_and_fetched_anew_the_next_time() {
     const FILE: &str = "text_encoder/model.safetensors";
     for file in [FILE, "unet/config.json"] {
@@ -199,6 +208,8 @@ async fn a_gated_model_needs_its_token_and_an_unknown_one_is_named() {
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains("HF_TOKEN"), "{}", said(&output));
     }
+    let output = pull(&url, home.path(), &[], Some("hf_\nsecret")).await;
+    assert_eq!(output.status.code(), Some(2));
     let output = pull(&url, home.path(), &[], Some("hf_secret")).await;
     assert!(output.status.success(), "{}", said(&output));
     assert!(!said(&output).contains("hf_secret"));
