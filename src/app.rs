@@ -178,6 +178,9 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
     }
 }
 
+/// A job that would have waited for nobody waits no longer than this part of a stay for one that may not come.
+const RESTS_PER_STAY: u32 = 20;
+
 fn residency_settings(config: &Config) -> ResidencySettings {
     let mib = config.device.model_memory_mib;
     let later = config.models.iter().filter(|model| model.load == LoadTime::FirstUse);
@@ -185,6 +188,7 @@ fn residency_settings(config: &Config) -> ResidencySettings {
         memory: (mib > 0).then_some(mib << 20),
         on_first_use: later.map(|model| model.name.clone()).collect(),
         retry: Duration::from_secs(config.device.model_retry_seconds),
+        rest: Duration::from_secs(config.dispatch.model_stay_seconds) / RESTS_PER_STAY,
     }
 }
 

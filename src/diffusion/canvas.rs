@@ -9,7 +9,7 @@ use super::{
     layers::Result,
     mask::Underlay,
     noise::NoiseGenerator,
-    residency::ModelHold,
+    residency::{ModelHold, ModelShare},
     schedulers::{Call, HISTORY, Plan},
     source::Kept,
 };
@@ -19,6 +19,8 @@ use crate::dispatch::ports::{BatchKey, CanvasState};
 #[derive(Debug)]
 pub struct Canvas {
     pub(super) model: ModelHold,
+    /// The model that began it, once another has taken over.
+    pub(super) begun_by: Option<ModelShare>,
     pub(super) batch_key: BatchKey,
     /// Of the picture.
     pub(super) pixels: usize,
@@ -135,6 +137,7 @@ impl Canvas {
         self.steps_before += self.plan.steps();
         self.calls = 0;
         self.history.clear();
+        self.begun_by = Some(self.model.share().clone());
         (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }

@@ -274,6 +274,7 @@ impl StableDiffusion {
             let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
                 model,
+                begun_by: None,
                 batch_key,
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
@@ -294,7 +295,7 @@ impl StableDiffusion {
     }
 
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
-        self.models.note_use(&canvas.model);
+        canvas.begun_by.iter().chain([canvas.model.share()]).for_each(|used| self.models.note_use(used));
         let pixels = self.models.get(&canvas.model)?.first_stage.decode(&canvas.latents)?;
         Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
     }

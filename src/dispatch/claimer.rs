@@ -32,11 +32,12 @@ pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Sender<Order>) {
             tracing::warn!(%error, "could not claim a job; trying again soon");
         }
         let pause = shared.outage.pause(Instant::now());
+        let look = SLOW_POLL.min(shared.residence.rest().unwrap_or(SLOW_POLL));
         tokio::select! {
             () = shared.draining.cancelled() => {}
             () = shared.wake.notified() => {}
             _ = device.changed() => {}
-            () = tokio::time::sleep(if pause.is_zero() { SLOW_POLL } else { SLOW_POLL.min(pause) }) => {}
+            () = tokio::time::sleep(if pause.is_zero() { look } else { look.min(pause) }) => {}
         }
     }
 }

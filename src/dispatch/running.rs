@@ -160,7 +160,7 @@ impl Running {
     pub(super) fn unseen_models(&self) -> BTreeSet<String> {
         let claims = lock(&self.claims);
         let unseen = claims.values().filter(|claim| !claim.seen.load(Ordering::Relaxed) && !claim.is_stopped());
-        unseen.map(|claim| claim.request.model.clone()).collect()
+        unseen.flat_map(|claim| claim.request.models().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
     /// The leases to renew.

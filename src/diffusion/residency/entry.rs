@@ -15,6 +15,9 @@ use crate::{
     domain::{ModelState, ModelStatus},
 };
 
+/// However quickly a model loads, a client's next request takes this long to come.
+const SHORTEST_REST: Duration = Duration::from_millis(250);
+
 /// Where a model comes from.
 pub(in crate::diffusion) trait ModelSource<M>: Send + Sync {
     /// The name that requests use.
@@ -39,11 +42,30 @@ pub(in crate::diffusion) trait ModelSource<M>: Send + Sync {
 /// Keeps a model on the device for as long as it lives. A canvas has one for each model that it needs.
 #[derive(Debug, Clone)]
 pub(in crate::diffusion) struct ModelHold {
-    place: usize,
+    share: ModelShare,
     _user: Arc<()>,
 }
 
 impl ModelHold {
+    /// The model's place among those of the settings.
+    pub(super) fn place(&self) -> usize {
+        self.share.place
+    }
+
+    /// A share in the model that outlives the hold.
+    pub(in crate::diffusion) fn share(&self) -> &ModelShare {
+        &self.share
+    }
+}
+
+/// Tells that there is work for a model, and does not keep it: a canvas that its refiner has taken over has one in the model that began it.
+#[derive(Debug, Clone)]
+pub(in crate::diffusion) struct ModelShare {
+    place: usize,
+    _sharer: Arc<()>,
+}
+
+impl ModelShare {
     /// The model's place among those of the settings.
     pub(super) fn place(&self) -> usize {
         self.place
@@ -58,9 +80,14 @@ pub(super) struct Entry<M> {
     pub(super) bytes: Option<u64>,
     /// Every hold has a share in it.
     users: Arc<()>,
+    /// Every hold, and every [`ModelShare`].
+    sharers: Arc<()>,
+    /// How long the last load took.
+    pub(super) loaded_in: Duration,
     /// It must leave for a job that waits.
     pub(super) is_leaving: bool,
     used: u64,
+    last_used: Option<Instant>,
     last_used_at: Option<Timestamp>,
 }
 
@@ -74,7 +101,18 @@ pub(super) enum Place<M> {
 
 impl<M> Entry<M> {
     pub(super) fn new(source: Arc<dyn ModelSource<M>>) -> Self {
-        Self { source, state: Place::Away, bytes: None, users: Arc::new(()), is_leaving: false, used: 0, last_used_at: None }
+        Self {
+            source,
+            state: Place::Away,
+            bytes: None,
+            users: Arc::default(),
+            sharers: Arc::default(),
+            loaded_in: Duration::ZERO,
+            is_leaving: false,
+            used: 0,
+            last_used: None,
+            last_used_at: None,
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -103,11 +141,12 @@ impl<M> Entry<M> {
     }
 
     pub(super) fn hold(&self, place: usize) -> ModelHold {
-        ModelHold { place, _user: Arc::clone(&self.users) }
+        ModelHold { share: ModelShare { place, _sharer: Arc::clone(&self.sharers) }, _user: Arc::clone(&self.users) }
     }
 
     pub(super) fn touch(&mut self, use_number: u64) {
         self.used = use_number;
+        self.last_used = Some(Instant::now());
         self.last_used_at = Some(Timestamp::now());
     }
 
@@ -118,7 +157,18 @@ impl<M> Entry<M> {
         stays.then(|| Tenant { place, bytes: self.bytes.unwrap_or(0), is_busy, is_leaving: self.is_leaving, used: self.used })
     }
 
-    pub(super) fn report(&self, displaces: bool) -> ModelReport {
+    /// Whether there is work for it on the device.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.sharers) > 1
+    }
+
+    /// When it has been idle for as long as another load of it would take, but no longer than `longest`: a client that sends one job at a
+    /// time sends the next by then, if at all.
+    pub(super) fn rests_until(&self, longest: Duration) -> Option<Instant> {
+        Some(self.last_used? + self.loaded_in.max(SHORTEST_REST).min(longest))
+    }
+
+    pub(super) fn report(&self, (displaces, disturbs_until): (bool, Option<Instant>)) -> ModelReport {
         let (state, error) = match &self.state {
             Place::Away => (ModelState::NotLoaded, None),
             Place::Coming { .. } => (ModelState::Loading, None),
@@ -126,7 +176,7 @@ impl<M> Entry<M> {
             Place::Failed { error, .. } => (ModelState::Failed, Some(error.to_string())),
         };
         let status = ModelStatus { state, error, weights_bytes: self.bytes, last_used_at: self.last_used_at };
-        ModelReport { model: self.name().to_owned(), status, displaces }
+        ModelReport { model: self.name().to_owned(), status, displaces, disturbs_until }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use tracing::{error, info};
 
 use entry::{Entry, Place};
-pub(super) use entry::{ModelHold, ModelSource};
+pub(super) use entry::{ModelHold, ModelShare, ModelSource};
 use room::{Room, Tenant, make_room};
 
 use super::error::LoadError;
@@ -35,11 +35,13 @@ pub struct ResidencySettings {
     pub on_first_use: BTreeSet<String>,
     /// How long after a failure the jobs of a model fail at once, before its files are looked at again.
     pub retry: Duration,
+    /// The longest that a model which has just been used is spared the jobs of others that are not claimed yet.
+    pub rest: Duration,
 }
 
 impl Default for ResidencySettings {
     fn default() -> Self {
-        Self { memory: None, on_first_use: BTreeSet::new(), retry: Duration::from_secs(30) }
+        Self { memory: None, on_first_use: BTreeSet::new(), retry: Duration::from_secs(30), rest: Duration::ZERO }
     }
 }
 
@@ -179,16 +181,28 @@ impl<M: Send + 'static> Residency<M> {
     }
 
     /// Notes that the model has been used.
-    pub(super) fn note_use(&mut self, hold: &ModelHold) {
-        self.touch(hold.place());
+    pub(super) fn note_use(&mut self, share: &ModelShare) {
+        self.touch(share.place());
     }
 
     /// Where each model is.
     pub(super) fn reports(&self) -> Vec<ModelReport> {
-        let displaces = |place: usize| {
-            self.entries[place].wants_room(self.settings.retry) && matches!(self.room_for(place, &[]), Room::Occupied { .. })
-        };
-        self.entries.iter().enumerate().map(|(place, entry)| entry.report(displaces(place))).collect()
+        self.entries.iter().enumerate().map(|(place, entry)| entry.report(self.disturbance(place))).collect()
+    }
+
+    /// Whether models that there is work for would have to leave for this one, and until when some that have just been used.
+    fn disturbance(&self, place: usize) -> (bool, Option<Instant>) {
+        if !self.entries[place].wants_room(self.settings.retry) {
+            return (false, None);
+        }
+        let shared = |tenant: Tenant| Tenant { is_busy: tenant.is_busy || self.entries[tenant.place].is_shared(), ..tenant };
+        match self.room_among(self.tenants().map(shared), place, &[]) {
+            Room::Occupied { .. } => (true, None),
+            Room::Free { evict } => {
+                let rests = evict.iter().filter_map(|&idle| self.entries[idle].rests_until(self.settings.rest));
+                (false, rests.max())
+            }
+        }
     }
 
     /// As [`crate::dispatch::ports::Engine::evict_idle`].
@@ -252,7 +266,11 @@ impl<M: Send + 'static> Residency<M> {
 
     /// The room for a model beside those of `stay`, which nobody may make leave.
     fn room_for(&self, place: usize, stay: &[usize]) -> Room {
-        let (stay, others): (Vec<_>, Vec<_>) = self.tenants().partition(|tenant| stay.contains(&tenant.place));
+        self.room_among(self.tenants(), place, stay)
+    }
+
+    fn room_among(&self, tenants: impl Iterator<Item = Tenant>, place: usize, stay: &[usize]) -> Room {
+        let (stay, others): (Vec<_>, Vec<_>) = tenants.partition(|tenant| stay.contains(&tenant.place));
         let taken = stay.iter().map(|tenant| tenant.bytes).sum::<u64>();
         let budget = self.budget().unwrap_or(u64::MAX).saturating_sub(taken);
         make_room(&others, self.entries[place].bytes.unwrap_or(0), budget)
@@ -284,7 +302,8 @@ impl<M: Send + 'static> Residency<M> {
     fn settle(&mut self, place: usize, model: M, since: Instant) {
         let entry = &mut self.entries[place];
         entry.state = Place::Here(model);
-        let (name, seconds) = (entry.name().to_owned(), since.elapsed().as_secs_f64());
+        entry.loaded_in = since.elapsed();
+        let (name, seconds) = (entry.name().to_owned(), entry.loaded_in.as_secs_f64());
         info!(model.name = name, model.bytes = entry.bytes, load.seconds = seconds, "model loaded");
         self.events.push(ModelEvent::Loaded { model: name, seconds });
         self.touch(place);

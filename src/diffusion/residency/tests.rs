@@ -157,7 +157,7 @@ fn a_model_that_must_leave_for_a_job_is_not_spared_for_another_that_was_used_les
     for used in [&of_b, &of_a, &of_b] {
         let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["c"]) else { panic!() };
         assert_eq!(leaving, ["a"]);
-        residency.note_use(used);
+        residency.note_use(used.share());
     }
     drop(of_a);
     load(&mut residency, "c");
@@ -194,4 +194,21 @@ fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_rec
     assert!(!residency.evict_idle(&["d"]));
     assert_eq!(here(&residency), ["a", "d"]);
     drop(hold);
+}
+
+#[test]
+fn a_model_that_has_just_been_used_is_spared_for_a_while_and_one_with_work_for_as_long_as_that_lasts() {
+    let rest = Duration::from_secs(3600);
+    let mut residency = start(&[("a", 4), ("b", 4)], ResidencySettings { rest, ..settings(4) }).unwrap();
+    let hold = residency.hold("a").unwrap();
+    assert_eq!((residency.reports()[1].displaces, residency.reports()[1].disturbs_until), (true, None));
+    let share = hold.share().clone();
+    drop(hold);
+    assert!(residency.reports()[1].displaces, "a refiner goes on with what it began");
+    residency.note_use(&share);
+    drop(share);
+    assert!(residency.reports()[1].disturbs_until.unwrap() > Instant::now());
+    residency.settings.rest = Duration::ZERO;
+    assert!(residency.reports()[1].disturbs_until.unwrap() <= Instant::now());
+    load(&mut residency, "b");
 }

@@ -1,6 +1,6 @@
 //! Models that come to the device and leave it: what the engine says about them.
 
-use std::fmt;
+use std::{fmt, time::Instant};
 
 use super::EngineError;
 use crate::domain::ModelStatus;
@@ -55,6 +55,8 @@ pub struct ModelReport {
     pub status: ModelStatus,
     /// Models with canvases on the device would have to leave before it could come.
     pub displaces: bool,
+    /// Until then a model would have to leave that has just been used: more work for that one may be about to come.
+    pub disturbs_until: Option<Instant>,
 }
 
 /// Something that has happened to a model.

@@ -23,13 +23,13 @@ pub enum ModelTurn {
     Leaves,
 }
 
-/// The first of a model's queued jobs that its owner may run.
+/// The first of the queued jobs of the same models that its owner may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueHead {
     /// Its place in the order of arrivals.
     pub seq: i64,
-    /// Its model.
-    pub model: String,
+    /// Its models, all of which it needs at once.
+    pub models: Vec<String>,
     /// When it is its turn, in milliseconds: its arrival, less a bonus for its priority.
     pub turn_ms: i64,
     /// When it came, in milliseconds.
@@ -39,9 +39,9 @@ pub struct QueueHead {
 }
 
 impl ModelTurns {
-    /// Chooses among the heads of all models that have queued jobs.
+    /// Chooses among the heads of all sets of models that have queued jobs. A job of several models stands as the worst of them.
     ///
-    /// A job whose model is here goes before one of another model that came up to `stay` earlier, and no more than that. While nobody
+    /// A job whose models are here goes before one of others that came up to `stay` earlier, and no more than that. While nobody
     /// else waits whom it could overtake, a job that would make a busy model leave is held back, for `stay` at most: more work for the
     /// models that are here may come. So of jobs of one priority none goes before another that came more than `stay` before it, and a
     /// model that has work stays for about `stay`.
@@ -57,7 +57,9 @@ impl ModelTurns {
     }
 
     fn stands(&self, head: &QueueHead) -> Option<ModelTurn> {
-        self.models.get(&head.model).copied()
+        let is_any = |turn: &Option<ModelTurn>| head.models.iter().any(|model| self.models.get(model) == turn.as_ref());
+        let worst = [Some(ModelTurn::Leaves), Some(ModelTurn::Displaces), None].into_iter().find(is_any);
+        worst.unwrap_or(Some(ModelTurn::Here))
     }
 
     fn rank_ms(&self, head: &QueueHead) -> i64 {
@@ -84,11 +86,11 @@ mod tests {
     }
 
     fn head(model: &str, arrived_ms: i64) -> QueueHead {
-        QueueHead { seq: arrived_ms, model: model.to_owned(), turn_ms: arrived_ms, arrived_ms, suspect: false }
+        QueueHead { seq: arrived_ms, models: vec![model.to_owned()], turn_ms: arrived_ms, arrived_ms, suspect: false }
     }
 
     fn chosen(turns: &ModelTurns, heads: &[QueueHead], now_ms: i64) -> Option<String> {
-        turns.choose(heads, now_ms).map(|head| head.model.clone())
+        turns.choose(heads, now_ms).map(|head| head.models[0].clone())
     }
 
     #[test]
@@ -127,6 +129,19 @@ mod tests {
         assert_eq!(chosen(&turns, &[head("a", 0), head("b", 9)], 10), Some("b".to_owned()));
     }
 
+    #[test]
+    fn a_job_of_several_models_stands_as_the_worst_of_them() {
+        let turns = turns(&[("a", ModelTurn::Here), ("b", ModelTurn::Here), ("c", ModelTurn::Displaces), ("d", ModelTurn::Leaves)]);
+        let pair = |refiner: &str| QueueHead { models: ["a", refiner].map(str::to_owned).to_vec(), ..head("a", 0) };
+        assert!(turns.choose(&[pair("b")], 1).is_some());
+        assert_eq!(turns.choose(&[pair("c")], STAY_MS - 1), None, "its refiner would make a busy model leave");
+        assert!(turns.choose(&[pair("c")], STAY_MS).is_some());
+        assert_eq!(turns.choose(&[pair("d")], 10 * STAY_MS), None);
+        let here = QueueHead { seq: 1, ..pair("b") };
+        let later = QueueHead { turn_ms: 1, arrived_ms: 1, ..here };
+        assert_eq!(turns.choose(&[pair("e"), later.clone()], 1), Some(&later), "what is here goes before what could come");
+    }
+
     /// A device that holds one of the models and paints one job at a time. Each job says how long after the one before it comes, of
     /// which model it is, and how long it takes. Answers every claim with those that waited then, and how often models were loaded.
     fn serve(jobs: &[(i64, u8, i64)]) -> (Vec<(QueueHead, Vec<QueueHead>)>, u32) {
@@ -139,15 +154,15 @@ mod tests {
         while !coming.is_empty() {
             let waiting: Vec<QueueHead> =
                 coming.iter().map(|(head, _)| head).filter(|head| head.arrived_ms <= now).cloned().collect();
-            let heads = (0..4_u8).filter_map(|model| waiting.iter().find(|head| head.model == model.to_string()).cloned());
+            let heads = (0..4_u8).filter_map(|model| waiting.iter().find(|head| head.models[0] == model.to_string()).cloned());
             let turns = turns(&[(&here, ModelTurn::Here)]);
             let Some(next) = turns.choose(&heads.collect::<Vec<_>>(), now).cloned() else {
                 now = coming[0].0.arrived_ms;
                 continue;
             };
             let place = coming.iter().position(|(head, _)| head.seq == next.seq).unwrap();
-            loads += u32::from(here != next.model);
-            here.clone_from(&next.model);
+            loads += u32::from(here != next.models[0]);
+            here.clone_from(&next.models[0]);
             now += coming.remove(place).1;
             claims.push((next, waiting));
         }

@@ -37,7 +37,7 @@ impl SqliteStore {
     async fn store(&self, connection: &mut SqliteConnection, job: &Job, ageing: Duration) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms, model)
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms, models)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
@@ -49,7 +49,7 @@ impl SqliteStore {
         .bind(job.retry_of.map(|id| id.to_string()))
         .bind(arrived_ms)
         .bind(turn_ms(arrived_ms, job.request.priority, ageing))
-        .bind(&job.request.model)
+        .bind(rows::json(&job.request.models())?)
         .execute(&mut *connection)
         .await
         .map_err(unavailable)?;

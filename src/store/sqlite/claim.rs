@@ -98,21 +98,21 @@ pub(super) async fn is_paused(connection: &mut SqliteConnection) -> Result<bool,
     sqlx::query_scalar("SELECT paused FROM queue").fetch_one(connection).await.map_err(unavailable)
 }
 
-/// Of each model that has queued jobs, the first that its owner's quota lets run. The models are few and stand in an index, from each of
-/// which the next is looked up, so that a long queue costs no more than a short one.
+/// Of each set of models that has queued jobs, the first that its owner's quota lets run. The sets are few and stand in an index, from each
+/// of which the next is looked up, so that a long queue costs no more than a short one.
 async fn heads(connection: &mut SqliteConnection, quotas: &Quotas) -> Result<Vec<QueueHead>, StoreError> {
     let limit = |quota: &Quota| quota.max_running_jobs.and_then(|limit| i64::try_from(limit).ok()).unwrap_or(i64::MAX);
     let named: BTreeMap<&str, i64> = quotas.named.iter().map(|(owner, quota)| (owner.as_str(), limit(quota))).collect();
     let rows: Vec<SqliteRow> = sqlx::query(
-        "WITH RECURSIVE waiting (model) AS (
-             SELECT min(model) FROM jobs INDEXED BY jobs_queued_model WHERE status = 'queued'
+        "WITH RECURSIVE waiting (models) AS (
+             SELECT min(models) FROM jobs INDEXED BY jobs_queued_models WHERE status = 'queued'
              UNION ALL
-             SELECT (SELECT min(jobs.model) FROM jobs INDEXED BY jobs_queued_model WHERE status = 'queued' AND jobs.model > waiting.model)
-             FROM waiting WHERE waiting.model IS NOT NULL
+             SELECT (SELECT min(jobs.models) FROM jobs INDEXED BY jobs_queued_models WHERE status = 'queued' AND jobs.models > waiting.models)
+             FROM waiting WHERE waiting.models IS NOT NULL
          )
-         SELECT head.seq, head.model, head.turn_ms, head.arrived_ms, head.suspect FROM waiting JOIN jobs AS head ON head.seq = (
-             SELECT seq FROM jobs INDEXED BY jobs_queued_model
-             WHERE status = 'queued' AND jobs.model = waiting.model
+         SELECT head.seq, head.models, head.turn_ms, head.arrived_ms, head.suspect FROM waiting JOIN jobs AS head ON head.seq = (
+             SELECT seq FROM jobs INDEXED BY jobs_queued_models
+             WHERE status = 'queued' AND jobs.models = waiting.models
                AND (SELECT count(*) FROM jobs AS run WHERE run.status = 'running' AND run.owner = jobs.owner)
                    < coalesce((SELECT value FROM json_each(?) WHERE key = jobs.owner), ?)
              ORDER BY turn_ms, seq LIMIT 1
@@ -130,7 +130,7 @@ fn queue_head(row: &SqliteRow) -> Result<QueueHead, StoreError> {
     let number = |column: &str| row.try_get(column).map_err(unavailable);
     Ok(QueueHead {
         seq: number("seq")?,
-        model: row.try_get("model").map_err(unavailable)?,
+        models: rows::models(row)?,
         turn_ms: number("turn_ms")?,
         arrived_ms: number("arrived_ms")?,
         suspect: row.try_get("suspect").map_err(unavailable)?,

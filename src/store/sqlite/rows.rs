@@ -43,6 +43,12 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
     })
 }
 
+/// Reads the models of a job by themselves. One whose models cannot be read holds nobody up: it has none, and fails when it is claimed.
+pub(super) fn models(row: &SqliteRow) -> Result<Vec<String>, StoreError> {
+    let text: &str = row.try_get("models").map_err(unavailable)?;
+    Ok(from_json(text).unwrap_or_default())
+}
+
 /// Reads an id by itself.
 pub(super) fn id(text: &str) -> Result<JobId, StoreError> {
     text.parse().map_err(|problem| unavailable(format!("the job id {text:?} cannot be read: {problem}")))

@@ -1,6 +1,9 @@
 //! Jobs of several models on a device that does not hold them all.
 
-use std::{sync::mpsc, time::Duration};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use easel::{
     dispatch::ports::JobStore,
@@ -195,4 +198,36 @@ async fn a_drain_waits_for_no_model_that_nobody_wants_any_more() {
     assert_eq!(studio.end_of(job).await.job.status, JobStatus::Cancelled);
     tokio::time::timeout(PATIENCE, studio.workers.drain()).await.unwrap().unwrap();
     drop(load);
+}
+
+#[tokio::test]
+async fn a_client_of_one_job_at_a_time_finds_its_model_still_there() {
+    let (mut setup, load) = shelf_of(1);
+    drop(load);
+    setup.shelf.rests_until = Some(Instant::now() + 10 * PATIENCE);
+    setup.settings.model_stay = 10 * PATIENCE;
+    let studio = Studio::open(setup).await;
+    let first = studio.submit(of("counter", "first", 3)).await;
+    studio.end_of(first).await;
+    let other = studio.submit(of("second", "other", 3)).await;
+    for number in 0..3 {
+        let next = studio.submit(of("counter", &format!("next {number}"), 3)).await;
+        assert_eq!(studio.end_of(next).await.job.status, JobStatus::Succeeded);
+    }
+    assert_eq!(studio.dispatcher.job(&Owner::anonymous(), other).await.unwrap().job.status, JobStatus::Queued);
+    assert_eq!(loads(&studio.close().await), ["counter"]);
+}
+
+#[tokio::test]
+async fn a_model_that_has_rested_keeps_nobody_waiting() {
+    let (mut setup, load) = shelf_of(1);
+    drop(load);
+    setup.shelf.rests_until = Some(Instant::now());
+    setup.settings.model_stay = 10 * PATIENCE;
+    let studio = Studio::open(setup).await;
+    for model in ["counter", "second"] {
+        let job = studio.submit(of(model, model, 3)).await;
+        assert_eq!(studio.end_of(job).await.job.status, JobStatus::Succeeded);
+    }
+    studio.close().await;
 }

@@ -1,8 +1,11 @@
 //! Models that take no memory and fail on command, so that a test says when they come.
 
-use std::sync::{
-    Arc, Mutex,
-    mpsc::{Receiver, channel},
+use std::{
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
+    time::Instant,
 };
 
 use easel::{
@@ -21,13 +24,15 @@ pub(super) struct Shelf {
     capacity: Option<usize>,
     here: Vec<(String, Arc<()>)>,
     coming: Option<String>,
+    /// Until then a model that nobody uses any more is spared those whose jobs are not claimed yet.
+    pub(super) rests_until: Option<Instant>,
     /// Each load waits for one message; all are free when the sender is gone.
     gate: Arc<Mutex<Receiver<()>>>,
 }
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self { capacity: None, here: Vec::new(), coming: None, gate: Arc::new(Mutex::new(channel().1)) }
+        Self { capacity: None, here: Vec::new(), coming: None, rests_until: None, gate: Arc::new(Mutex::new(channel().1)) }
     }
 }
 
@@ -101,7 +106,9 @@ impl Shelf {
                 _ => ModelState::NotLoaded,
             };
             let status = ModelStatus { state, ..ModelStatus::default() };
-            ModelReport { model: model.to_owned(), status, displaces: !is_here && !is_coming && is_full && all_busy }
+            let is_away = !is_here && !is_coming && is_full;
+            let disturbs_until = self.rests_until.filter(|_| is_away && !all_busy);
+            ModelReport { model: model.to_owned(), status, displaces: is_away && all_busy, disturbs_until }
         };
         MODELS.map(report).to_vec()
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use easel::{
     dispatch::ports::{ClaimOutcome, DeviceView, JobStore, ModelTurn, ModelTurns, Quota, Quotas, StoreError, Terms},
-    domain::{Job, JobId, Owner},
+    domain::{GenerationRequest, Job, JobId, Owner, Refiner},
 };
 use serde_json::json;
 
@@ -146,6 +146,26 @@ async fn jobs_of_the_model_that_is_here_go_first_until_the_others_have_waited_th
     let late = add_of(&store, "here", "").await;
     assert_eq!(claim_on(&store, &device).await, Some(away));
     assert_eq!(claim_on(&store, &device).await, Some(late));
+}
+
+#[tokio::test]
+async fn a_job_waits_whose_refiner_is_away_though_its_model_is_here() {
+    let store = TestStore::new().await;
+    let refined = |refiner: &str| {
+        let refiner = Some(Refiner { refiner: refiner.to_owned(), refiner_start: 0.5 });
+        let mut job = job("a house");
+        job.request = GenerationRequest { model: "here".to_owned(), refiner, ..job.request };
+        job
+    };
+    let (by_another, by_itself) = (refined("away"), refined("here"));
+    for job in [&by_another, &by_itself] {
+        store.insert(job, &terms(CAPACITY)).await.unwrap();
+    }
+    let device = one_model_here("here", "away");
+    assert_eq!(claim_on(&store, &device).await, Some(by_itself.id));
+    assert_eq!(claim_on(&store, &device).await, None);
+    let_pass(&store, 2).await;
+    assert_eq!(claim_on(&store, &device).await, Some(by_another.id));
 }
 
 #[tokio::test]
