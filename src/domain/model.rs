@@ -41,14 +41,14 @@ pub struct ModelInfo {
     /// The scheduler of a request that names none.
     pub default_scheduler: SchedulerName,
     /// Schedulers that cannot serve this model in as many steps as a request may ask for.
-    #[serde(skip)]
     pub scheduler_limits: Vec<SchedulerLimit>,
 }
 
 /// How many steps a scheduler can take with a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SchedulerLimit {
-    /// The scheduler.
+    /// The scheduler, whichever noise levels it visits.
+    #[serde(rename = "scheduler")]
     pub algorithm: SchedulerAlgorithm,
     /// The most steps; 0 when it cannot serve the model at all.
     pub max_steps: u32,
