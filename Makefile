@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint load models memory parity reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint load models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,10 @@ reference: # diffusers and the rest of what Easel is held against, once
 
 parity: libtorch reference ## Hold families × tasks × schedulers, and full-size networks, against diffusers (14 GB, some 20 minutes)
 	.venv/bin/python tests/parity/run.py $(ARGS)
+
+files: libtorch reference ## Hold single files and `easel convert` against diffusers' from_single_file (a minute; ARGS=--full: 8 GB)
+	cargo build --release --locked
+	.venv/bin/python tests/golden/single_files.py target/release/easel $(ARGS)
 
 memory: libtorch reference ## Measure time and memory of full-size models, loading and painting, against diffusers (16 GB, some 20 minutes)
 	cargo build --release --locked

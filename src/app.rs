@@ -11,10 +11,12 @@ use tracing::{info, warn};
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
     config::{
-        AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, RetentionConfig, ServerConfig, Tiling,
+        AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig,
+        ServerConfig, Tiling,
     },
     diffusion::{
-        EngineSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+        EngineSettings, FileSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
+        describe_models, schedulers::PredictionType,
     },
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
@@ -190,11 +192,26 @@ fn model_folders(config: &Config) -> Vec<ModelFolder> {
     let folder = |model: &crate::config::ModelConfig| ModelFolder {
         name: model.name.clone(),
         path: model.path.clone(),
+        files: FileSettings {
+            vae: model.vae.clone(),
+            text_encoder: model.text_encoder.clone(),
+            text_encoder_2: model.text_encoder_2.clone(),
+            prediction_type: model.prediction_type.map(prediction_type),
+            ema: model.ema,
+        },
         guidance_scale: model.guidance_scale,
         num_inference_steps: model.num_inference_steps,
         max_size: model.max_size,
     };
     config.models.iter().map(folder).collect()
+}
+
+fn prediction_type(setting: PredictionTypeSetting) -> PredictionType {
+    match setting {
+        PredictionTypeSetting::Epsilon => PredictionType::Epsilon,
+        PredictionTypeSetting::VPrediction => PredictionType::VPrediction,
+        PredictionTypeSetting::Sample => PredictionType::Sample,
+    }
 }
 
 fn dispatch_settings(config: &Config) -> DispatchSettings {

@@ -1,8 +1,10 @@
-//! The terminal: `easel serve | generate | health | key | migrate | models | pull`.
+//! The terminal: `easel serve | generate | health | key | migrate | models | pull | inspect | convert`.
 
+mod convert;
 mod error;
 mod generate;
 mod health;
+mod inspect;
 mod key;
 mod migrate;
 mod models;
@@ -51,6 +53,10 @@ enum Command {
     Models,
     /// Fetch a model from the Hugging Face hub into its cache on this machine (HF_HOME), and say what the settings need
     Pull(pull::PullArgs),
+    /// Say what a checkpoint is: its family, parts, dtypes and size, or which kind of adapter
+    Inspect(inspect::InspectArgs),
+    /// Turn a single file into a folder in diffusers layout, or a folder into a single file
+    Convert(convert::ConvertArgs),
 }
 
 /// Runs the command that `arguments` name (the first is the program's own name) and answers how the process should end:
@@ -88,6 +94,9 @@ fn execute(cli: Cli) -> Result<(), CliError> {
         Command::Models => models::models(&warned()?),
         // Settings that name the model are written after this.
         Command::Pull(arguments) => pull::pull(&arguments),
+        // Files are what they are, whatever the settings.
+        Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Convert(arguments) => convert::convert(&arguments),
     }
 }
 

@@ -177,6 +177,6 @@ mod tests {
         let inpainting = request.inpainting.unwrap();
         assert_eq!((inpainting.mask_image.width, inpainting.mask_blur), (128, 4));
         let error = parse_line(&["a cat", "--image", file, "--image-guidance-scale", "2"]).unwrap_err();
-        assert!(error.contains("--image-guidance-scale: only instruct-pix2pix models"), "{error}");
+        assert!(error.contains("--image-guidance-scale: has no meaning to the model demo"), "{error}");
     }
 }

@@ -199,6 +199,12 @@ pub enum LogFormat {
 pub struct ModelConfig {
     pub name: String,
     pub path: PathBuf,
+    pub vae: Option<PathBuf>,
+    pub text_encoder: Option<PathBuf>,
+    pub text_encoder_2: Option<PathBuf>,
+    pub prediction_type: Option<PredictionTypeSetting>,
+    #[serde(default)]
+    pub ema: bool,
     pub guidance_scale: Option<f64>,
     pub num_inference_steps: Option<u32>,
     pub max_size: Option<u32>,
@@ -214,6 +220,35 @@ pub enum LoadTime {
     #[default]
     Start,
     FirstUse,
+}
+
+impl ModelConfig {
+    /// A model with nothing set.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            vae: None,
+            text_encoder: None,
+            text_encoder_2: None,
+            prediction_type: None,
+            ema: false,
+            guidance_scale: None,
+            num_inference_steps: None,
+            max_size: None,
+            load: LoadTime::default(),
+        }
+    }
+}
+
+/// `[[models]] prediction_type`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub enum PredictionTypeSetting {
+    Epsilon,
+    VPrediction,
+    Sample,
 }
 
 /// Why the settings cannot be used.

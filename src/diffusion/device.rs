@@ -7,9 +7,10 @@ use super::error::LoadError;
 use crate::sys::{gpu_memory, host_memory, load_cuda};
 
 /// The dtype that the settings ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Precision {
     /// float32 on the CPU, bfloat16 on CUDA.
+    #[default]
     Auto,
     /// 32-bit floats.
     Float32,

@@ -1,13 +1,13 @@
 //! A model's folder in diffusers layout, and what its configs say about the model without loading any weights.
 
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use serde_json::Value;
 use tracing::warn;
 
 use super::{
     error::LoadError,
-    files::ModelFiles,
+    files::{FileSettings, ModelFiles},
     first_stage::Latents,
     models::{config::UNetConfig, unet_input::UNetInput},
     pipeline::ModelIndex,
@@ -31,19 +31,43 @@ const UNCONDITIONAL_STEPS: u32 = 50;
 /// CLIP's, and BERT's in latent diffusion.
 const PROMPT_TOKENS: u32 = 77;
 
+/// A plan holds a number for each; every known model was trained with 1,000.
+const TRAIN_TIMESTEPS: RangeInclusive<usize> = 1..=100_000;
+
 /// Where a model is, and what the settings say about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelFolder {
     /// The name that requests use.
     pub name: String,
-    /// The folder with `model_index.json`.
+    /// The folder with `model_index.json`, or the `.safetensors` file.
     pub path: PathBuf,
+    /// What the settings say about its files.
+    pub files: FileSettings,
     /// The guidance scale of requests that name none.
     pub guidance_scale: Option<f64>,
     /// The steps of requests that name no number.
     pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
+}
+
+impl ModelFolder {
+    /// A model with nothing set.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            files: FileSettings::default(),
+            guidance_scale: None,
+            num_inference_steps: None,
+            max_size: None,
+        }
+    }
+
+    /// Opens its files. No weights are read.
+    pub(super) fn open(&self) -> Result<ModelFiles, LoadError> {
+        ModelFiles::open_with(&self.path, &self.files)
+    }
 }
 
 /// What requests may ask of each model, from the folders' configs alone.
@@ -62,7 +86,7 @@ pub fn describe_models(folders: &[ModelFolder]) -> Result<Vec<ModelInfo>, LoadEr
 }
 
 fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
-    let files = ModelFiles::open(&folder.path)?;
+    let files = folder.open()?;
     let index = ModelIndex::read(&files)?;
     files.require(&index.parts())?;
     let (samples, latents) = (index.unet().samples(&files)?, index.first_stage().latents(&files)?);
@@ -186,6 +210,10 @@ pub(super) fn read_scheduler(files: &ModelFiles, index: &ModelIndex) -> Result<S
         ("solver_p", &[Value::Null]),
     ];
     let config: SchedulerConfig = files.config("scheduler", &supported)?;
+    if !TRAIN_TIMESTEPS.contains(&config.num_train_timesteps) {
+        let problem = format!("num_train_timesteps = {} is not from 1 to {}", config.num_train_timesteps, TRAIN_TIMESTEPS.end());
+        return Err(files.invalid_config("scheduler", problem));
+    }
     Ok(if index.corrects_scheduler() { config.corrected() } else { config })
 }
 

@@ -39,6 +39,7 @@ pub use autoencoder::VaeTiling;
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};
+pub use files::{Conversion, FileKind, FileSettings, Inspection, PartInspection, convert, inspect};
 pub use folder::{ModelFolder, describe_models};
 pub use noise::NoiseGenerator;
 pub use pixels::Frame;

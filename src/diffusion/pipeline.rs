@@ -82,7 +82,7 @@ impl ModelIndex {
         let problem = if !supported.contains(&index.class_name.as_str()) {
             format!("{} is not supported; supported: {}", index.class_name, supported.join(", "))
         } else if index.takes_text() && index.towers().is_empty() {
-            format!("{} names no text encoder", index.class_name)
+            format!("{} names no text encoder; the model's settings can name one that is elsewhere: text_encoder", index.class_name)
         } else if index.is_cosxl_edit == Some(true) {
             "is_cosxl_edit = true is not supported".to_owned()
         } else {

@@ -195,7 +195,7 @@ impl StableDiffusion {
         let infos = describe_models(&settings.models)?;
         let vae_policy = settings.vae_policy(placement);
         let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(StoredModel { info, path: folder.path.clone(), placement, vae_policy: vae_policy.clone() })
+            Box::new(StoredModel { info, folder: folder.clone(), placement, vae_policy: vae_policy.clone() })
         };
         let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;

@@ -1,19 +1,17 @@
 //! A model as it lies in its files: how large it is, and how it comes to the device.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use super::{
-    autoencoder::VaePolicy, device::Placement, error::LoadError, files::ModelFiles, residency::ModelSource, stable_diffusion::Model,
+    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, residency::ModelSource,
+    stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
 
 /// Where a model comes from, and where its tensors go.
 pub(super) struct StoredModel {
     pub(super) info: ModelInfo,
-    pub(super) path: PathBuf,
+    pub(super) folder: ModelFolder,
     pub(super) placement: Placement,
     pub(super) vae_policy: VaePolicy,
 }
@@ -24,15 +22,15 @@ impl ModelSource<Model> for StoredModel {
     }
 
     fn path(&self) -> &Path {
-        &self.path
+        &self.folder.path
     }
 
     fn bytes(&self) -> Result<u64, LoadError> {
-        let values = ModelFiles::open(&self.path)?.weights_len()?;
+        let values = self.folder.open()?.weights_len()?;
         Ok(values.saturating_mul(self.placement.kind.elt_size_in_bytes() as u64))
     }
 
     fn load(&self) -> Result<Model, LoadError> {
-        Model::load(self.info.clone(), &Arc::new(ModelFiles::open(&self.path)?), self.placement, self.vae_policy.clone())
+        Model::load(self.info.clone(), &Arc::new(self.folder.open()?), self.placement, self.vae_policy.clone())
     }
 }

@@ -19,7 +19,7 @@ use super::{
 pub(super) type Alias = fn(&str) -> Option<String>;
 
 /// Tensors that may be missing before the reading ends: a config that asks for millions of layers would go on asking.
-const MAX_MISSING: usize = 10_000;
+const MAX_MISSING: usize = 5_000;
 
 /// The tensors of one component, such as the UNet.
 pub(super) struct Weights {

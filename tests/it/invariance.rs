@@ -23,14 +23,7 @@ impl Studio {
     }
 
     fn with(folders: &[(&str, PathBuf)]) -> Self {
-        let folder = |(name, path): &(&str, PathBuf)| ModelFolder {
-            name: (*name).to_owned(),
-            path: path.clone(),
-            guidance_scale: None,
-            num_inference_steps: None,
-            max_size: None,
-        };
-        let models: Vec<ModelFolder> = folders.iter().map(folder).collect();
+        let models: Vec<ModelFolder> = folders.iter().map(|(name, path)| ModelFolder::new(*name, path)).collect();
         let infos = describe_models(&models).unwrap();
         let settings = EngineSettings {
             device: "cpu".to_owned(),

@@ -30,7 +30,6 @@ pub(super) struct Header {
     /// Every tensor by its key.
     pub(super) tensors: BTreeMap<String, TensorInfo>,
     /// Free texts.
-    #[allow(dead_code, reason = "for single files, which come next")]
     pub(super) metadata: BTreeMap<String, String>,
 }
 

@@ -27,6 +27,9 @@ pub(super) fn config_of<T: DeserializeOwned>(mut object: Map<String, Value>, sup
     if object.get("norm_num_groups").is_some_and(Value::is_null) {
         return Err("norm_num_groups = null (no group norm) is not supported".to_owned());
     }
+    if let Some((key, value)) = object.iter().find(|(_, value)| has_huge_number(value)) {
+        return Err(format!("{key} = {value:.60} is larger than any network's", value = value.to_string()));
+    }
     // The one null that is a choice of its own.
     if let Some(kind) = object.get_mut("mid_block_type").filter(|kind| kind.is_null()) {
         *kind = Value::from("None");
@@ -35,4 +38,14 @@ pub(super) fn config_of<T: DeserializeOwned>(mut object: Map<String, Value>, sup
     let says_something = |key: &str, value: &Value| !value.is_null() || key == HEAD_DIM;
     let given = object.into_iter().filter(|(key, value)| says_something(key, value)).collect();
     serde_json::from_value(Value::Object(given)).map_err(|error| error.to_string())
+}
+
+/// Whether a whole number is in it whose products with others of its kind could overflow. (A vocabulary has some 50,000 words.)
+fn has_huge_number(value: &Value) -> bool {
+    const MOST: f64 = (1_u32 << 24) as f64;
+    match value {
+        Value::Number(number) => !number.is_f64() && number.as_f64().is_none_or(|number| number.abs() > MOST),
+        Value::Array(values) => values.iter().any(has_huge_number),
+        _ => false,
+    }
 }

@@ -1,9 +1,21 @@
 //! A model's files behind one door, whatever their layout: configs, tensors and vocabularies by the names that diffusers gives them.
 
+mod clip_vocabulary;
+mod convert;
+mod embedded;
+mod family;
 mod header;
+mod inspect;
 mod json;
+mod kind;
+mod original;
 mod part;
+mod pickle;
+mod replacement;
+mod shapes;
+mod single;
 mod stored;
+mod write;
 
 use std::{
     collections::BTreeMap,
@@ -14,15 +26,25 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+pub use convert::{Conversion, convert};
+pub use inspect::{Inspection, PartInspection, inspect};
+pub use kind::FileKind;
 pub(super) use part::Part;
+pub use replacement::FileSettings;
 pub(super) use stored::StoredTensor;
 
+use self::{family::Published, replacement::Host};
 use super::{
     device::Placement,
     error::LoadError,
+    models::config::UNetConfig,
+    pipeline::ModelIndex,
+    schedulers::PredictionType,
     tokenizer::ClipTokenizer,
+    unet::UNetClass,
     weights::{Alias, Weights},
 };
+use crate::domain::Family;
 
 /// What says which pipeline a folder holds, and which parts it has.
 const INDEX: &str = "model_index.json";
@@ -39,11 +61,38 @@ pub(super) struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Opens a folder in diffusers layout. No weights are read.
+    /// Opens a folder in diffusers layout, or a `.safetensors` file in the original one. No weights are read.
     ///
     /// # Errors
     /// When there is no such model.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        Self::open_with(path, &FileSettings::default())
+    }
+
+    /// As [`Self::open`], with what the settings say.
+    ///
+    /// # Errors
+    /// When there is no such model, or a part that the settings name is not there.
+    pub(super) fn open_with(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
+        pickle::refuse(path)?;
+        let mut files = if path.is_file() { Self::open_file(path, settings)? } else { Self::open_folder(path)? };
+        if let Some(prediction_type) = settings.prediction_type {
+            files.set_prediction_type(prediction_type)?;
+        }
+        let host = Host { scaling_factor: files.scaling_factor() };
+        for (part, replacement) in settings.replacements(host)? {
+            files.replace(part, replacement)?;
+        }
+        Ok(files)
+    }
+
+    fn open_file(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
+        let single::Single { index, parts, texts } = single::open(path, settings)?;
+        let root = Part::mapped(path.to_owned(), texts, stored::Tensors::new());
+        Ok(Self { root, index, parts })
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, LoadError> {
         let root = Part::Folder(path.to_owned());
         let text = root.text(INDEX)?;
         let text = text.ok_or_else(|| root.invalid("", format!("not a model in diffusers layout: there is no {INDEX}")))?;
@@ -56,6 +105,37 @@ impl ModelFiles {
             }
         }
         Ok(Self { parts, root, index })
+    }
+
+    /// Puts what the settings say in the place of what the scheduler's config says.
+    fn set_prediction_type(&mut self, prediction_type: PredictionType) -> Result<(), LoadError> {
+        const SCHEDULER: &str = "scheduler";
+        let mut config: Map<String, Value> = self.config(SCHEDULER, &[])?;
+        config.insert("prediction_type".to_owned(), prediction_type.name().into());
+        let texts = [(config_name(SCHEDULER).to_owned(), Value::Object(config).to_string())].into();
+        let part = Part::mapped(self.part(SCHEDULER)?.place(""), texts, stored::Tensors::new());
+        self.parts.insert(SCHEDULER.to_owned(), part);
+        Ok(())
+    }
+
+    /// Puts a part from elsewhere in the place of the model's own. An index that said "off" for want of it then says its class.
+    fn replace(&mut self, part: &str, replacement: Part) -> Result<(), LoadError> {
+        let pipeline = self.index.get("_class_name").and_then(Value::as_str).unwrap_or("its pipeline").to_owned();
+        let entry = self.index.get_mut(part);
+        let no_such_part = || self.root.invalid("", format!("the settings give it a {part}, which {pipeline} does not have"));
+        let entry = entry.ok_or_else(no_such_part)?;
+        if is_off(entry) {
+            *entry = replacement::class(part);
+        }
+        self.parts.insert(part.to_owned(), replacement);
+        Ok(())
+    }
+
+    /// Of the model's own VAE; without one, that of its family.
+    fn scaling_factor(&self) -> f64 {
+        let own = self.config::<Map<String, Value>>("vae", &[]).ok().and_then(|config| config.get("scaling_factor")?.as_f64());
+        let is_xl = self.index.get("_class_name").and_then(Value::as_str).is_some_and(|class| class.contains("XL"));
+        own.unwrap_or_else(|| if is_xl { Published::StableDiffusionXl } else { Published::StableDiffusion1 }.scaling_factor())
     }
 
     /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.
@@ -73,7 +153,6 @@ impl ModelFiles {
 
     /// Whether a part is there. An index may say that a folder is not to be used: `[null, null]`.
     pub(super) fn has(&self, part: &str) -> bool {
-        let is_off = |entry: &Value| entry.is_null() || entry.as_array().is_some_and(|class| class.iter().all(Value::is_null));
         self.parts.contains_key(part) && !self.index.get(part).is_some_and(is_off)
     }
 
@@ -83,9 +162,26 @@ impl ModelFiles {
     /// Names every one that is missing.
     pub(super) fn require(&self, parts: &[&str]) -> Result<(), LoadError> {
         let missing: Vec<&str> = parts.iter().copied().filter(|part| !self.has(part)).collect();
+        let from_elsewhere: Vec<&str> = missing.iter().copied().filter(|part| replacement::PARTS.contains(part)).collect();
+        let way = match from_elsewhere.is_empty() {
+            true => String::new(),
+            false => format!("; the model's settings can name a file or a folder that has them: {}", from_elsewhere.join(", ")),
+        };
         match missing.is_empty() {
             true => Ok(()),
-            false => Err(self.invalid(format!("these parts are missing: {}", missing.join(", ")))),
+            false => Err(self.invalid(format!("these parts are missing: {}{way}", missing.join(", ")))),
+        }
+    }
+
+    /// The architecture, as the index and the UNet's config tell.
+    ///
+    /// # Errors
+    /// When the pipeline is not supported, or the config is not what it should be.
+    fn family(&self) -> Result<Family, LoadError> {
+        let index = ModelIndex::read(self)?;
+        match index.unet() {
+            UNetClass::Condition => Ok(index.family(&UNetConfig::read(self)?)),
+            UNetClass::Plain => Ok(Family::Unconditional),
         }
     }
 
@@ -167,6 +263,19 @@ impl ModelFiles {
     fn part(&self, part: &str) -> Result<&Part, LoadError> {
         self.parts.get(part).ok_or_else(|| self.root.invalid("", format!("the part {part} is missing")))
     }
+}
+
+/// Whether an index says that a part is not to be used.
+fn is_off(entry: &Value) -> bool {
+    entry.is_null() || entry.as_array().is_some_and(|class| class.iter().all(Value::is_null))
+}
+
+/// What errors call a part of a file: `model.safetensors#unet`.
+fn place_in(file: &Path, part: &str) -> PathBuf {
+    let mut place = file.as_os_str().to_owned();
+    place.push("#");
+    place.push(part);
+    place.into()
 }
 
 /// The file that says how a part is built.

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::stored::{MappedFile, StoredTensor};
+use super::{
+    clip_vocabulary,
+    stored::{MappedFile, StoredTensor, Tensors},
+};
 use crate::diffusion::error::LoadError;
 
 /// The largest text file that is read, in bytes; a tokenizer.json of CLIP has 4 million.
@@ -19,6 +22,20 @@ const MAX_TEXT: u64 = 64 << 20;
 pub(in crate::diffusion) enum Part {
     /// A folder of a model in diffusers layout.
     Folder(PathBuf),
+    /// What a single file holds of it.
+    Mapped {
+        /// What errors call it.
+        place: PathBuf,
+        /// Its configs by name.
+        texts: BTreeMap<String, String>,
+        /// Its tensors, in diffusers' names.
+        tensors: Tensors,
+    },
+    /// CLIP's own tokenizer, which is built in.
+    Clip {
+        /// The token that fills a text up.
+        pad: &'static str,
+    },
 }
 
 #[derive(Deserialize)]
@@ -27,10 +44,17 @@ struct ShardIndex {
 }
 
 impl Part {
+    /// A part of a single file.
+    pub(super) fn mapped(place: PathBuf, texts: BTreeMap<String, String>, tensors: Tensors) -> Self {
+        Self::Mapped { place, texts, tensors }
+    }
+
     /// What an error about a file of this part calls it.
     pub(in crate::diffusion) fn place(&self, name: &str) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(name),
+            Self::Mapped { place, .. } => place.join(name),
+            Self::Clip { .. } => Path::new("the built-in tokenizer").join(name),
         }
     }
 
@@ -43,6 +67,17 @@ impl Part {
     pub(in crate::diffusion) fn text(&self, name: &str) -> Result<Option<String>, LoadError> {
         match self {
             Self::Folder(folder) => read_text(&folder.join(name)),
+            Self::Mapped { texts, .. } => Ok(texts.get(name).cloned()),
+            Self::Clip { pad } => Ok(clip_vocabulary::text(name, pad)),
+        }
+    }
+
+    /// All its text files by name: configs and vocabularies.
+    pub(super) fn texts(&self) -> Result<BTreeMap<String, String>, LoadError> {
+        match self {
+            Self::Folder(folder) => texts_in(folder),
+            Self::Mapped { texts, .. } => Ok(texts.clone()),
+            Self::Clip { pad } => Ok(clip_vocabulary::texts(pad)),
         }
     }
 
@@ -54,8 +89,25 @@ impl Part {
                 let files: Vec<_> = files.iter().map(|path| MappedFile::open(path)).collect::<Result<_, _>>()?;
                 Ok(files.iter().flat_map(MappedFile::tensors).collect())
             }
+            Self::Mapped { tensors, .. } => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
+            Self::Clip { .. } => Ok(Vec::new()),
         }
     }
+}
+
+/// The JSON and text files of a folder, but for the indexes of its shards.
+fn texts_in(folder: &Path) -> Result<BTreeMap<String, String>, LoadError> {
+    let io = |source| LoadError::Io { path: folder.to_owned(), source };
+    let mut texts = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_text = (name.ends_with(".json") || name.ends_with(".txt")) && !name.contains(".index.");
+        if let Some(text) = is_text.then(|| read_text(&path)).transpose()?.flatten() {
+            texts.insert(name.to_owned(), text);
+        }
+    }
+    Ok(texts)
 }
 
 /// Reads a text file that may be absent, and no more of it than is sensible.

@@ -1,6 +1,8 @@
 //! Tensors where they lie: in a file that is mapped, not read.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,6 +17,9 @@ use crate::{
     diffusion::error::LoadError,
     sys::{forget_pages, map_file},
 };
+
+/// Tensors by name.
+pub(super) type Tensors = BTreeMap<String, StoredTensor>;
 
 /// A safetensors file.
 #[derive(Debug)]
@@ -32,6 +37,16 @@ impl MappedFile {
         Ok(Arc::new(Self { path: path.to_owned(), map, header }))
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its free texts.
+    pub(super) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.header.metadata
+    }
+
     /// Every tensor by its key.
     pub(super) fn tensors(self: &Arc<Self>) -> impl Iterator<Item = (String, StoredTensor)> {
         let stored = |info: &TensorInfo| StoredTensor {
@@ -39,6 +54,7 @@ impl MappedFile {
             dtype: info.dtype,
             shape: info.shape.clone(),
             bytes: info.bytes.clone(),
+            is_turned: false,
         };
         self.header.tensors.iter().map(move |(key, info)| (key.clone(), stored(info)))
     }
@@ -51,6 +67,8 @@ pub(in crate::diffusion) struct StoredTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>,
+    /// A matrix that lies there with its sides the other way round.
+    is_turned: bool,
 }
 
 impl StoredTensor {
@@ -59,27 +77,93 @@ impl StoredTensor {
         &self.shape
     }
 
+    /// Its dtype in the file.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Its size in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its values in this dtype; what need not be changed is not copied.
+    pub(super) fn bytes_as(&self, name: &str, dtype: Dtype) -> Result<Cow<'_, [u8]>, LoadError> {
+        if dtype == self.dtype && !self.is_turned {
+            return Ok(Cow::Borrowed(&self.file.map[self.bytes.clone()]));
+        }
+        let kind = kind_of(dtype).unwrap_or(Kind::Float);
+        let tensor = self.read(name)?.f_to_kind(kind)?.f_contiguous()?;
+        let mut bytes = vec![0; tensor.numel() * dtype.bitsize() / 8];
+        tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// Gives the file's pages back once they have been read.
+    pub(super) fn forget(&self) {
+        forget_pages(&self.file.map, self.bytes.clone());
+    }
+
+    /// The number that it holds, when it is one whole number.
+    pub(super) fn integer(&self) -> Option<i64> {
+        let bytes = &self.file.map[self.bytes.clone()];
+        match self.dtype {
+            Dtype::I64 => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
+            Dtype::I32 => Some(i32::from_le_bytes(bytes.try_into().ok()?).into()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a floating-point tensor that a network can be made of.
+    pub(super) fn is_weight(&self) -> bool {
+        kind_of(self.dtype).is_some()
+    }
+
+    /// The same values in a shape that holds as many.
+    pub(super) fn reshaped(self, shape: Vec<usize>) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// A matrix with its sides exchanged; `None` for what is none.
+    pub(super) fn transposed(self) -> Option<Self> {
+        let [rows, columns] = self.shape[..] else { return None };
+        Some(Self { shape: vec![columns, rows], is_turned: !self.is_turned, ..self })
+    }
+
+    /// Its first, second or last third of rows; `None` when they do not divide by three.
+    pub(super) fn third(&self, place: usize) -> Option<Self> {
+        let (rows, rest) = self.shape.split_first().filter(|(rows, _)| **rows % 3 == 0 && !self.is_turned)?;
+        let length = self.bytes.len() / 3;
+        let start = self.bytes.start + place * length;
+        let shape = [&[rows / 3], rest].concat();
+        Some(Self { shape, bytes: start..start + length, ..self.clone() })
+    }
+
     /// Copies it into memory, in its own dtype; the file's pages are given back.
     ///
     /// # Errors
     /// When it does not hold floating-point numbers of 16 bits or more.
     pub(in crate::diffusion) fn read(&self, name: &str) -> Result<Tensor, LoadError> {
-        let shape: Vec<i64> = self.shape.iter().map(|&side| side as i64).collect();
-        let tensor = Tensor::f_from_data_size(&self.file.map[self.bytes.clone()], &shape, self.kind(name)?)?;
-        forget_pages(&self.file.map, self.bytes.clone());
-        Ok(tensor)
-    }
-
-    fn kind(&self, name: &str) -> Result<Kind, LoadError> {
-        match self.dtype {
-            Dtype::F16 => Ok(Kind::Half),
-            Dtype::BF16 => Ok(Kind::BFloat16),
-            Dtype::F32 => Ok(Kind::Float),
-            Dtype::F64 => Ok(Kind::Double),
-            other => Err(LoadError::Invalid {
-                path: self.file.path.clone(),
-                problem: format!("the tensor {name} is {other:?}; floating-point tensors of 16 bits or more are read"),
-            }),
+        let kind = kind_of(self.dtype).ok_or_else(|| LoadError::Invalid {
+            path: self.file.path.clone(),
+            problem: format!("the tensor {name} is {:?}; floating-point tensors of 16 bits or more are read", self.dtype),
+        })?;
+        let mut shape: Vec<i64> = self.shape.iter().map(|&side| side as i64).collect();
+        if self.is_turned {
+            shape.reverse();
         }
+        let tensor = Tensor::f_from_data_size(&self.file.map[self.bytes.clone()], &shape, kind)?;
+        self.forget();
+        if self.is_turned { Ok(tensor.f_transpose(0, 1)?.f_contiguous()?) } else { Ok(tensor) }
+    }
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F64 => Some(Kind::Double),
+        _ => None,
     }
 }

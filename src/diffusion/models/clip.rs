@@ -197,7 +197,7 @@ impl EncoderLayer {
 }
 
 /// Hub checkpoints have `text_model.` before every name, those of transformers 5 do not; position ids are no weights.
-fn canonical_name(key: &str) -> Option<String> {
+pub(in crate::diffusion) fn canonical_name(key: &str) -> Option<String> {
     let name = key.strip_prefix("text_model.").unwrap_or(key);
     (!name.ends_with("position_ids")).then(|| name.to_owned())
 }

@@ -3,6 +3,8 @@
 //! A known key with a value that cannot be honoured is an error that names both: a picture that is quietly wrong is worse. Keys that
 //! diffusers does not know either are passed over, as diffusers does.
 
+use std::slice;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -23,6 +25,14 @@ impl<T: Copy> PerBlock<T> {
             Self::All(value) => Some(*value),
             Self::Each(values) => values.get(index).or(values.last()).copied(),
         }
+    }
+
+    fn values(&self) -> impl Iterator<Item = T> {
+        let values = match self {
+            Self::All(value) => slice::from_ref(value),
+            Self::Each(values) => values,
+        };
+        values.iter().copied()
     }
 
     fn covers(&self, blocks: usize) -> bool {
@@ -209,6 +219,7 @@ impl UNetConfig {
         if up.is_some_and(|up| up.len() != blocks) {
             return Err(format!("reverse_transformer_layers_per_block must be a list of {blocks}"));
         }
+        self.layers_per_block.values().try_for_each(check_layers_per_block)?;
         let widths = [self.addition_time_embed_dim, self.projection_class_embeddings_input_dim];
         if self.addition_embed_type.is_some() && widths.iter().any(|&width| width < 2) {
             return Err("addition_embed_type = text_time needs addition_time_embed_dim and projection_class_embeddings_input_dim"
@@ -244,6 +255,17 @@ impl UNetConfig {
     /// Heads of block `index`.
     pub(in crate::diffusion) fn heads(&self, index: usize) -> i64 {
         self.attention_head_dim.at(index).unwrap_or(1)
+    }
+}
+
+/// No network comes near so many.
+const MAX_LAYERS_PER_BLOCK: i64 = 64;
+
+/// A block has a place for each of its layers before their weights are looked for.
+pub(super) fn check_layers_per_block(layers: i64) -> Result<(), String> {
+    match (0..=MAX_LAYERS_PER_BLOCK).contains(&layers) {
+        true => Ok(()),
+        false => Err(format!("layers_per_block must be from 0 to {MAX_LAYERS_PER_BLOCK}, got {layers}")),
     }
 }
 
@@ -316,9 +338,11 @@ impl VaeConfig {
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
-        if self.block_out_channels.is_empty() {
-            return Err("block_out_channels is empty".to_owned());
+        // More blocks than this would make a latent cell of more pixels than a picture has.
+        if !(1..=8).contains(&self.block_out_channels.len()) {
+            return Err(format!("block_out_channels has {} entries, 1 to 8 are supported", self.block_out_channels.len()));
         }
+        check_layers_per_block(self.layers_per_block)?;
         self.block_out_channels.iter().try_for_each(|&channels| check_divides("norm_num_groups", self.norm_num_groups, channels))
     }
 

@@ -3,7 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{config::check_divides, resnet::TimeScaleShift};
+use super::{
+    config::{check_divides, check_layers_per_block},
+    resnet::TimeScaleShift,
+};
 use crate::diffusion::{error::LoadError, files::ModelFiles, layers::Activation};
 
 /// The config of a UNet that is told the timestep and nothing else.
@@ -119,9 +122,6 @@ impl Default for UNet2DConfig {
     }
 }
 
-/// No network comes near so many.
-const MAX_LAYERS_PER_BLOCK: i64 = 64;
-
 impl UNet2DConfig {
     /// Reads `unet/config.json`.
     pub(in crate::diffusion) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
@@ -138,9 +138,7 @@ impl UNet2DConfig {
         if blocks == 0 || self.down_block_types.len() != blocks || self.up_block_types.len() != blocks {
             return Err("block_out_channels, down_block_types and up_block_types must be of one length, at least 1".to_owned());
         }
-        if !(1..=MAX_LAYERS_PER_BLOCK).contains(&self.layers_per_block) {
-            return Err(format!("layers_per_block must be from 1 to {MAX_LAYERS_PER_BLOCK}, got {}", self.layers_per_block));
-        }
+        check_layers_per_block(self.layers_per_block)?;
         for (index, &channels) in self.block_out_channels.iter().enumerate() {
             check_divides("norm_num_groups", self.norm_num_groups, channels)?;
             let attends = self.down_block_types[index] == DownBlockType::AttnDownBlock2D

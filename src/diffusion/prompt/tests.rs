@@ -26,7 +26,7 @@ impl Desk {
         let files = ModelFiles::open(&path).unwrap();
         let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
         let encoder = PromptEncoder::load(&files, &ModelIndex::read(&files).unwrap(), placement).unwrap();
-        let folder = ModelFolder { name: "demo".to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None };
+        let folder = ModelFolder::new("demo", path);
         Self { encoder, models: describe_models(&[folder]).unwrap() }
     }
 

@@ -17,6 +17,17 @@ pub enum PredictionType {
     Sample,
 }
 
+impl PredictionType {
+    /// Its name in diffusers' configs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::VPrediction => "v_prediction",
+            Self::Sample => "sample",
+        }
+    }
+}
+
 /// Which of the training's timesteps are visited; table 2 of Lin et al. (2023).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -51,7 +51,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
 }
 
 fn folder(path: &Path) -> ModelFolder {
-    ModelFolder { name: "m".to_owned(), path: path.to_owned(), guidance_scale: None, num_inference_steps: None, max_size: None }
+    ModelFolder::new("m", path)
 }
 
 /// The error as a person reads it; panics when the model loads.
@@ -72,7 +72,7 @@ fn rename_tensors(file: &Path, rename: impl Fn(&str) -> Option<String>) {
     fs::write(file, safetensors::serialize(renamed, None).unwrap()).unwrap();
 }
 
-fn edit_json(file: &Path, edit: impl Fn(&mut Value)) {
+pub(crate) fn edit_json(file: &Path, edit: impl Fn(&mut Value)) {
     let mut value: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     edit(&mut value);
     fs::write(file, value.to_string()).unwrap();

@@ -14,7 +14,7 @@ mod paintings;
 mod parity;
 mod prompts;
 
-pub(crate) use folders::copy_folder;
+pub(crate) use folders::{copy_folder, edit_json};
 
 /// A file of `tests/golden`.
 fn golden(name: &str) -> PathBuf {

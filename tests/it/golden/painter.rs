@@ -1,9 +1,6 @@
 //! Runs the cases of the golden files (and those of `make parity`) through the engine.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use easel::{
     diffusion::{EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
@@ -30,7 +27,7 @@ impl Painter {
     pub(super) fn load(case: &Value) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let mut served = vec![model_folder(case, scratch.path())];
-        served.extend(case["request"]["refiner"].as_str().map(|name| named_folder(name, golden(name))));
+        served.extend(case["request"]["refiner"].as_str().map(|name| ModelFolder::new(name, golden(name))));
         let models = describe_models(&served).unwrap();
         let settings = EngineSettings {
             device: "cpu".to_owned(),
@@ -78,11 +75,7 @@ fn model_folder(case: &Value, scratch: &Path) -> ModelFolder {
         fs::write(scratch.join("scheduler/scheduler_config.json"), case["scheduler_config"].to_string()).unwrap();
         scratch.to_owned()
     };
-    named_folder(name, path)
-}
-
-fn named_folder(name: &str, path: PathBuf) -> ModelFolder {
-    ModelFolder { name: name.to_owned(), path, guidance_scale: None, num_inference_steps: None, max_size: None }
+    ModelFolder::new(name, path)
 }
 
 fn request_body(case: &Value) -> Value {

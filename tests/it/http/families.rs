@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use easel::{
-    config::{LoadTime, ModelConfig},
-    domain::decode_rgb,
-};
+use easel::{config::ModelConfig, domain::decode_rgb};
 use image::RgbImage;
 use serde_json::{Value, json};
 
@@ -23,14 +20,7 @@ async fn spawn_families() -> TestApp {
 
 fn model(name: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    ModelConfig {
-        name: name.to_owned(),
-        path,
-        guidance_scale: None,
-        num_inference_steps: None,
-        max_size: None,
-        load: LoadTime::Start,
-    }
+    ModelConfig::new(name, path)
 }
 
 /// What a request's picture shows. (The files differ in what they say of their making alone.)

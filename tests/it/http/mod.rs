@@ -30,6 +30,7 @@ mod queue;
 mod ranges;
 mod removal;
 mod retry;
+mod single_files;
 mod slow;
 mod thumbnails;
 mod vae;
