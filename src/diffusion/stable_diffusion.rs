@@ -117,8 +117,9 @@ impl Model {
         let embeds = prompts.as_ref().map(PromptEncoder::width);
         let attended = unet.condition_config().and_then(|config| config.cross_attention_dim.at(0));
         if attended != embeds {
+            let [embeds, attended] = [embeds, attended].map(|width| width.map_or("none".to_owned(), |width| width.to_string()));
             let problem =
-                format!("the text encoders make embeddings of {embeds:?} channels, the UNet's cross_attention_dim is {attended:?}");
+                format!("the text encoders make embeddings of {embeds} channels, the UNet's cross_attention_dim is {attended}");
             return Err(files.invalid(problem));
         }
         let input = samples.input(latents.channels);
@@ -308,6 +309,10 @@ impl Engine for StableDiffusion {
 
     fn models(&self) -> Vec<ModelReport> {
         self.models.reports()
+    }
+
+    fn evict_idle(&mut self, stay: &[&str]) -> bool {
+        self.models.evict_idle(stay)
     }
 
     fn take_model_events(&mut self) -> Vec<ModelEvent> {

@@ -11,13 +11,13 @@ use super::{
     loader::{Arrival, Loader},
     models,
     painting::{Order, Painting, Slot},
-    ports::{CanvasState, Engine, EngineError, Prepared},
+    ports::{CanvasState, Engine, EngineError, ModelReport, Prepared},
     previews::RawPreview,
     running::Phase,
     settle::{Ended, Ending},
     shared::Shared,
 };
-use crate::domain::Event;
+use crate::domain::{Event, ModelState};
 
 /// The device thread's ends of its channels.
 pub(super) struct Channels<F> {
@@ -36,7 +36,7 @@ pub(super) struct Device<E: Engine> {
     channels: Channels<E::Frame>,
     /// Oldest first.
     jobs: Vec<Painting<E::Canvas, E::Frame>>,
-    /// Every job wants a model that is on its way.
+    /// There is nothing to paint before a model comes.
     waits_for_model: bool,
     /// Models that must leave for a job that waits for its own.
     leaving: Vec<String>,
@@ -49,6 +49,8 @@ enum News<M> {
     Order(Order),
     Model(Arrival<M>),
     Stop,
+    /// No order will come any more.
+    End,
 }
 
 impl<E: Engine> Device<E> {
@@ -95,7 +97,8 @@ impl<E: Engine> Device<E> {
                 match self.wait() {
                     News::Order(order) => self.take(order),
                     News::Model(arrival) => self.take_model(arrival)?,
-                    News::Stop => {}
+                    News::End if self.jobs.is_empty() => return Ok(false),
+                    News::Stop | News::End => {}
                 }
             }
         } else if self.jobs.is_empty() {
@@ -114,10 +117,11 @@ impl<E: Engine> Device<E> {
     /// Waits for an order, for the model that is on its way, or for somebody who wants a job to stop.
     fn wait(&mut self) -> News<E::Model> {
         let (orders, loader, running) = (&mut self.channels.orders, &mut self.loader, &self.shared.running);
+        let is_told = self.jobs.is_empty() || !(orders.is_closed() && orders.is_empty());
         // Not a task of the runtime: this thread is the device's own.
         futures::executor::block_on(async {
             tokio::select! {
-                Some(order) = orders.recv() => News::Order(order),
+                order = orders.recv(), if is_told => order.map_or(News::End, News::Order),
                 arrival = loader.arrival() => News::Model(arrival),
                 () = running.stopped.notified() => News::Stop,
             }
@@ -143,7 +147,8 @@ impl<E: Engine> Device<E> {
         self.jobs.push(Painting::new(order, self.shared.settings.step));
     }
 
-    /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room and their models are there.
+    /// Gives canvases to the jobs that wait for some, oldest first, as far as there is room and their models are there. While one waits for
+    /// its models, a younger one begins only with models that are here and need not leave: it must not take the room of the older one's.
     fn begin_waiting(&mut self) -> Result<(), Lost> {
         let mut waiting = 0;
         self.leaving.clear();
@@ -158,11 +163,12 @@ impl<E: Engine> Device<E> {
             if room == 0 || (job.needs_empty_device && canvases > 0) {
                 break;
             }
-            // Nor must it keep a model on the device that is to leave for an older one.
             let request = job.order.request.clone();
-            if self.leaving.iter().any(|model| request.models().contains(&model.as_str())) {
+            if waiting > 0 && !self.stay(&request.models()) {
+                waiting += 1;
                 continue;
             }
+            let job = &mut self.jobs[place];
             match guard::blame(|| self.engine.prepare(&request))? {
                 Ok(Prepared::Ready) => begin_group(&mut self.engine, job, room, Company { canvases, steps: self.steps })?,
                 Ok(Prepared::Load(work)) => {
@@ -170,13 +176,23 @@ impl<E: Engine> Device<E> {
                     waiting += 1;
                 }
                 Ok(Prepared::Loading) => waiting += 1,
-                Ok(Prepared::Occupied { leaving }) => self.leaving.extend(leaving),
+                Ok(Prepared::Occupied { leaving }) => {
+                    self.leaving = leaving;
+                    waiting += 1;
+                }
                 Err(error) => job.fault = Some(error),
             }
         }
-        self.waits_for_model = waiting == self.jobs.len();
+        self.waits_for_model = waiting == self.jobs.len() && self.canvases() == 0;
         self.tell_models();
         Ok(())
+    }
+
+    /// Whether all of these models are here and none must leave.
+    fn stay(&self, models: &[&str]) -> bool {
+        let reports = self.engine.models();
+        let stays = |report: &ModelReport| report.status.state == ModelState::Loaded && !self.leaving.contains(&report.model);
+        models.iter().all(|model| reports.iter().any(|report| report.model == *model && stays(report)))
     }
 
     /// Tells clients and claims where the models are.
@@ -322,7 +338,7 @@ fn begin_group<E: Engine>(
 ) -> Result<(), Lost> {
     let images = job.next_group(room);
     let start = Instant::now();
-    let begun = guard::blame(|| engine.begin(&job.order, images.clone()))?;
+    let begun = guard::with_room(engine, &job.order.request.models(), |engine| engine.begin(&job.order, images.clone()))?;
     job.times.encode += start.elapsed();
     match begun {
         Ok(begun) if begun.canvases.len() == images.len() => {

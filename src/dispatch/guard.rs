@@ -49,13 +49,28 @@ pub(super) fn blame<T>(code: impl FnOnce() -> Result<T, EngineError>) -> Result<
     }
 }
 
+/// Like [`blame`], for work that takes memory: while there is too little, models leave that nobody uses and that are not in `stay`, before
+/// anybody is blamed.
+pub(super) fn with_room<E: Engine, T>(
+    engine: &mut E,
+    stay: &[&str],
+    mut work: impl FnMut(&mut E) -> Result<T, EngineError>,
+) -> Result<Result<T, Fault>, Lost> {
+    loop {
+        let done = blame(|| work(engine))?;
+        if !matches!(done, Err(EngineError::OutOfMemory(_))) || !engine.evict_idle(stay) {
+            return Ok(done);
+        }
+    }
+}
+
 /// Moves every canvas by one step, together if that works, else in halves; answers for each canvas.
 pub(super) fn step<E: Engine>(
     engine: &mut E,
     canvases: &mut [&mut E::Canvas],
     metrics: &Metrics,
 ) -> Result<Vec<Result<(), Fault>>, Lost> {
-    let error = match blame(|| engine.step(canvases))? {
+    let error = match with_room(engine, &[], |engine| engine.step(canvases))? {
         Ok(results) if results.len() == canvases.len() => {
             metrics.step_canvases.observe(canvases.len() as f64);
             return results.into_iter().map(own_fault).collect();
@@ -79,7 +94,7 @@ fn own_fault(result: Result<(), EngineError>) -> Result<Result<(), Fault>, Lost>
 
 /// Decodes finished canvases, together if that works, else in halves.
 pub(super) fn finish<E: Engine>(engine: &mut E, canvases: &[&E::Canvas]) -> Result<Result<Vec<E::Frame>, Fault>, Lost> {
-    let error = match blame(|| engine.finish(canvases))? {
+    let error = match with_room(engine, &[], |engine| engine.finish(canvases))? {
         Ok(frames) if frames.len() == canvases.len() => return Ok(Ok(frames)),
         Ok(frames) => EngineError::Failed(format!("{} frames for {} canvases", frames.len(), canvases.len())),
         Err(error) => error,

@@ -46,14 +46,14 @@ impl Residence {
     }
 
     /// How the models stand for the next claim, when these have been claimed for and the device has not seen it yet: they are as good as
-    /// here, and until it has, nobody knows whether another one would fit beside them.
+    /// here, and until it has, nobody knows whether another one would fit beside them. Nor does one come while a job waits for room.
     pub(super) fn turns(&self, stay: Duration, claimed_for: &BTreeSet<String>) -> ModelTurns {
         let view = lock(&self.0);
         let turn = |report: &ModelReport| match report.status.state {
             _ if view.leaving.contains(&report.model) => Some(ModelTurn::Leaves),
             ModelState::Loaded | ModelState::Loading => Some(ModelTurn::Here),
             _ if claimed_for.contains(&report.model) => Some(ModelTurn::Here),
-            _ if report.displaces || !claimed_for.is_empty() => Some(ModelTurn::Displaces),
+            _ if report.displaces || !claimed_for.is_empty() || !view.leaving.is_empty() => Some(ModelTurn::Displaces),
             ModelState::NotLoaded | ModelState::Failed => None,
         };
         let models: BTreeMap<_, _> = view.reports.iter().filter_map(|report| Some((report.model.clone(), turn(report)?))).collect();

@@ -12,7 +12,8 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
-TEXT2IMG, IMG2IMG, INPAINTING, EDIT, UNCONDITIONAL = "text2img", "img2img", "inpainting", "instruct_pix2pix", "unconditional"
+TEXT2IMG, IMG2IMG, INPAINTING = "text2img", "img2img", "inpainting"
+EDIT, UNCONDITIONAL, REFINED = "instruct_pix2pix", "unconditional", "refiner"
 STABLE_DIFFUSION = {
     TEXT2IMG: StableDiffusionPipeline,
     IMG2IMG: StableDiffusionImg2ImgPipeline,
@@ -23,6 +24,8 @@ XL = {
     IMG2IMG: StableDiffusionXLImg2ImgPipeline,
     INPAINTING: StableDiffusionXLInpaintPipeline,
 }
+# The first pipeline; the second is the refiner's img2img.
+THEN_REFINED = {REFINED: StableDiffusionXLPipeline}
 REFINER = {IMG2IMG: StableDiffusionXLImg2ImgPipeline, INPAINTING: StableDiffusionXLInpaintPipeline}
 NINE_CHANNELS = dict.fromkeys(STABLE_DIFFUSION, StableDiffusionInpaintPipeline)
 # diffusers has no pipeline that could: maker/latent_loop.py paints them.
@@ -65,7 +68,12 @@ FAMILIES = [
         {TEXT2IMG: StableDiffusionPipeline},
         scheduler_keys={"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
     ),
-    Family("SD XL", "tiny-sdxl", XL),
+    Family(
+        "SD XL",
+        "tiny-sdxl",
+        XL | THEN_REFINED,
+        fields={REFINED: {"width": 88, "height": 72, "refiner": "tiny-sdxl-refiner", "refiner_start": 0.6}},
+    ),
     Family("SD XL refiner", "tiny-sdxl-refiner", REFINER),
     Family("LCM", "tiny-lcm", STABLE_DIFFUSION),
     Family("BK-SDM", "tiny-bk-sdm", STABLE_DIFFUSION),

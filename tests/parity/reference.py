@@ -7,10 +7,10 @@ import json
 
 import torch
 from cases import cases
-from diffusers import DiffusionPipeline, UNet2DConditionModel
-from families import EDIT, FAMILIES, IMG2IMG, TEXT2IMG
+from diffusers import DiffusionPipeline, PNDMScheduler, UNet2DConditionModel
+from families import EDIT, FAMILIES, IMG2IMG, REFINED, TEXT2IMG
 from maker import latent, latent_loop
-from maker.families import XL_SETTINGS
+from maker.families import XL_SETTINGS, pipeline
 from maker.paths import GOLDEN, model_folder
 from maker.pipelines import use_scheduler, with_scheduler_config
 from PIL import Image
@@ -55,14 +55,24 @@ class Painter:
         request = case["request"]
         pipe = self.pipeline(self.family.tasks[case["task"]])
         use_scheduler(pipe, request["scheduler"])
-        if request["scheduler"].startswith("pndm") and request.get("strength", 1.0) < 1.0:
-            pipe.scheduler.register_to_config(skip_prk_steps=True)  # see known.py
+        if request.get("strength", 1.0) < 1.0:
+            begin_in_the_middle(pipe)
         generator = torch.Generator("cpu").manual_seed(request["seed"])
         if not self.family.tasks[case["task"]]:
             return latent_loop.paint(pipe, case, generator)
         given = ("prompt", "num_inference_steps", "guidance_scale", "image_guidance_scale", "eta")
         arguments = {key: request[key] for key in given if key in request} | pictures(case, pipe)
-        return pipe(**arguments, generator=generator, output_type="latent").images
+        arguments |= {"generator": generator, "output_type": "latent"}
+        return self.refined(pipe, case, arguments) if "refiner" in request else pipe(**arguments).images
+
+    def refined(self, pipe, case, arguments):
+        """The first pipeline stops early, and the refiner's goes on from there."""
+        start, name = case["request"]["refiner_start"], case["request"]["refiner"]
+        begun = pipe(**arguments, denoising_end=start).images
+        refiner = pipeline(name, case["request"]["scheduler"], img2img=True)
+        begin_in_the_middle(refiner)
+        own = {key: value for key, value in arguments.items() if key not in ("width", "height")}
+        return refiner(**own, image=begun, denoising_start=start).images
 
     def pipeline(self, kind):
         if not kind:
@@ -75,6 +85,12 @@ class Painter:
         pipe = kind(**self.parts | {"scheduler": self.scheduler}, **more)
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+
+def begin_in_the_middle(pipe):
+    """Where Runge-Kutta steps go wrong: see known.py."""
+    if isinstance(pipe.scheduler, PNDMScheduler):
+        pipe.scheduler.register_to_config(skip_prk_steps=True)
 
 
 def load(family):
@@ -101,6 +117,7 @@ def pictures(case, pipe):
         return {"image": image, "mask_image": mask, "strength": request.get("strength", 1.0)} | size
     return {
         TEXT2IMG: size,
+        REFINED: size,
         IMG2IMG: {"image": image, "strength": request.get("strength")},
         EDIT: {"image": image.resize(blank.size, Image.Resampling.LANCZOS)},
     }[case["task"]]

@@ -105,9 +105,10 @@ def report(cases, outcomes, forwards):
     print(f"\nEasel against {versions}: float32 on the CPU")
     table.print_all(cases)
     broken = table.broken + table.stale(cases) + (print_forwards(forwards) if forwards else [])
-    errors = [error for row in table.errors.values() for error in row]
-    print(f"\n{len(errors)} pictures, {sum(error <= MOST for error in errors)} of them within {MOST:.0e}, all within {max(errors):.1e}", end="")
-    print(f" (limit {LATENTS:.0e})" + (f"; {len(forwards)} full-size forwards within {max(e for _, e in forwards):.1e}" if forwards else ""))
+    errors, explained = table.errors(), sum(row.explained for row in table.rows.values())
+    within = f"{sum(error <= MOST for error in errors)} of them within {MOST:.0e}, all within {max(errors):.1e} (limit {LATENTS:.0e})"
+    print(f"\n{len(errors)} pictures, {within}; {explained} differences explained", end="")
+    print(f"; {len(forwards)} full-size forwards within {max(e for _, e in forwards):.1e}" if forwards else "")
     for line in broken:
         print(f"BROKEN {line}")
     return 1 if broken else 0

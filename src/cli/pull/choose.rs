@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::{names::is_inside, weights::weights};
 use crate::cli::CliError;
 
 /// The file that makes a folder one in diffusers layout.
 pub(super) const INDEX: &str = "model_index.json";
 /// Parts that a server has no use for.
 const UNUSED_PARTS: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
-/// What may stand before `.safetensors` in the names of weights.
-const STEMS: [&str; 2] = ["diffusion_pytorch_model", "model"];
 /// Files of a tokenizer that are not JSON.
 const VOCABULARIES: [&str; 2] = ["merges.txt", "vocab.txt"];
 
@@ -24,6 +23,9 @@ pub(super) fn folder_files<'a>(index: &str, files: &'a [String], full: bool) -> 
     let index: Map<String, Value> = serde_json::from_str(index).map_err(|error| CliError::failed(format!("{INDEX}: {error}")))?;
     let mut wanted = Vec::new();
     for (part, class) in &index {
+        if !is_inside(part) {
+            return Err(CliError::failed(format!("{INDEX}: {part:?} is no name of a part")));
+        }
         // A part is [library, class]; one that the model does without is [null, null].
         if class.get(1).is_some_and(Value::is_string) && !UNUSED_PARTS.contains(&part.as_str()) {
             wanted.extend(part_files(part, files, full)?);
@@ -34,57 +36,22 @@ pub(super) fn folder_files<'a>(index: &str, files: &'a [String], full: bool) -> 
 }
 
 fn part_files<'a>(part: &str, files: &'a [String], full: bool) -> Result<Vec<&'a str>, CliError> {
-    let prefix = format!("{part}/");
-    let inside: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(&prefix)).filter(|name| !name.contains('/')).collect();
-    let mut names: BTreeSet<&str> = inside.iter().copied().filter(|name| is_config(name)).collect();
-    let pickled = inside.iter().any(|name| [".bin", ".ckpt", ".pt", ".msgpack"].iter().any(|ending| name.ends_with(ending)));
-    match weights(&inside, full) {
-        Some(weights) => names.extend(weights),
-        None if pickled => {
-            let problem =
-                format!("{part}: its weights are there as pickles only, which may run code and are not read; ask for safetensors");
-            return Err(CliError::failed(problem));
-        }
-        // A scheduler or a tokenizer has none.
-        None => {}
-    }
-    Ok(files
-        .iter()
-        .map(String::as_str)
-        .filter(|file| file.strip_prefix(&prefix).is_some_and(|name| names.contains(name)))
-        .collect())
+    let folder = format!("{part}/");
+    let prefix = if files.iter().any(|file| file.starts_with(&folder)) { folder.as_str() } else { "" };
+    let inside: Vec<&str> = files.iter().filter_map(|file| file.strip_prefix(prefix)).filter(|name| !name.contains('/')).collect();
+    let names: BTreeSet<&str> = match (prefix, part) {
+        // The oldest models without text have these two beside their index.
+        ("", "scheduler") => BTreeSet::from(["scheduler_config.json"]),
+        ("", "unet") => weights(part, &inside, full)?.into_iter().chain(["config.json"]).collect(),
+        ("", _) => weights(part, &[], full)?.into_iter().collect(),
+        _ => weights(part, &inside, full)?.into_iter().chain(inside.into_iter().filter(|name| is_config(name))).collect(),
+    };
+    let is_wanted = |file: &&str| file.strip_prefix(prefix).is_some_and(|name| names.contains(name));
+    Ok(files.iter().map(String::as_str).filter(is_wanted).collect())
 }
 
 fn is_config(name: &str) -> bool {
     VOCABULARIES.contains(&name) || (name.ends_with(".json") && !name.contains(".index."))
-}
-
-/// One form of a part's weights: whole or in shards with their index.
-fn weights<'a>(inside: &[&'a str], full: bool) -> Option<Vec<&'a str>> {
-    let variants = if full { ["", ".fp16"] } else { [".fp16", ""] };
-    for (variant, stem) in variants.iter().flat_map(|variant| STEMS.map(|stem| (variant, stem))) {
-        let whole = format!("{stem}{variant}.safetensors");
-        if let Some(file) = inside.iter().find(|name| **name == whole) {
-            return Some(vec![file]);
-        }
-        let index = format!("{stem}.safetensors.index{variant}.json");
-        if inside.contains(&index.as_str()) {
-            let is_shard = |name: &str| is_shard(name, stem, variant);
-            return Some(inside.iter().copied().filter(|name| *name == index || is_shard(name)).collect());
-        }
-    }
-    None
-}
-
-/// `STEM-00001-of-00002.safetensors`, `STEM.fp16-00001-of-00002.safetensors` and `STEM-00001-of-00002.fp16.safetensors`.
-fn is_shard(name: &str, stem: &str, variant: &str) -> bool {
-    let Some(rest) = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(".safetensors")) else { return false };
-    let numbers = rest.strip_prefix(variant).filter(|numbers| numbers.starts_with('-')).or_else(|| rest.strip_suffix(variant));
-    numbers.is_some_and(|numbers| {
-        numbers.starts_with('-')
-            && numbers.contains("-of-")
-            && numbers.chars().all(|letter| letter.is_ascii_digit() || "-of".contains(letter))
-    })
 }
 
 /// The checkpoint that the user names.
@@ -184,10 +151,27 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_are_pickles_only_are_refused_with_the_reason() {
-        let files = files(&[INDEX, "vae/config.json", "vae/diffusion_pytorch_model.bin"]);
-        let problem = folder_files(SDXL, &files, false).unwrap_err().to_string();
-        assert!(problem.contains("vae") && problem.contains("pickles"), "{problem}");
+    fn models_without_text_may_have_their_parts_beside_the_index() {
+        const DDPM: &str =
+            r#"{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}"#;
+        let names = ["config.json", "diffusion_pytorch_model.safetensors", INDEX, "other.json", "scheduler_config.json"];
+        let wanted = ["scheduler_config.json", "config.json", "diffusion_pytorch_model.safetensors"];
+        assert_eq!(folder_files(DDPM, &files(&names), false).unwrap(), wanted);
+        let problem = folder_files(DDPM, &files(&["config.json", INDEX]), false).unwrap_err().to_string();
+        assert!(problem.contains("unet: no weights that are read"), "{problem}");
+    }
+
+    #[test]
+    fn a_part_of_the_index_that_is_not_there_is_named() {
+        let problem = folder_files(SDXL, &files(&[INDEX, "model.safetensors"]), false).unwrap_err().to_string();
+        assert!(problem.contains("text_encoder_2: no weights that are read"), "{problem}");
+    }
+
+    #[test]
+    fn an_index_brings_no_control_characters_to_the_terminal() {
+        let problem =
+            folder_files(r#"{"text_encoder\u001b[2J": ["transformers", "CLIPTextModel"]}"#, &files(&[INDEX]), false).unwrap_err();
+        assert!(problem.to_string().contains("no name of a part") && !problem.to_string().contains('\u{1b}'), "{problem}");
     }
 
     #[test]

@@ -49,13 +49,13 @@ impl Part {
         Self::Mapped { place, texts, tensors }
     }
 
-    /// What an error about a file of this part calls it.
+    /// What an error about a file of this part calls it; without a name it is about the part as a whole.
     pub(in crate::diffusion) fn place(&self, name: &str) -> PathBuf {
-        match self {
-            Self::Folder(folder) => folder.join(name),
-            Self::Mapped { place, .. } => place.join(name),
-            Self::Clip { .. } => Path::new("the built-in tokenizer").join(name),
-        }
+        let place = match self {
+            Self::Folder(place) | Self::Mapped { place, .. } => place,
+            Self::Clip { .. } => Path::new("the built-in tokenizer"),
+        };
+        if name.is_empty() { place.to_owned() } else { place.join(name) }
     }
 
     /// An error about one of its files.

@@ -58,6 +58,8 @@ pub(super) struct Entry<M> {
     pub(super) bytes: Option<u64>,
     /// Every hold has a share in it.
     users: Arc<()>,
+    /// It must leave for a job that waits.
+    pub(super) is_leaving: bool,
     used: u64,
     last_used_at: Option<Timestamp>,
 }
@@ -72,7 +74,7 @@ pub(super) enum Place<M> {
 
 impl<M> Entry<M> {
     pub(super) fn new(source: Arc<dyn ModelSource<M>>) -> Self {
-        Self { source, state: Place::Away, bytes: None, users: Arc::new(()), used: 0, last_used_at: None }
+        Self { source, state: Place::Away, bytes: None, users: Arc::new(()), is_leaving: false, used: 0, last_used_at: None }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -113,7 +115,7 @@ impl<M> Entry<M> {
     pub(super) fn tenant(&self, place: usize) -> Option<Tenant> {
         let is_busy = self.is_coming() || Arc::strong_count(&self.users) > 1;
         let stays = self.is_coming() || self.is_here();
-        stays.then(|| Tenant { place, bytes: self.bytes.unwrap_or(0), is_busy, used: self.used })
+        stays.then(|| Tenant { place, bytes: self.bytes.unwrap_or(0), is_busy, is_leaving: self.is_leaving, used: self.used })
     }
 
     pub(super) fn report(&self, displaces: bool) -> ModelReport {

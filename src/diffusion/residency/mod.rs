@@ -17,12 +17,14 @@ use tracing::{error, info};
 
 use entry::{Entry, Place};
 pub(super) use entry::{ModelHold, ModelSource};
-use room::{Room, make_room};
+use room::{Room, Tenant, make_room};
 
 use super::error::LoadError;
 use crate::dispatch::ports::{EngineError, ModelEvent, ModelLoad, ModelReport, Prepared};
 
 const MIB: u64 = 1 << 20;
+/// How long a device that was out of memory is taken to hold no more than then: somebody else may have had the memory.
+const SEEN_FOR: Duration = Duration::from_secs(600);
 
 /// What the settings say about models that come and go.
 #[derive(Debug, Clone)]
@@ -45,8 +47,8 @@ impl Default for ResidencySettings {
 pub(super) struct Residency<M> {
     entries: Vec<Entry<M>>,
     settings: ResidencySettings,
-    /// What the device has been seen to hold, once it was out of memory.
-    learned: Option<u64>,
+    /// What the device was last seen to hold, and when: it had no room for one model more.
+    seen: Option<(u64, Instant)>,
     uses: u64,
     events: Vec<ModelEvent>,
 }
@@ -59,7 +61,7 @@ impl<M: Send + 'static> Residency<M> {
     /// When there is no model that can be used: why the first cannot.
     pub(super) fn start(sources: Vec<Box<dyn ModelSource<M>>>, settings: ResidencySettings) -> Result<Self, LoadError> {
         let entries = sources.into_iter().map(|source| Entry::new(source.into())).collect();
-        let mut residency = Self { entries, settings, learned: None, uses: 0, events: Vec::new() };
+        let mut residency = Self { entries, settings, seen: None, uses: 0, events: Vec::new() };
         let mut first_error = None;
         for place in 0..residency.entries.len() {
             if let Err(error) = residency.load_at_start(place) {
@@ -113,30 +115,36 @@ impl<M: Send + 'static> Residency<M> {
         }
         self.check_together(&places)?;
         if let Room::Occupied { leaving } = self.room_for(missing, &places) {
-            return Ok(Prepared::Occupied { leaving: self.names(&leaving) });
+            return Ok(self.occupied(&leaving));
         }
         // The files may have changed since they were last measured; that they are whole is known before anybody leaves for them.
         if let Err(error) = self.measure(missing) {
             let error = entry::unavailable(&*self.entries[missing].source, &error);
             return Err(self.fail(missing, error));
         }
+        self.check_together(&places)?;
         match self.room_for(missing, &places) {
-            Room::Occupied { leaving } => Ok(Prepared::Occupied { leaving: self.names(&leaving) }),
+            Room::Occupied { leaving } => Ok(self.occupied(&leaving)),
             Room::Free { evict } => Ok(Prepared::Load(self.bring(missing, &evict))),
         }
     }
 
-    /// Refuses models that could never be on the device together.
+    /// Refuses models that cannot be on the device together, whoever leaves.
     fn check_together(&self, places: &[usize]) -> Result<(), EngineError> {
-        let bytes = places.iter().filter_map(|&place| self.entries[place].bytes).sum::<u64>();
-        match self.settings.memory {
-            Some(memory) if places.len() > 1 && bytes > memory => {
-                let (weights, memory) = (bytes.div_ceil(MIB), memory / MIB);
-                let reason = format!("together they take {weights} MiB, and device.model_memory_mib is {memory}");
-                Err(EngineError::ModelUnavailable { model: self.names(places).join("\" and \""), reason })
-            }
-            _ => Ok(()),
-        }
+        let bytes = places.iter().filter_map(|&place| self.entries[place].bytes).fold(0, u64::saturating_add);
+        let Some(budget) = self.budget().filter(|&budget| places.len() > 1 && bytes > budget) else { return Ok(()) };
+        let limit = match self.settings.memory {
+            Some(memory) if memory <= budget => format!("device.model_memory_mib is {}", memory / MIB),
+            _ => "the device was out of memory before it had both".to_owned(),
+        };
+        let reason = format!("together they take {} MiB, and {limit}", bytes.div_ceil(MIB));
+        Err(EngineError::ModelUnavailable { model: self.names(places).join("\" and \""), reason })
+    }
+
+    /// The answer to a job that waits until these have left.
+    fn occupied(&mut self, leaving: &[usize]) -> Prepared<M> {
+        (0..).zip(&mut self.entries).for_each(|(place, entry)| entry.is_leaving = leaving.contains(&place));
+        Prepared::Occupied { leaving: self.names(leaving) }
     }
 
     /// As [`crate::dispatch::ports::Engine::install`]. A model for which the device had no room beside others waits for them to leave.
@@ -147,7 +155,7 @@ impl<M: Send + 'static> Residency<M> {
             Ok(model) => self.settle(place, model, since),
             Err(EngineError::OutOfMemory(problem)) if self.entries.iter().any(Entry::is_here) => {
                 info!(model.name = name, problem, "the device has no room for one model more; others must leave for it");
-                self.learned = Some(self.taken().saturating_sub(1));
+                self.seen = Some((self.taken().saturating_sub(1), Instant::now()));
                 self.entries[place].state = Place::Away;
             }
             Err(error) => return Err(self.fail(place, error)),
@@ -183,6 +191,16 @@ impl<M: Send + 'static> Residency<M> {
         self.entries.iter().enumerate().map(|(place, entry)| entry.report(displaces(place))).collect()
     }
 
+    /// As [`crate::dispatch::ports::Engine::evict_idle`].
+    pub(super) fn evict_idle(&mut self, stay: &[&str]) -> bool {
+        let may_leave = |tenant: &Tenant| !tenant.is_busy && !stay.contains(&self.entries[tenant.place].name());
+        let idle = self.tenants().filter(may_leave).min_by_key(|tenant| tenant.used);
+        if let Some(Tenant { place, .. }) = idle {
+            self.evict(place, "what is being painted");
+        }
+        idle.is_some()
+    }
+
     /// What has happened since this was last asked.
     pub(super) fn take_events(&mut self) -> Vec<ModelEvent> {
         std::mem::take(&mut self.events)
@@ -203,12 +221,18 @@ impl<M: Send + 'static> Residency<M> {
     }
 
     fn budget(&self) -> Option<u64> {
-        self.settings.memory.into_iter().chain(self.learned).min()
+        let seen = self.seen.filter(|(_, when)| when.elapsed() < SEEN_FOR).map(|(bytes, _)| bytes);
+        self.settings.memory.into_iter().chain(seen).min()
+    }
+
+    /// The models that are here or on their way.
+    fn tenants(&self) -> impl Iterator<Item = Tenant> {
+        self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place))
     }
 
     /// Bytes of the models that are here or on their way.
     fn taken(&self) -> u64 {
-        self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place)).map(|tenant| tenant.bytes).sum()
+        self.tenants().map(|tenant| tenant.bytes).sum()
     }
 
     /// Reads the headers of a model's files.
@@ -228,8 +252,7 @@ impl<M: Send + 'static> Residency<M> {
 
     /// The room for a model beside those of `stay`, which nobody may make leave.
     fn room_for(&self, place: usize, stay: &[usize]) -> Room {
-        let tenants = self.entries.iter().enumerate().filter_map(|(place, entry)| entry.tenant(place));
-        let (stay, others): (Vec<_>, Vec<_>) = tenants.partition(|tenant| stay.contains(&tenant.place));
+        let (stay, others): (Vec<_>, Vec<_>) = self.tenants().partition(|tenant| stay.contains(&tenant.place));
         let taken = stay.iter().map(|tenant| tenant.bytes).sum::<u64>();
         let budget = self.budget().unwrap_or(u64::MAX).saturating_sub(taken);
         make_room(&others, self.entries[place].bytes.unwrap_or(0), budget)
@@ -237,12 +260,8 @@ impl<M: Send + 'static> Residency<M> {
 
     /// Lets the models of `evict` go, and answers the work that brings another one.
     fn bring(&mut self, place: usize, evict: &[usize]) -> ModelLoad<M> {
-        for &gone in evict {
-            let entry = &mut self.entries[gone];
-            entry.state = Place::Away;
-            info!(model.name = entry.name(), "the model has left the device for another one");
-            self.events.push(ModelEvent::Evicted { model: entry.name().to_owned() });
-        }
+        evict.iter().for_each(|&gone| self.evict(gone, "another model"));
+        self.entries.iter_mut().for_each(|entry| entry.is_leaving = false);
         let entry = &mut self.entries[place];
         entry.state = Place::Coming { since: Instant::now() };
         let source = Arc::clone(&entry.source);
@@ -251,6 +270,14 @@ impl<M: Send + 'static> Residency<M> {
         }
         let model = source.name().to_owned();
         ModelLoad { model, work: Box::new(move || source.load().map_err(|error| entry::unavailable(&*source, &error))) }
+    }
+
+    /// The model leaves; `cause` is what for.
+    fn evict(&mut self, place: usize, cause: &str) {
+        let entry = &mut self.entries[place];
+        entry.state = Place::Away;
+        info!(model.name = entry.name(), "the model has left the device for {cause}");
+        self.events.push(ModelEvent::Evicted { model: entry.name().to_owned() });
     }
 
     /// The model is here.

@@ -9,6 +9,8 @@ pub(super) struct Tenant {
     pub(super) bytes: u64,
     /// Canvases use it.
     pub(super) is_busy: bool,
+    /// It was to leave when this was last looked at.
+    pub(super) is_leaving: bool,
     /// Rises with each use.
     pub(super) used: u64,
 }
@@ -18,25 +20,27 @@ pub(super) struct Tenant {
 pub(super) enum Room {
     /// These leave, and it fits.
     Free { evict: Vec<usize> },
-    /// It will fit when the canvases of these are done.
+    /// It will fit when these have left, of which some have canvases.
     Occupied { leaving: Vec<usize> },
 }
 
 /// Makes room for a newcomer of so many bytes: the least recently used models that nobody uses leave; busy ones are waited for, the least
-/// recently used first, only where that does not suffice. A newcomer that is larger than the budget by itself has it for itself.
+/// recently used first, only where that does not suffice. Those that were to leave still are, whatever has been used since, so that a
+/// newcomer's turn comes. A newcomer that is larger than the budget by itself has it for itself.
 pub(super) fn make_room(tenants: &[Tenant], bytes: u64, budget: u64) -> Room {
     let mut order = tenants.to_vec();
-    order.sort_by_key(|tenant| (tenant.is_busy, tenant.used));
+    order.sort_by_key(|tenant| (tenant.is_busy, !tenant.is_leaving, tenant.used));
     let mut taken = tenants.iter().fold(bytes, |sum, tenant| sum.saturating_add(tenant.bytes));
-    let (mut evict, mut leaving) = (Vec::new(), Vec::new());
+    let (mut evict, mut is_occupied) = (Vec::new(), false);
     for tenant in order {
         if taken <= budget {
             break;
         }
         taken = taken.saturating_sub(tenant.bytes);
-        if tenant.is_busy { leaving.push(tenant.place) } else { evict.push(tenant.place) }
+        is_occupied |= tenant.is_busy;
+        evict.push(tenant.place);
     }
-    if leaving.is_empty() { Room::Free { evict } } else { Room::Occupied { leaving } }
+    if is_occupied { Room::Occupied { leaving: evict } } else { Room::Free { evict } }
 }
 
 #[cfg(test)]
@@ -46,7 +50,7 @@ mod tests {
     use super::*;
 
     fn tenant(place: usize, bytes: u64, is_busy: bool, used: u64) -> Tenant {
-        Tenant { place, bytes, is_busy, used }
+        Tenant { place, bytes, is_busy, is_leaving: false, used }
     }
 
     #[test]
@@ -65,7 +69,15 @@ mod tests {
     #[test]
     fn a_busy_model_is_waited_for_only_when_the_idle_ones_do_not_suffice() {
         let tenants = [tenant(0, 4, true, 9), tenant(1, 4, true, 3), tenant(2, 2, false, 8)];
-        assert_eq!(make_room(&tenants, 6, 12), Room::Occupied { leaving: vec![1] });
+        assert_eq!(make_room(&tenants, 6, 12), Room::Occupied { leaving: vec![2, 1] });
+    }
+
+    #[test]
+    fn who_was_to_leave_still_is_though_it_was_used_last() {
+        let tenants = [Tenant { is_leaving: true, ..tenant(0, 4, true, 9) }, tenant(1, 4, true, 3)];
+        assert_eq!(make_room(&tenants, 4, 8), Room::Occupied { leaving: vec![0] });
+        let tenants = [tenants[0], Tenant { is_busy: false, ..tenants[1] }];
+        assert_eq!(make_room(&tenants, 4, 8), Room::Free { evict: vec![1] }, "but nobody waits who need not");
     }
 
     proptest! {
@@ -82,8 +94,10 @@ mod tests {
                     evict
                 }
                 Room::Occupied { leaving } => {
-                    prop_assert!(leaving.iter().all(|&place| tenants[place].is_busy));
-                    tenants.iter().filter(|tenant| !tenant.is_busy).map(|tenant| tenant.place).chain(leaving).collect()
+                    let idle = tenants.iter().filter(|tenant| !tenant.is_busy).map(|tenant| tenant.place);
+                    prop_assert!(idle.clone().all(|place| leaving.contains(&place)), "somebody is waited for in vain");
+                    prop_assert!(leaving.iter().any(|&place| tenants[place].is_busy));
+                    leaving
                 }
             };
             let stays: Vec<&Tenant> = tenants.iter().filter(|tenant| !gone.contains(&tenant.place)).collect();

@@ -149,3 +149,49 @@ fn a_job_of_two_models_has_both_at_once_or_learns_that_they_never_fit() {
     assert_eq!(leaving, ["c"]);
     drop(hold);
 }
+
+#[test]
+fn a_model_that_must_leave_for_a_job_is_not_spared_for_another_that_was_used_less_lately() {
+    let mut residency = start(&[("a", 4), ("b", 4), ("c", 4)], settings(8)).unwrap();
+    let [of_a, of_b] = ["a", "b"].map(|name| residency.hold(name).unwrap());
+    for used in [&of_b, &of_a, &of_b] {
+        let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["c"]) else { panic!() };
+        assert_eq!(leaving, ["a"]);
+        residency.note_use(used);
+    }
+    drop(of_a);
+    load(&mut residency, "c");
+    assert_eq!(here(&residency), ["b", "c"]);
+}
+
+#[test]
+fn a_job_of_two_models_that_the_device_has_no_room_for_learns_so_and_each_is_served_alone() {
+    let mut residency = start(&[("a", 4), ("b", 4), ("c", 2)], ResidencySettings::default()).unwrap();
+    for gone in ["b", "c"] {
+        let place = residency.find(gone).unwrap();
+        residency.entries[place].state = Place::Away;
+    }
+    let out_of_memory = || Err(EngineError::OutOfMemory("CUDA".to_owned()));
+    let Ok(Prepared::Load(_)) = residency.prepare(&["a", "b"]) else { panic!() };
+    residency.install("b", out_of_memory()).unwrap();
+    let error = residency.prepare(&["a", "b"]).unwrap_err().to_string();
+    assert!(error.ends_with("together they take 1 MiB, and the device was out of memory before it had both"), "{error}");
+    load(&mut residency, "b");
+    assert_eq!(here(&residency), ["b"]);
+    let (bytes, when) = residency.seen.unwrap();
+    residency.seen = Some((bytes, when - SEEN_FOR));
+    assert!(matches!(residency.prepare(&["a", "b"]), Ok(Prepared::Load(_))), "the memory may be free by now");
+}
+
+#[test]
+fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_recently_used_first() {
+    let mut residency = start(&[("a", 4), ("b", 4), ("c", 4), ("d", 4)], ResidencySettings::default()).unwrap();
+    let hold = residency.hold("a").unwrap();
+    drop(residency.hold("b").unwrap());
+    assert!(residency.evict_idle(&["d"]));
+    assert_eq!(here(&residency), ["a", "b", "d"]);
+    assert!(residency.evict_idle(&["d"]));
+    assert!(!residency.evict_idle(&["d"]));
+    assert_eq!(here(&residency), ["a", "d"]);
+    drop(hold);
+}

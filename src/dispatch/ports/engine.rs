@@ -32,6 +32,10 @@ pub trait Engine: Send {
     /// Where each model is, in the order of the settings.
     fn models(&self) -> Vec<ModelReport>;
 
+    /// Lets the least recently used of the models go that no canvas uses and that are not in `stay`; answers whether there was one. Asked
+    /// for when a call was out of memory.
+    fn evict_idle(&mut self, stay: &[&str]) -> bool;
+
     /// What has happened to models since this was last asked.
     fn take_model_events(&mut self) -> Vec<ModelEvent>;
 

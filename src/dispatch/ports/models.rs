@@ -13,9 +13,9 @@ pub enum Prepared<M> {
     Load(ModelLoad<M>),
     /// One is on its way, perhaps for another job: one is loaded at a time.
     Loading,
-    /// The canvases of these models must leave first.
+    /// Models must leave first of which some have canvases.
     Occupied {
-        /// Which models; nothing new should begin with them.
+        /// Which must leave, those without canvases as well; nothing new should begin with them.
         leaving: Vec<String>,
     },
 }
@@ -72,7 +72,7 @@ pub enum ModelEvent {
         /// The model.
         model: String,
     },
-    /// It has left the device for another one.
+    /// It has left the device, for another one or for canvases that were out of memory.
     Evicted {
         /// The model.
         model: String,

@@ -92,6 +92,7 @@ def scheduler_cases():
         case("heun", scheduler="heun", **few),
         case("dpm2-ancestral-karras", scheduler="dpm2_ancestral_karras", **few),
         case("dpmpp-3m-sde-beta", scheduler="dpmpp_3m_sde_beta", **few),
+        case("dpmpp-sde", scheduler="dpmpp_sde", **few),
         case("unipc-exponential", scheduler="unipc_exponential", **few),
         case("lcm", scheduler="lcm", **few | {"guidance_scale": 1.0}),
         case("img2img-heun", scheduler="heun", **HOUSE_PICTURE, strength=0.5, **few),

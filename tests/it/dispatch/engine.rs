@@ -38,7 +38,7 @@ pub(super) struct FaultyEngine {
     pub calls: UnboundedSender<Call>,
     /// Each step waits for one message; all are free when the sender is gone.
     pub gate: Receiver<()>,
-    /// More canvases in one call do not fit into the memory.
+    /// More canvases in one call do not fit into the memory; each model that nobody uses takes the room of one.
     pub memory: usize,
     pub shelf: Shelf,
     /// Previews stay stuck on the device until the sender is gone.
@@ -97,6 +97,10 @@ impl FaultyEngine {
     fn tell(&self, call: Call) {
         let _ = self.calls.send(call);
     }
+
+    fn has_room_for(&self, canvases: usize) -> bool {
+        canvases <= self.memory.saturating_sub(self.shelf.idle())
+    }
 }
 
 impl Engine for FaultyEngine {
@@ -120,6 +124,10 @@ impl Engine for FaultyEngine {
         self.shelf.reports()
     }
 
+    fn evict_idle(&mut self, stay: &[&str]) -> bool {
+        self.shelf.evict_idle(stay)
+    }
+
     fn take_model_events(&mut self) -> Vec<ModelEvent> {
         Vec::new()
     }
@@ -128,24 +136,25 @@ impl Engine for FaultyEngine {
         let request = &order.request;
         self.tell(Call::Begin(request.prompt.clone(), images.clone()));
         assert_ne!(request.prompt, "begin panic");
-        if images.len() > self.memory {
+        let shares: Vec<Arc<()>> = images.clone().map(|_| self.shelf.hold(&request.model)).collect();
+        if !self.has_room_for(images.len()) {
             return Err(EngineError::OutOfMemory("too many pictures".to_owned()));
         }
-        let canvas = |_| Counter {
-            _user: self.shelf.hold(&request.model),
+        let canvas = |share| Counter {
+            _user: share,
             prompt: request.prompt.clone(),
             key: BatchKey::new(&format!("{}/{}x{}", request.model, request.width, request.height)),
             pixels: request.width as usize * request.height as usize,
             step: 0,
             steps: request.effective_steps(),
         };
-        Ok(Begun { canvases: images.map(canvas).collect(), warnings: vec!["a remark".to_owned()] })
+        Ok(Begun { canvases: shares.into_iter().map(canvas).collect(), warnings: vec!["a remark".to_owned()] })
     }
 
     fn step(&mut self, canvases: &mut [&mut Counter]) -> Result<Vec<Result<(), EngineError>>, EngineError> {
         self.tell(Call::Step(prompts(canvases.iter().map(|canvas| &**canvas))));
         let is_gated = self.gate.recv().is_ok();
-        if canvases.len() > self.memory {
+        if !self.has_room_for(canvases.len()) {
             return Err(EngineError::OutOfMemory("too many canvases".to_owned()));
         }
         let bad = |prompt: &str| canvases.iter().any(|canvas| canvas.prompt == prompt && canvas.step + 1 == BAD_STEP);

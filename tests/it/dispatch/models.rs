@@ -8,7 +8,7 @@ use easel::{
 };
 use serde_json::{Value, json};
 
-use super::{Call, Setup, Studio, shelf::Shelf, until};
+use super::{Call, PATIENCE, Setup, Studio, shelf::Shelf, until};
 
 /// A device that holds so many models, with none on it, and what lets its loads go on.
 fn shelf_of(capacity: usize) -> (Setup, mpsc::Sender<()>) {
@@ -167,4 +167,32 @@ async fn a_drain_takes_back_the_jobs_whose_model_does_not_come() {
     until(async || store.get(job).await.unwrap().unwrap().status == JobStatus::Queued).await;
     drop(load);
     drained.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_model_that_nobody_uses_leaves_before_a_job_fails_for_want_of_memory() {
+    let (setup, load) = shelf_of(2);
+    drop(load);
+    let studio = Studio::open(Setup { memory: 1, ..setup }).await;
+    for model in ["counter", "second", "counter"] {
+        let job = studio.submit(of(model, model, 3)).await;
+        assert_eq!(studio.end_of(job).await.job.status, JobStatus::Succeeded);
+    }
+    let mut calls = studio.close().await;
+    assert_eq!(loads(&calls), ["counter", "second", "counter"], "one canvas and one idle model are too much");
+    calls.retain(|call| matches!(call, Call::Begin(..)));
+    assert_eq!(calls.len(), 5, "what had no room at first was tried again at once");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_no_model_that_nobody_wants_any_more() {
+    let (mut setup, load) = shelf_of(1);
+    setup.settings.drain = 10 * PATIENCE;
+    let mut studio = Studio::open(setup).await;
+    let job = studio.submit(of("counter", "a house", 3)).await;
+    until_loading(&mut studio, "counter").await;
+    studio.dispatcher.cancel(&Owner::anonymous(), job).await.unwrap();
+    assert_eq!(studio.end_of(job).await.job.status, JobStatus::Cancelled);
+    tokio::time::timeout(PATIENCE, studio.workers.drain()).await.unwrap().unwrap();
+    drop(load);
 }

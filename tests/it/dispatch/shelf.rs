@@ -79,6 +79,16 @@ impl Shelf {
         share
     }
 
+    /// How many models nobody uses.
+    pub(super) fn idle(&self) -> usize {
+        self.here.iter().filter(|(_, users)| Arc::strong_count(users) == 1).count()
+    }
+
+    pub(super) fn evict_idle(&mut self, stay: &[&str]) -> bool {
+        let idle = self.here.iter().position(|(model, users)| Arc::strong_count(users) == 1 && !stay.contains(&model.as_str()));
+        idle.map(|place| self.here.remove(place)).is_some()
+    }
+
     pub(super) fn reports(&self) -> Vec<ModelReport> {
         let is_full = self.capacity.is_some_and(|capacity| self.here.len() + usize::from(self.coming.is_some()) >= capacity);
         let all_busy = self.here.iter().all(|(_, users)| Arc::strong_count(users) > 1);

@@ -17,14 +17,14 @@ fn every_family_paints_what_diffusers_paints() {
     let cases: Value = serde_json::from_slice(&fs::read(folder.join("cases.json")).unwrap()).unwrap();
     let latents = fs::read(folder.join("latents.safetensors")).unwrap();
     let mut lines = fs::File::create(folder.join("errors.jsonl")).unwrap();
-    let mut loaded: Option<(&Value, Painter)> = None;
+    let mut loaded = None;
     for case in cases["cases"].as_array().unwrap() {
-        let family = &case["family"];
+        let models = (&case["family"], &case["request"]["refiner"]);
         let painter = match loaded.take() {
-            Some((name, painter)) if name == family => painter,
+            Some((same, painter)) if same == models => painter,
             _ => Painter::load(case),
         };
-        let (_, painter) = loaded.insert((family, painter));
+        let (_, painter) = loaded.insert((models, painter));
         writeln!(lines, "{}", outcome(painter, case, &latents)).unwrap();
     }
 }

@@ -13,6 +13,7 @@ mod families;
 mod formats;
 mod generate;
 mod health;
+mod hostile_hub;
 mod idempotency;
 mod inpainting;
 mod jobs;

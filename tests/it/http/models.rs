@@ -23,6 +23,20 @@ fn job_of(model: &str, seed: usize) -> Value {
     request(json!({"model": model, "seed": seed}))
 }
 
+/// Serves small models of tests/golden under these names, each loaded by its first job.
+fn serve_tiny(config: &mut Config, models: &[(&str, &str)]) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let demo = config.models[0].clone();
+    let tiny = |&(name, path): &(&str, &str)| ModelConfig {
+        name: name.to_owned(),
+        path: folder.join(path),
+        load: LoadTime::FirstUse,
+        guidance_scale: None,
+        ..demo.clone()
+    };
+    config.models = models.iter().map(tiny).collect();
+}
+
 /// Every model's entry of `/v1/models`, by name.
 async fn entries(app: &TestApp) -> BTreeMap<String, Value> {
     let answer = json_of(app.get("/v1/models").await, 200).await;
@@ -103,6 +117,32 @@ async fn a_model_for_later_is_loaded_by_its_first_job() {
     assert_eq!(before["one"]["weights_bytes"], before["two"]["weights_bytes"], "known from the files");
     app.paint(&job_of("two", 1)).await;
     assert_eq!(states(&app).await, are([("one", "loaded"), ("two", "loaded")]));
+    app.finish().await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_room_is_not_overtaken_by_younger_ones_of_models_that_fit() {
+    // One takes 0.9 MiB, the others 0.4 MiB each.
+    let (app, mut gate) = TestApp::gated(|config| {
+        serve_tiny(config, &[("large", "tiny-sd1"), ("one", "tiny-lcm"), ("two", "tiny-lcm")]);
+        config.device.model_memory_mib = 1;
+        config.dispatch.model_stay_seconds = 0;
+    })
+    .await;
+    let first = app.submit(&request(json!({"model": "one", "num_inference_steps": 40}))).await;
+    gate.arrival().await;
+    // The device takes them in this order when its step is done.
+    let (large, young) = (app.submit(&job_of("large", 1)).await, job_of("two", 1));
+    app.until_running(&large).await;
+    let young = app.submit(&young).await;
+    app.until_running(&young).await;
+    drop(gate);
+    let mut ends = Vec::new();
+    for job in [first, large, young] {
+        ends.push(app.wait(&job).await["finished_at"].as_str().unwrap().to_owned());
+    }
+    assert!(ends.is_sorted(), "{ends:?}");
+    assert_eq!(app.metric("easel_model_loads_total{model=\"two\"}").await, 1.0, "not while it could not have begun");
     app.finish().await;
 }
 

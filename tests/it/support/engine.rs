@@ -152,6 +152,10 @@ impl Engine for TestEngine {
         self.engine.models()
     }
 
+    fn evict_idle(&mut self, stay: &[&str]) -> bool {
+        self.engine.evict_idle(stay)
+    }
+
     fn take_model_events(&mut self) -> Vec<ModelEvent> {
         self.engine.take_model_events()
     }

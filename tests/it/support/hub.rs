@@ -1,4 +1,4 @@
-//! A hub of the test's own, with the routes of huggingface.co.
+//! A hub of the test's own, with the routes of huggingface.co. It may [lie](super::lies).
 
 use std::{
     collections::BTreeMap,
@@ -10,15 +10,19 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{Path as UrlPath, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
+    routing::get,
 };
 use futures::{StreamExt, stream};
 use serde_json::json;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use tokio::net::TcpListener;
+use url::Url;
+
+use super::lies::Lie;
 
 /// The commit of all files.
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -33,8 +37,12 @@ pub(crate) struct Shelf {
     pub(crate) cut_once: Mutex<Option<&'static str>>,
     /// The file whose last byte comes wrong.
     pub(crate) damaged: Mutex<Option<&'static str>>,
+    /// What it does against the rules.
+    pub(crate) lie: Option<Lie>,
     /// Each file that was asked for with its first byte, one-byte looks left out.
     pub(crate) sent: Mutex<Vec<(String, usize)>>,
+    /// The `Authorization` of every request.
+    pub(crate) authorizations: Mutex<Vec<Option<String>>>,
 }
 
 impl Shelf {
@@ -43,6 +51,11 @@ impl Shelf {
         let mut shelf = Self::default();
         shelf.add(folder, "");
         shelf
+    }
+
+    /// One file.
+    pub(crate) fn with(name: &str, file: &[u8]) -> Self {
+        Self { files: BTreeMap::from([(name.to_owned(), file.to_vec())]), ..Self::default() }
     }
 
     fn add(&mut self, folder: &Path, prefix: &str) {
@@ -66,32 +79,47 @@ impl Shelf {
 pub(crate) async fn spawn_hub(shelf: Arc<Shelf>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let app = Router::new().fallback(answer).with_state((shelf, url.clone()));
+    let app = Router::new().route("/{*path}", get(answer)).with_state((shelf, url.clone()));
     tokio::spawn(async move { axum::serve(listener, app).await });
     url
 }
 
-async fn answer(State((shelf, url)): State<(Arc<Shelf>, String)>, request: Request) -> Response {
-    let (path, headers) = (request.uri().path(), request.headers());
-    if path == "/api/models/owner/name/revision/main" {
+async fn answer(State((shelf, url)): State<(Arc<Shelf>, String)>, UrlPath(path): UrlPath<String>, asked: HeaderMap) -> Response {
+    let authorization = asked.get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    shelf.authorizations.lock().unwrap().push(authorization);
+    let mut heard = asked.clone();
+    if let Some(lie) = &shelf.lie {
+        lie.hear(&mut heard);
+    }
+    let response = honest(&shelf, &url, &path, &heard);
+    match &shelf.lie {
+        Some(lie) => lie.tell(&path, &asked, response),
+        None => response,
+    }
+}
+
+fn honest(shelf: &Shelf, url: &str, path: &str, headers: &HeaderMap) -> Response {
+    if path == "api/models/owner/name/revision/main" {
         let is_known =
             shelf.token.is_none_or(|token| headers.get("authorization").is_some_and(|value| value == &format!("Bearer {token}")));
         let siblings: Vec<_> = shelf.files.keys().map(|name| json!({"rfilename": name})).collect();
         let info = json!({"siblings": siblings, "sha": COMMIT}).to_string();
         return if is_known { info.into_response() } else { StatusCode::UNAUTHORIZED.into_response() };
     }
-    if let Some(name) = path.strip_prefix(&format!("/owner/name/resolve/{COMMIT}/")) {
-        return resolve(&shelf, name, headers, &url);
+    if let Some(name) = path.strip_prefix(&format!("owner/name/resolve/{COMMIT}/")) {
+        return resolve(shelf, name, headers, url);
     }
-    path.strip_prefix("/store/").map_or(StatusCode::NOT_FOUND.into_response(), |name| send(&shelf, name, headers))
+    path.strip_prefix("store/").map_or(StatusCode::NOT_FOUND.into_response(), |name| send(shelf, name, headers))
 }
 
 /// Large files come from another place, and only the hub knows their checksum.
 fn resolve(shelf: &Shelf, name: &str, headers: &HeaderMap, url: &str) -> Response {
     let Some(file) = shelf.files.get(name) else { return StatusCode::NOT_FOUND.into_response() };
     let mut response = if name.ends_with(".safetensors") {
-        let mut response = Redirect::temporary(&format!("{url}/store/{name}")).into_response();
-        response.headers_mut().insert("x-linked-etag", format!("\"{}\"", hex(&Sha256::digest(file))).parse().unwrap());
+        let mut store = Url::parse(url).unwrap();
+        store.path_segments_mut().unwrap().push("store").extend(name.split('/'));
+        let mut response = Redirect::temporary(store.as_str()).into_response();
+        response.headers_mut().insert("x-linked-etag", format!("\"{}\"", sha256(file)).parse().unwrap());
         response
     } else {
         let mut response = send(shelf, name, headers);
@@ -104,6 +132,11 @@ fn resolve(shelf: &Shelf, name: &str, headers: &HeaderMap, url: &str) -> Respons
 
 fn git_hash(file: &[u8]) -> String {
     hex(&Sha1::new_with_prefix(format!("blob {}\0", file.len())).chain_update(file).finalize())
+}
+
+/// The checksum of a large file, by which the cache names it.
+pub(crate) fn sha256(file: &[u8]) -> String {
+    hex(&Sha256::digest(file))
 }
 
 fn hex(hash: &[u8]) -> String {

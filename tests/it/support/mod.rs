@@ -6,6 +6,7 @@ mod disk;
 mod engine;
 mod events;
 mod hub;
+mod lies;
 mod model_info;
 mod models;
 mod process;
@@ -17,7 +18,8 @@ pub(crate) use app::{TestApp, TestClient, json_of, spawn_app};
 pub(crate) use disk::Disk;
 pub(crate) use engine::{Gate, LARGE_PREVIEWS_AT, PANICS_AT, TestEngine};
 pub(crate) use events::{Events, SseEvent, sse_events};
-pub(crate) use hub::{COMMIT, Shelf, spawn_hub};
+pub(crate) use hub::{COMMIT, Shelf, sha256, spawn_hub};
+pub(crate) use lies::Lie;
 pub(crate) use model_info::model_info;
 pub(crate) use models::{
     copy_folder, cut_short, model_with_a_broken_vae, model_with_a_broken_word, model_with_an_overflowing_vae,
