@@ -48,7 +48,7 @@ reference: # diffusers and the rest of what Easel is held against, once
 parity: libtorch reference ## Hold families × tasks × schedulers, and full-size networks, against diffusers (14 GB, some 20 minutes)
 	.venv/bin/python tests/parity/run.py $(ARGS)
 
-files: libtorch reference ## Hold single files and `easel convert` against diffusers' from_single_file (a minute; ARGS=--full: 8 GB)
+files: libtorch reference ## Hold single files and `easel convert` against diffusers' from_single_file (a minute; ARGS=--full: 10 GB)
 	cargo build --release --locked
 	.venv/bin/python tests/golden/single_files.py target/release/easel $(ARGS)
 

@@ -3,7 +3,7 @@
 `make files` runs it:
 
     python tests/golden/single_files.py target/release/easel            # small models of every family
-    python tests/golden/single_files.py target/release/easel --full     # and Stable Diffusion 1.5 in its own size (8 GB of memory)
+    python tests/golden/single_files.py target/release/easel --full     # and Stable Diffusion 1.5 in its own size (10 GB of memory, 18 GB of disk)
 
 For each model, with random weights in diffusers layout: Easel makes the single file; diffusers reads it (the configs from the folder, as the
 hub is not asked) and every tensor must be the same, bit for bit. Then diffusers saves what it has read as a folder again, Easel makes a
@@ -15,6 +15,7 @@ must read the same from it, too.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -74,11 +75,14 @@ def check(easel, make):
         pipeline = type(pipe)
         del read, pipe
         convert(easel, scratch / "again", scratch / "again.safetensors")
+        remove(scratch / "again")
         convert(easel, scratch / "again.safetensors", scratch / "back")
         back = same(ours, files_of(scratch / "back"))
+        remove(scratch / "again.safetensors", scratch / "back")
         convert(easel, folder, scratch / "half.safetensors", "--dtype", "float16")
         convert(easel, scratch / "half.safetensors", scratch / "half")
         half = same({name: tensor.half() for name, tensor in ours.items()}, files_of(scratch / "half"))
+        remove(scratch / "half.safetensors", scratch / "half")
         bare = scratch / "bare.safetensors"
         strip(single, bare, leftovers if make is sd2 else lambda tensors: {})
         convert(easel, bare, scratch / "bare")
@@ -87,6 +91,12 @@ def check(easel, make):
         words = word(reads), word(back), word(half), word(told)
         print("{:14} {:8} {:>16} {:>9} {:>8} {:>10}".format(make.__name__, len(ours), *words), flush=True)
         return reads and back and half and told
+
+
+def remove(*paths):
+    """Models of full size are many gigabytes: each goes as soon as it has been looked at."""
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def from_single_file(pipeline, single, folder):
