@@ -58,6 +58,9 @@ impl Easel<'_> {
     fn paint_group(&mut self, order: &PaintOrder, images: Range<u32>) -> Result<Vec<String>, CliError> {
         let begun = self.engine.begin(order, images.clone()).map_err(CliError::failed)?;
         let mut canvases = begun.canvases;
+        if let Some(canvas) = canvases.first() {
+            self.bar.set_length(u64::from(canvas.progress().1) * u64::from(order.request.num_images));
+        }
         let start = Instant::now();
         self.denoise(&mut canvases)?;
         let finished: Vec<&Canvas> = canvases.iter().collect();
@@ -74,10 +77,13 @@ impl Easel<'_> {
     fn denoise(&mut self, canvases: &mut [Canvas]) -> Result<(), CliError> {
         while canvases.iter().any(|canvas| !canvas.is_done()) {
             let mut moving: Vec<&mut Canvas> = canvases.iter_mut().filter(|canvas| !canvas.is_done()).collect();
+            let done = |canvases: &[&mut Canvas]| canvases.iter().map(|canvas| u64::from(canvas.progress().0)).sum::<u64>();
+            let before = done(&moving);
             for stepped in self.engine.step(&mut moving).map_err(CliError::failed)? {
                 stepped.map_err(CliError::failed)?;
-                self.bar.inc(1);
             }
+            // A scheduler of second order makes two calls a step.
+            self.bar.inc(done(&moving) - before);
         }
         Ok(())
     }

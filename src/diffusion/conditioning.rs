@@ -193,12 +193,17 @@ pub(super) struct ConditioningSchedule {
 }
 
 impl ConditioningSchedule {
-    /// The prompts' texts as editing has them, with guidance in the steps of the request's interval and without in the others; `picture` in all.
-    pub(super) fn of(request: &GenerationRequest, embeds: &PromptEmbeds, (extras, picture): (&Extras, &RowPicture)) -> Self {
+    /// The prompts' texts as editing has them in each of `steps` steps, with guidance in those of the request's interval and without in the
+    /// others; `picture` in all.
+    pub(super) fn of(
+        (request, steps): (&GenerationRequest, u32),
+        embeds: &PromptEmbeds,
+        (extras, picture): (&Extras, &RowPicture),
+    ) -> Self {
         let (mut conditionings, mut of_step) = (Vec::new(), Vec::new());
         let mut made = Vec::new();
-        for step in 0..request.effective_steps() {
-            let texts = StepTexts::at(request, embeds, step);
+        for step in 0..steps {
+            let texts = StepTexts::at((request, steps), embeds, step);
             let place = made.iter().position(|other| *other == texts).unwrap_or(made.len());
             if place == made.len() {
                 conditionings.push(texts.conditioning(request, embeds, (extras, picture)));
@@ -230,9 +235,9 @@ struct StepTexts {
 }
 
 impl StepTexts {
-    fn at(request: &GenerationRequest, embeds: &PromptEmbeds, step: u32) -> Self {
+    fn at((request, steps): (&GenerationRequest, u32), embeds: &PromptEmbeds, step: u32) -> Self {
         let place = |branch: &BranchEmbeds| branch.place(step as usize);
-        let negative = embeds.negative_prompt.as_ref().filter(|_| request.is_guided(step)).map(place);
+        let negative = embeds.negative_prompt.as_ref().filter(|_| request.is_guided(step, steps)).map(place);
         Self { branches: embeds.prompt.iter().map(place).collect(), negative }
     }
 

@@ -33,7 +33,7 @@ use super::{
     residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig},
     source::Source,
-    stages::{Stage, stages},
+    stages::{Stage, stages, total_steps},
     stored_model::StoredModel,
     unet::UNet,
 };
@@ -164,6 +164,8 @@ struct PreparedStage {
     model: ModelHold,
     batch_key: BatchKey,
     plan: Arc<Plan>,
+    /// Of all stages.
+    steps: u32,
     /// None for a model that takes no text.
     text: Option<(PromptEmbeds, Extras)>,
 }
@@ -176,7 +178,7 @@ impl PreparedStage {
             batch_key: self.batch_key.clone(),
             plan: Arc::clone(&self.plan),
             conditioning: match &self.text {
-                Some((embeds, extras)) => ConditioningSchedule::of(request, embeds, (extras, picture)),
+                Some((embeds, extras)) => ConditioningSchedule::of((request, self.steps), embeds, (extras, picture)),
                 None => ConditioningSchedule::unconditional(),
             },
         }
@@ -214,17 +216,21 @@ impl StableDiffusion {
     }
 
     /// What each stage needs to become a part of a canvas.
-    fn prepare_stage(&self, stage: Stage, request: &GenerationRequest) -> std::result::Result<PreparedStage, EngineError> {
+    fn prepare_stage(
+        &self,
+        stage: Stage,
+        (request, steps): (&GenerationRequest, u32),
+    ) -> std::result::Result<PreparedStage, EngineError> {
         if !stage.plan.is_finite() {
             let problem = format!("{} has no solution with this model's config", request.scheduler);
             return Err(EngineError::Failed(problem));
         }
         let model = self.models.get(&stage.model)?;
         let text = model.prompts.as_ref().zip(model.unet.condition_config());
-        let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, model))).transpose()?;
+        let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, steps, model))).transpose()?;
         let length = text.as_ref().map_or(0, |(embeds, _)| embeds.length());
         let batch_key = key(&model.info.name, model.latent_shape(request), length);
-        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), text })
+        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), steps, text })
     }
 
     /// What the UNet of a model that takes text is told.
@@ -232,9 +238,9 @@ impl StableDiffusion {
         &self,
         prompts: &PromptEncoder,
         config: &UNetConfig,
-        (request, model): (&GenerationRequest, &Model),
+        (request, steps, model): (&GenerationRequest, u32, &Model),
     ) -> std::result::Result<(PromptEmbeds, Extras), EngineError> {
-        let embeds = prompts.encode(request, model.guides(request))?;
+        let embeds = prompts.encode(request, steps, model.guides(request))?;
         let extras = Extras::of(request, &model.info, config, self.placement).map_err(|error| engine_error(&error))?;
         Ok((embeds, extras))
     }
@@ -321,7 +327,9 @@ impl Engine for StableDiffusion {
 
     fn begin(&mut self, order: &PaintOrder, images: Range<u32>) -> std::result::Result<Begun<Canvas>, EngineError> {
         let _no_grad = tch::no_grad_guard();
-        let stages = self.stages_of(&order.request)?.into_iter().map(|stage| self.prepare_stage(stage, &order.request));
+        let stages = self.stages_of(&order.request)?;
+        let steps = total_steps(&stages);
+        let stages = stages.into_iter().map(|stage| self.prepare_stage(stage, (&order.request, steps)));
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
         let canvases = self.begin_canvases(order, images, &stages)?;
         let warnings = stages.into_iter().filter_map(|stage| stage.text).flat_map(|(embeds, _)| embeds.warnings).collect();

@@ -39,6 +39,11 @@ pub(super) fn stages(
     stages.into_iter().filter(|stage| !stage.plan.calls.is_empty()).collect()
 }
 
+/// The user's steps of all stages. Where the models' noise schedules differ, they need not be those that were asked for.
+pub(super) fn total_steps(stages: &[Stage]) -> u32 {
+    stages.iter().map(|stage| stage.plan.steps() as u32).sum()
+}
+
 /// diffusers' `discrete_timestep_cutoff`: the first model does the timesteps from here on up.
 fn cutoff(scheduler: &SchedulerConfig, refiner_start: f64) -> f64 {
     let train = scheduler.num_train_timesteps as f64;

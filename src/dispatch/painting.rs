@@ -108,7 +108,9 @@ impl<C: CanvasState, F> Painting<C, F> {
 
     /// How far it is, if that has changed since it was last asked for.
     pub(super) fn new_progress(&mut self) -> Option<Progress> {
-        let total = self.order.request.effective_steps();
+        // A refiner of another noise schedule may make them other than what was asked for.
+        let own = self.slots.iter().map(|slot| slot.canvas.progress().1).max();
+        let total = own.unwrap_or_else(|| self.order.request.effective_steps());
         let waiting = (!self.unbegun.is_empty()).then_some(0);
         let step = self.slots.iter().map(|slot| slot.canvas.progress().0).chain(waiting).min().unwrap_or(total);
         if self.reported.replace(step) == Some(step) {

@@ -64,16 +64,21 @@ impl PromptEncoder {
     }
 
     /// Encodes the prompt and, if guidance needs it, the negative prompt. Without one diffusers takes the empty text or, where the model
-    /// asks for it, zeros.
-    pub(super) fn encode(&self, request: &GenerationRequest, guided: bool) -> std::result::Result<PromptEmbeds, EngineError> {
+    /// asks for it, zeros. The picture is painted in `steps` steps.
+    pub(super) fn encode(
+        &self,
+        request: &GenerationRequest,
+        steps: u32,
+        guided: bool,
+    ) -> std::result::Result<PromptEmbeds, EngineError> {
         let refused = |error: PromptError| EngineError::Failed(error.to_string());
         let mut warnings = Vec::new();
         let layer = self.layer_of(request, &mut warnings);
         let mut reader = Reader { encoder: self, syntax: request.prompt_syntax, warnings };
-        let mut prompts = vec![reader.read("prompt", &request.parsed_prompt().map_err(refused)?)?];
+        let mut prompts = vec![reader.read("prompt", &request.parsed_prompt(steps).map_err(refused)?)?];
         let zeros = self.zeros_for_no_prompt && request.negative_prompt.is_none();
         if guided && !zeros {
-            prompts.push(reader.read("negative_prompt", &request.parsed_negative_prompt().map_err(refused)?)?);
+            prompts.push(reader.read("negative_prompt", &request.parsed_negative_prompt(steps).map_err(refused)?)?);
         }
         let mut writer = Writer { encoder: self, layer, length: longest(&prompts), known: HashMap::new() };
         let warnings = reader.warnings;

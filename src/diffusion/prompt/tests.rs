@@ -31,7 +31,8 @@ impl Desk {
     }
 
     fn encode(&self, body: Value) -> PromptEmbeds {
-        self.encoder.encode(&Submission::parse(body, &self.models, 0).unwrap().request, true).unwrap()
+        let request = Submission::parse(body, &self.models, 0).unwrap().request;
+        self.encoder.encode(&request, request.effective_steps(), true).unwrap()
     }
 
     /// `[L, hidden]` of the prompt's first text.

@@ -141,7 +141,7 @@ impl GenerationRequest {
     }
 
     /// The steps that are really run: all for text2img, ⌊strength × steps⌋ for img2img, as in diffusers'
-    /// `StableDiffusionImg2ImgPipeline.get_timesteps`.
+    /// `StableDiffusionImg2ImgPipeline.get_timesteps`. A refiner of another noise schedule may make them a few more or less.
     pub fn effective_steps(&self) -> u32 {
         match &self.img2img {
             None => self.num_inference_steps,
@@ -160,9 +160,9 @@ impl GenerationRequest {
         self.guidance_scale > 1.0
     }
 
-    /// Whether step `step` of those that are run, from 0, is guided: ⌊start · steps⌋ ≤ step < ⌊end · steps⌋, as in diffusers' guiders.
-    pub fn is_guided(&self, step: u32) -> bool {
-        let [start, end] = self.guidance_interval.map(|fraction| (fraction * f64::from(self.effective_steps())).floor());
+    /// Whether step `step` of the `steps` that are run, from 0, is guided: ⌊start · steps⌋ ≤ step < ⌊end · steps⌋, as in diffusers' guiders.
+    pub fn is_guided(&self, step: u32, steps: u32) -> bool {
+        let [start, end] = self.guidance_interval.map(|fraction| (fraction * f64::from(steps)).floor());
         self.uses_guidance() && (start..end).contains(&f64::from(step))
     }
 }

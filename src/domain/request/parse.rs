@@ -66,7 +66,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         mask_image: fields.take("mask_image", InputPicture::parse),
     };
     check_task(fields, model, inputs.image.is_some());
-    let (width, height) = take_size(fields, model, inputs.image.as_ref());
+    let (width, height) = take_size(fields, (model, second), inputs.image.as_ref());
     let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
     let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
@@ -77,7 +77,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     };
     let guidance = take_guidance(fields, model, &mut warnings);
     let output = take_output(fields, &mut warnings);
-    let (scheduler, eta) = take_scheduler(fields, model, num_inference_steps, &mut warnings);
+    let (scheduler, eta) = take_scheduler(fields, (model, second), num_inference_steps, &mut warnings);
     let request = GenerationRequest {
         model: model.name.clone(),
         negative_prompt: prompts.negative_prompt,

@@ -56,7 +56,8 @@ fn take_prompt(fields: &mut Fields, model: &ModelInfo) -> Option<String> {
 
 /// What the prompts themselves say can only be checked when the steps are known.
 pub(super) fn check_prompts(fields: &mut Fields, request: &GenerationRequest) {
-    let parsed = [("prompt", request.parsed_prompt()), ("negative_prompt", request.parsed_negative_prompt())];
+    let steps = request.effective_steps();
+    let parsed = [("prompt", request.parsed_prompt(steps)), ("negative_prompt", request.parsed_negative_prompt(steps))];
     for (name, parsed) in parsed {
         if let Err(error) = parsed {
             fields.fail(name, error.to_string());
@@ -65,14 +66,14 @@ pub(super) fn check_prompts(fields: &mut Fields, request: &GenerationRequest) {
 }
 
 impl GenerationRequest {
-    /// The prompt by its syntax.
+    /// The prompt by its syntax, to be painted in `steps` steps.
     ///
     /// # Errors
     /// Of a weighted one, the first fault; never of a request that was parsed.
-    pub fn parsed_prompt(&self) -> Result<Prompt, PromptError> {
+    pub fn parsed_prompt(&self, steps: u32) -> Result<Prompt, PromptError> {
         match self.prompt_syntax {
             PromptSyntax::Plain => Ok(Prompt::plain(&self.prompt)),
-            PromptSyntax::Weighted => Prompt::parse(&self.prompt, self.effective_steps()),
+            PromptSyntax::Weighted => Prompt::parse(&self.prompt, steps),
         }
     }
 
@@ -80,18 +81,18 @@ impl GenerationRequest {
     ///
     /// # Errors
     /// As for the prompt.
-    pub fn parsed_negative_prompt(&self) -> Result<Prompt, PromptError> {
+    pub fn parsed_negative_prompt(&self, steps: u32) -> Result<Prompt, PromptError> {
         let text = self.negative_prompt.as_deref().unwrap_or_default();
         match self.prompt_syntax {
             PromptSyntax::Plain => Ok(Prompt::plain(text)),
-            PromptSyntax::Weighted => Prompt::parse_negative(text, self.effective_steps()),
+            PromptSyntax::Weighted => Prompt::parse_negative(text, steps),
         }
     }
 
     /// The most rows of a UNet call that a picture takes: one for each branch of the prompt, with guidance one more, and one more again
     /// with guidance towards a picture.
     pub fn max_rows(&self) -> usize {
-        let branches = self.parsed_prompt().map_or(1, |prompt| prompt.branches.len());
+        let branches = self.parsed_prompt(self.effective_steps()).map_or(1, |prompt| prompt.branches.len());
         match (self.uses_guidance(), self.image_guidance_scale) {
             (false, _) => branches,
             (true, None) => branches + 1,

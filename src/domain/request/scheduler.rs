@@ -13,7 +13,7 @@ use super::{
 /// The scheduler, by default the model's own, and its `eta`.
 pub(super) fn take_scheduler(
     fields: &mut Fields,
-    model: &ModelInfo,
+    (model, refiner): (&ModelInfo, Option<&ModelInfo>),
     num_inference_steps: u32,
     warnings: &mut Vec<String>,
 ) -> (SchedulerName, Option<f64>) {
@@ -22,24 +22,27 @@ pub(super) fn take_scheduler(
     if eta.is_some() && scheduler.algorithm.default_eta().is_none() && !fields.failed("scheduler") {
         warnings.push(format!("eta has no effect with {scheduler}"));
     }
-    check_limit(fields, model, scheduler, num_inference_steps);
+    check_limit(fields, (model, "this model"), scheduler, num_inference_steps);
+    if let Some(refiner) = refiner {
+        check_limit(fields, (refiner, &format!("the refiner {}", refiner.name)), scheduler, num_inference_steps);
+    }
     (scheduler, eta)
 }
 
-/// What a scheduler cannot do with this model.
-fn check_limit(fields: &mut Fields, model: &ModelInfo, scheduler: SchedulerName, num_inference_steps: u32) {
+/// What a scheduler cannot do with a model, which errors call by the name beside it.
+fn check_limit(fields: &mut Fields, (model, name): (&ModelInfo, &str), scheduler: SchedulerName, num_inference_steps: u32) {
     let limit = model.scheduler_limits.iter().find(|limit| limit.algorithm == scheduler.algorithm);
     let Some(limit) = limit.filter(|limit| num_inference_steps > limit.max_steps) else { return };
     if fields.failed("scheduler") || fields.failed("num_inference_steps") {
         return;
     }
     if limit.max_steps == 0 {
-        fields.fail("scheduler", format!("{scheduler} cannot be used with this model: {}", limit.reason));
+        fields.fail("scheduler", format!("{scheduler} cannot be used with {name}: {}", limit.reason));
     } else {
         let most = limit.max_steps;
         fields.fail(
             "num_inference_steps",
-            format!("must be at most {most} with {scheduler}: {}; got {num_inference_steps}", limit.reason),
+            format!("must be at most {most} with {scheduler} and {name}: {}; got {num_inference_steps}", limit.reason),
         );
     }
 }

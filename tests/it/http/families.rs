@@ -1,12 +1,12 @@
 //! Models of several families behind one door.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use easel::{config::ModelConfig, domain::decode_rgb};
 use image::RgbImage;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, house_url, json_of, request};
+use crate::support::{TestApp, copy_folder, house_url, json_of, request};
 
 /// The small Stable Diffusion XL, its refiner, a distilled model, and the demo model last.
 async fn spawn_families() -> TestApp {
@@ -82,6 +82,37 @@ async fn a_refiner_does_the_last_steps() {
     let job = app.paint(&request(body.clone())).await;
     assert_eq!((&job["request"]["refiner_start"], &job["request"]["aesthetic_score"]), (&json!(0.5), &json!(7.0)));
     assert!(plain != painted(&app, body).await);
+    app.finish().await;
+}
+
+/// The small Stable Diffusion 1 with another spacing of its timesteps.
+fn with_spacing(folder: &Path, spacing: &str) -> ModelConfig {
+    let path = folder.join(spacing);
+    copy_folder(&model("tiny-sd1").path, &path);
+    let file = path.join("scheduler/scheduler_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["timestep_spacing"] = spacing.into();
+    fs::write(&file, config.to_string()).unwrap();
+    ModelConfig { name: spacing.to_owned(), path, ..model("tiny-sd1") }
+}
+
+#[tokio::test]
+async fn the_steps_of_two_noise_schedules_are_counted_to_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = TestApp::with(|config| {
+        config.models = ["trailing", "leading"].map(|spacing| with_spacing(folder.path(), spacing)).into();
+    })
+    .await;
+    for (first, second, steps) in [("trailing", "leading", 11), ("leading", "trailing", 9)] {
+        let changes =
+            json!({"model": first, "refiner": second, "refiner_start": 0.45, "scheduler": "dpmpp_2m", "num_inference_steps": 10});
+        let job = app.submit(&request(changes)).await;
+        let events = app.watch(&job).await.all().await;
+        assert_eq!(events.last().unwrap().data["status"], "succeeded", "{events:?}");
+        let progress = events.iter().rfind(|event| event.name == "progress").unwrap();
+        assert_eq!(progress.data["num_inference_steps"], steps, "{first}");
+        assert_eq!(progress.data["step"], steps, "{first}");
+    }
     app.finish().await;
 }
 

@@ -2,6 +2,7 @@
 
 mod infotext;
 mod masks;
+mod refiners;
 mod schedulers;
 
 use std::collections::BTreeMap;
@@ -82,7 +83,8 @@ fn guidance_is_on_between_the_ends_of_its_interval() {
         let mut body = json!({"prompt": "a", "num_inference_steps": 10, "guidance_scale": 5});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let request = parse(body).unwrap().request;
-        (0..request.effective_steps()).filter(|&step| request.is_guided(step)).collect::<Vec<u32>>()
+        let steps = request.effective_steps();
+        (0..steps).filter(|&step| request.is_guided(step, steps)).collect::<Vec<u32>>()
     };
     assert_eq!(guided(json!({})), (0..10).collect::<Vec<_>>());
     assert_eq!(guided(json!({"guidance_interval": [0.25, 0.79]})), [2, 3, 4, 5, 6]);

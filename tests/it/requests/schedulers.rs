@@ -85,7 +85,10 @@ fn a_scheduler_that_cannot_serve_the_model_says_why() {
     };
     assert!(parse(json!({"prompt": "a", "scheduler": "lcm", "num_inference_steps": 50})).is_ok());
     let [FieldError { pointer, detail }] = &error("lcm", 51)[..] else { panic!("one error") };
-    assert_eq!((pointer.as_str(), detail.as_str()), ("/num_inference_steps", "must be at most 50 with lcm: it is so; got 51"));
+    assert_eq!(
+        (pointer.as_str(), detail.as_str()),
+        ("/num_inference_steps", "must be at most 50 with lcm and this model: it is so; got 51")
+    );
     let [FieldError { pointer, detail }] = &error("ddpm", 5)[..] else { panic!("one error") };
     assert_eq!((pointer.as_str(), detail.as_str()), ("/scheduler", "ddpm cannot be used with this model: it is so"));
 }
