@@ -39,7 +39,7 @@ pub(super) struct GenerateArgs {
     /// Pixels [default: the model's own, or the picture's]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) height: Option<Value>,
-    /// Denoising steps, 1 to 150 [default: 25]
+    /// Denoising steps, 1 to 150 [default: the model's, mostly 25]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) steps: Option<Value>,
     /// How closely to follow the prompt, 0 to 50; 1 or less turns guidance off [default: the model's]
@@ -72,6 +72,9 @@ pub(super) struct GenerateArgs {
     /// How far to leave the picture, 0 to 1 [default: 0.8; with a mask 1]
     #[arg(long, value_parser = number, allow_negative_numbers = true)]
     pub(super) strength: Option<Value>,
+    /// Any other field of the API, as JSON or text: --set prompt_syntax=weighted --set clip_skip=2 --set guidance_interval=[0.1,0.8]
+    #[arg(long = "set", value_name = "FIELD=VALUE", value_parser = field)]
+    pub(super) fields: Vec<(String, Value)>,
 }
 
 pub(super) fn generate(config: &Config, arguments: &GenerateArgs) -> Result<(), CliError> {
@@ -96,6 +99,12 @@ fn number(text: &str) -> Result<Value, String> {
     }
     let float = text.parse::<f64>().ok().and_then(serde_json::Number::from_f64);
     float.map(Value::Number).ok_or_else(|| "not a number".to_owned())
+}
+
+/// What is no JSON is a text.
+fn field(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("must be FIELD=VALUE, as in clip_skip=2")?;
+    Ok((name.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(super) fn parse(
         body.entry("output_format").or_insert_with(|| format.name().into());
     }
     let body = Value::Object(body);
-    Submission::parse(body, models, rand::random_range(0..=MAX_RANDOM_SEED)).map_err(|errors| usage(&errors))
+    Submission::parse(body, models, rand::random_range(0..=MAX_RANDOM_SEED)).map_err(|errors| usage(&errors, &arguments.fields))
 }
 
 fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>, CliError> {
@@ -54,7 +54,13 @@ fn body(arguments: &GenerateArgs, max_bytes: usize) -> Result<Map<String, Value>
         ("output_quality", arguments.output_quality.clone()),
     ];
     let given = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    Ok(given.collect())
+    let mut body: Map<String, Value> = given.collect();
+    for (name, value) in &arguments.fields {
+        if body.insert(name.clone(), value.clone()).is_some() {
+            return Err(CliError::Usage(format!("--set {name}: is given twice")));
+        }
+    }
+    Ok(body)
 }
 
 fn read_base64(option: &str, file: &Path, max_bytes: usize) -> Result<String, CliError> {
@@ -68,13 +74,14 @@ fn read_base64(option: &str, file: &Path, max_bytes: usize) -> Result<String, Cl
 }
 
 /// One line for each bad field, by the name of its option.
-fn usage(errors: &[FieldError]) -> CliError {
-    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}", option(&error.pointer), error.detail)).collect();
+fn usage(errors: &[FieldError], set: &[(String, Value)]) -> CliError {
+    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}", option(&error.pointer, set), error.detail)).collect();
     CliError::Usage(lines.join("\neasel: "))
 }
 
-fn option(pointer: &str) -> String {
+fn option(pointer: &str, set: &[(String, Value)]) -> String {
     match pointer.trim_start_matches('/') {
+        field if set.iter().any(|(name, _)| field.split('/').next() == Some(name)) => format!("--set {field}"),
         "prompt" => "PROMPT".to_owned(),
         field => {
             let renamed = RENAMED.iter().find(|(name, _)| *name == field).map_or(field, |(_, option)| option);
@@ -88,7 +95,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{app::engine_settings, config::Config, diffusion::describe_models, domain::Encoding};
+    use crate::{
+        app::engine_settings,
+        config::Config,
+        diffusion::describe_models,
+        domain::{Encoding, PromptSyntax},
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -110,6 +122,23 @@ mod tests {
         assert_eq!((request.num_inference_steps, request.seed, request.num_images), (9, 3, 2));
         assert_eq!((request.scheduler.as_str(), request.guidance_scale), ("euler_karras", 1.5));
         assert_eq!((request.width, request.height, request.negative_prompt), (128, 128, None));
+    }
+
+    #[test]
+    fn every_field_of_the_api_can_be_set_and_is_named_so_when_it_is_wrong() {
+        let line =
+            ["(a:1.2) cat", "--set", "prompt_syntax=weighted", "--set", "guidance_interval=[0.1, 0.8]", "--set", "clip_skip=2"];
+        let request = parse_line(&line).unwrap().request;
+        assert_eq!((request.prompt_syntax, request.guidance_interval), (PromptSyntax::Weighted, [0.1, 0.8]));
+        assert_eq!(request.clip_skip, Some(2));
+        for (set, expected) in
+            [("clip_skip=99", "--set clip_skip: "), ("no_such=1", "--set no_such: "), ("clip_skip", "FIELD=VALUE")]
+        {
+            let error = parse_line(&["a cat", "--set", set]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = parse_line(&["a cat", "--seed", "1", "--set", "seed=2"]).unwrap_err();
+        assert!(error.contains("--set seed: is given twice"), "{error}");
     }
 
     #[test]
@@ -148,6 +177,6 @@ mod tests {
         let inpainting = request.inpainting.unwrap();
         assert_eq!((inpainting.mask_image.width, inpainting.mask_blur), (128, 4));
         let error = parse_line(&["a cat", "--image", file, "--image-guidance-scale", "2"]).unwrap_err();
-        assert!(error.contains("--image-guidance-scale: only instruct-pix2pix models"), "{error}");
+        assert!(error.contains("--image-guidance-scale: has no meaning to the model demo"), "{error}");
     }
 }

@@ -54,7 +54,7 @@ impl TimeIds {
             }
             Tensor::f_from_slice(&numbers)?.f_to_kind(Kind::Float)?.f_to_device(placement.device)?.f_unsqueeze(0)
         };
-        let [original, corner, target] = sizes.negative(scored);
+        let [original, corner, target] = sizes.negative(scored, request.img2img.is_some());
         Ok(Self {
             positive: ids(sizes.original_size, sizes.crops_coords_top_left, sizes.target_size, scores.aesthetic_score)?,
             negative: ids(original, corner, target, scores.negative_aesthetic_score)?,

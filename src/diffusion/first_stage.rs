@@ -162,11 +162,6 @@ pub(super) enum Encoded {
 }
 
 impl Encoded {
-    /// Whether noise is drawn for a sample of it.
-    pub(super) fn is_distribution(&self) -> bool {
-        matches!(self, Self::Posterior(_))
-    }
-
     /// `[1, C, h, w]` in the UNet's scale. Noise of that shape is only drawn where the picture is a distribution.
     pub(super) fn sample(&self, noise: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
         match self {

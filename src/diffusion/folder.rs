@@ -17,6 +17,8 @@ use super::{
 use crate::domain::{Family, ModelInfo, SIDES, SchedulerAlgorithm, SchedulerName, Task, micro_conditioning_fields};
 
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.5;
+/// diffusers' default of Stable Diffusion XL's pipelines.
+const XL_GUIDANCE_SCALE: f64 = 5.0;
 const DEFAULT_STEPS: u32 = 25;
 /// diffusers' defaults of `LatentConsistencyModelPipeline`.
 const FEW_STEPS: u32 = 4;
@@ -101,7 +103,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
         name: folder.name.clone(),
         family: asked.family,
         tasks: tasks(asked.family, input),
-        unsupported_fields: asked.unsupported_fields,
+        unsupported_fields: [&asked.unsupported_fields, unsupported_by_input(input)].concat(),
         refiners: Vec::new(),
         prompt_tokens: if index.takes_text() { PROMPT_TOKENS } else { 0 },
         default_num_inference_steps: folder.num_inference_steps.unwrap_or(asked.steps),
@@ -169,6 +171,14 @@ fn unsupported_fields(unet: &UNetConfig, scored: bool) -> Vec<&'static str> {
     untold.chain(distilled.into_iter().flatten()).collect()
 }
 
+/// An instruct-pix2pix model sees the whole picture at every step, and no other model sees one.
+fn unsupported_by_input(input: UNetInput) -> &'static [&'static str] {
+    match input {
+        UNetInput::Picture => &["strength", "mask_image", "mask_blur"],
+        UNetInput::Latents | UNetInput::MaskedPicture => &["image_guidance_scale"],
+    }
+}
+
 /// The classes that belong to models which were distilled to few steps.
 fn is_few_step(scheduler: &SchedulerConfig) -> bool {
     ["LCMScheduler", "TCDScheduler"].contains(&scheduler.class_name.as_str())
@@ -182,6 +192,7 @@ fn default_guidance_scale(unet: &UNetConfig, scheduler: &SchedulerConfig) -> f64
     match (unet.embeds_guidance(), is_few_step(scheduler)) {
         (true, _) => DISTILLED_GUIDANCE_SCALE,
         (false, true) => 1.0,
+        (false, false) if unet.addition_embed_type.is_some() => XL_GUIDANCE_SCALE,
         (false, false) => DEFAULT_GUIDANCE_SCALE,
     }
 }

@@ -25,8 +25,12 @@ const STABLE_DIFFUSION: [&str; 6] = [
     "StableDiffusionInstructPix2PixPipeline",
 ];
 /// Those with Stable Diffusion XL's two text encoders, or the refiner's one.
-const STABLE_DIFFUSION_XL: [&str; 3] =
-    ["StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline", "StableDiffusionXLInpaintPipeline"];
+const STABLE_DIFFUSION_XL: [&str; 4] = [
+    "StableDiffusionXLPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLInstructPix2PixPipeline",
+];
 
 /// Latent diffusion as in its paper: BERT, a UNet, and a VQ model or a VAE.
 const LATENT_DIFFUSION: &str = "LDMTextToImagePipeline";
@@ -43,6 +47,9 @@ pub(super) struct ModelIndex {
     /// diffusers' pipelines take an absent one for true.
     #[serde(default = "yes")]
     force_zeros_for_empty_prompt: bool,
+    /// CosXL's, whose noise levels are EDM's.
+    #[serde(default)]
+    is_cosxl_edit: Option<bool>,
     #[serde(default)]
     text_encoder: LibraryAndClass,
     #[serde(default)]
@@ -76,6 +83,8 @@ impl ModelIndex {
             format!("{} is not supported; supported: {}", index.class_name, supported.join(", "))
         } else if index.takes_text() && index.towers().is_empty() {
             format!("{} names no text encoder; the model's settings can name one that is elsewhere: text_encoder", index.class_name)
+        } else if index.is_cosxl_edit == Some(true) {
+            "is_cosxl_edit = true is not supported".to_owned()
         } else {
             return Ok(index);
         };

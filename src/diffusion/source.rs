@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     dispatch::ports::{EngineError, PaintOrder},
-    domain::GenerationRequest,
+    domain::{GenerationRequest, NoiseSource},
 };
 
 /// A request's pictures, encoded once for all its canvases.
@@ -25,6 +25,7 @@ pub(super) struct Source {
     begins_with_noise: bool,
     role: Role,
     underlay: Option<Arc<Underlay>>,
+    noise_source: NoiseSource,
 }
 
 /// What the pictures are for, besides the beginning.
@@ -82,7 +83,7 @@ impl Source {
         let is_wanted = !begins_with_noise || matches!(role, Role::Kept(_));
         let encoded = pixels.filter(|_| is_wanted).map(|pixels| first_stage.encode(&pixels)).transpose()?;
         let underlay = image.zip(mask).map(|(image, mask)| Arc::new(Underlay::new(image, mask)));
-        Ok(Self { encoded, begins_with_noise, role, underlay })
+        Ok(Self { encoded, begins_with_noise, role, underlay, noise_source: order.request.noise_source })
     }
 
     /// What is laid under the painted pictures.
@@ -92,10 +93,7 @@ impl Source {
 
     /// Begins a canvas; `noise` draws `[1, C, h, w]` from its generator.
     pub(super) fn begin(&self, plan: &Plan, mut noise: impl FnMut() -> Result<Tensor>) -> Result<Beginning> {
-        let image_latents = match &self.encoded {
-            Some(encoded) => Some(encoded.sample(&mut noise)?),
-            None => None,
-        };
+        let image_latents = self.encoded.as_ref().map(|encoded| self.latents_of(encoded, &mut noise)).transpose()?;
         let initial = noise()?;
         let latents = match (&image_latents, plan.calls.first()) {
             (Some(image_latents), Some(first)) if !self.begins_with_noise => mix(first.start, image_latents, &initial)?,
@@ -105,19 +103,26 @@ impl Source {
         match (&self.role, image_latents) {
             (Role::Kept(cells), Some(image_latents)) => {
                 // diffusers samples the masked picture here, too, which it has no use for; noise that a step adds comes after it.
-                if self.encoded.as_ref().is_some_and(Encoded::is_distribution) {
-                    let _unused = noise()?;
-                }
+                let _unused = self.encoded.as_ref().map(|encoded| self.latents_of(encoded, &mut noise)).transpose()?;
                 kept = Some(Kept { cells: cells.shallow_clone(), image_latents, noise: initial });
             }
             (Role::Masked { cells, encoded }, _) => {
-                let masked = encoded.sample(&mut noise)?;
+                let masked = self.latents_of(encoded, &mut noise)?;
                 picture = RowPicture::Everywhere(Tensor::f_cat(&[cells, &masked], 1)?);
             }
             (Role::Instructed(instructed), _) => picture = instructed.shallow_clone(),
             (Role::Nothing | Role::Kept(_), _) => {}
         }
         Ok(Beginning { latents, picture, kept })
+    }
+
+    /// A picture in the UNet's scale. diffusers samples it with the canvas's own generator, before the latents' noise. AUTOMATIC1111 draws
+    /// the latents' noise first, and what its VAE samples follows no seed: here the mean stands for it.
+    fn latents_of(&self, encoded: &Encoded, noise: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        match self.noise_source {
+            NoiseSource::Cpu => encoded.sample(noise),
+            NoiseSource::Philox => encoded.sample(|| Ok(Tensor::from(0_f32))),
+        }
     }
 }
 
@@ -172,5 +177,50 @@ impl PictureEncoder<'_> {
         let factor = self.first_stage.factor();
         let side = |pixels: u32| i64::from(pixels / factor);
         binary.f_upsample_nearest2d([side(self.request.height), side(self.request.width)], None, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::{
+        diffusion::{
+            device::Placement,
+            files::ModelFiles,
+            models::vae::AutoencoderKL,
+            schedulers::{PlanOrder, SchedulerConfig, plan},
+        },
+        domain::{SchedulerAlgorithm, SchedulerName},
+    };
+
+    /// A picture that the latents begin with, as the demo model's VAE knows it.
+    fn source(noise_source: NoiseSource) -> Source {
+        let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo")).unwrap();
+        let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: false };
+        let pixels = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let posterior = AutoencoderKL::load(&files, "vae", placement).unwrap().encode(&pixels, None).unwrap();
+        let encoded = Some(Encoded::Posterior(posterior));
+        Source { encoded, begins_with_noise: false, role: Role::Nothing, underlay: None, noise_source }
+    }
+
+    #[test]
+    fn with_philox_the_first_noise_of_a_seed_is_the_latents_own() {
+        let name = SchedulerName::own(SchedulerAlgorithm::Ddim);
+        let plan = plan(&SchedulerConfig::default(), PlanOrder { name, steps: 4, begin: 2, eta: None });
+        let mut begun = Vec::new();
+        for (noise_source, draws) in [(NoiseSource::Cpu, 2), (NoiseSource::Philox, 1)] {
+            let mut drawn = 0;
+            let noise = || {
+                drawn += 1;
+                Ok(Tensor::ones([1, 4, 8, 8], (Kind::Float, Device::Cpu)))
+            };
+            begun.push(source(noise_source).begin(&plan, noise).unwrap().latents);
+            assert_eq!(drawn, draws, "{noise_source:?}");
+        }
+        assert_ne!(begun[0], begun[1], "the posterior's noise has no effect");
     }
 }

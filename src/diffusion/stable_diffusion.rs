@@ -333,10 +333,7 @@ impl Engine for StableDiffusion {
         let stages = stages.into_iter().map(|stage| self.prepare_stage(stage, (&order.request, steps)));
         let stages = stages.collect::<std::result::Result<Vec<_>, _>>()?;
         let canvases = self.begin_canvases(order, images, &stages)?;
-        // Two models mostly cut a prompt in the same place.
-        let mut warnings: Vec<String> =
-            stages.into_iter().filter_map(|stage| stage.text).flat_map(|(embeds, _)| embeds.warnings).collect();
-        warnings.dedup();
+        let warnings = stages.into_iter().filter_map(|stage| stage.text).flat_map(|(embeds, _)| embeds.warnings).collect();
         Ok(Begun { canvases, warnings })
     }
 

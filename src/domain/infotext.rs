@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{GenerationRequest, Refiner};
+use super::{AestheticScores, GenerationRequest, PromptSyntax, Refiner, SizeConditioning};
 
 /// The `parameters` text of picture `index` of a request: everything that made it, and nothing else, so that equal requests give
 /// equal files.
@@ -23,6 +23,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         request.model,
         request.noise_source.a1111_name()
     );
+    if request.prompt_syntax == PromptSyntax::Weighted {
+        text.push_str(", Prompt syntax: weighted");
+    }
     if let Some(eta) = request.eta {
         let _ = write!(text, ", Eta: {eta}");
     }
@@ -31,6 +34,18 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     }
     if request.guidance_rescale > 0.0 {
         let _ = write!(text, ", CFG Rescale: {}", request.guidance_rescale);
+    }
+    if let [start, end] = request.guidance_interval
+        && request.guidance_interval != [0.0, 1.0]
+    {
+        let _ = write!(text, ", Guidance start: {start}, Guidance end: {end}");
+    }
+    if let Some(sizes) = request.sizes.as_ref().filter(|sizes| **sizes != SizeConditioning::of(request.width, request.height)) {
+        write_sizes(&mut text, sizes);
+    }
+    if let Some(scores) = request.aesthetics {
+        let AestheticScores { aesthetic_score, negative_aesthetic_score } = scores;
+        let _ = write!(text, ", Aesthetic score: {aesthetic_score}, Negative aesthetic score: {negative_aesthetic_score}");
     }
     if let Some(Refiner { refiner, refiner_start }) = &request.refiner {
         let _ = write!(text, ", Refiner: {refiner}, Refiner switch at: {refiner_start}");
@@ -45,4 +60,21 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         let _ = write!(text, ", Image CFG scale: {scale}");
     }
     text
+}
+
+/// What Stable Diffusion XL was told, width or left first as in `Size`.
+fn write_sizes(text: &mut String, sizes: &SizeConditioning) {
+    let told = [
+        ("Original size", Some(sizes.original_size)),
+        ("Crop left-top", Some(sizes.crops_coords_top_left)),
+        ("Target size", Some(sizes.target_size)),
+        ("Negative original size", sizes.negative_original_size),
+        ("Negative crop left-top", sizes.negative_crops_coords_top_left),
+        ("Negative target size", sizes.negative_target_size),
+    ];
+    for (name, pair) in told {
+        if let Some([down, across]) = pair {
+            let _ = write!(text, ", {name}: {across}x{down}");
+        }
+    }
 }

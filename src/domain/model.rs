@@ -2,9 +2,9 @@
 
 use std::ops::RangeInclusive;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::{Family, SchedulerAlgorithm, SchedulerName, Task};
+use super::{Family, STEPS, SchedulerAlgorithm, SchedulerName, Task};
 
 /// The widths and heights, in pixels, that a model may be allowed at all.
 pub const SIDES: RangeInclusive<u32> = 64..=2048;
@@ -41,14 +41,15 @@ pub struct ModelInfo {
     /// The scheduler of a request that names none.
     pub default_scheduler: SchedulerName,
     /// Schedulers that cannot serve this model in as many steps as a request may ask for.
-    #[serde(skip)]
+    #[serde(serialize_with = "those_in_reach")]
     pub scheduler_limits: Vec<SchedulerLimit>,
 }
 
 /// How many steps a scheduler can take with a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SchedulerLimit {
-    /// The scheduler.
+    /// The scheduler, whichever noise levels it visits.
+    #[serde(rename = "scheduler")]
     pub algorithm: SchedulerAlgorithm,
     /// The most steps; 0 when it cannot serve the model at all.
     pub max_steps: u32,
@@ -72,6 +73,11 @@ impl ModelInfo {
         let fitted = pixels.min(self.max_size) / self.size_multiple * self.size_multiple;
         fitted.max(self.min_size)
     }
+}
+
+/// A limit that no request can come to is not worth a word.
+fn those_in_reach<S: Serializer>(limits: &[SchedulerLimit], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(limits.iter().filter(|limit| limit.max_steps < *STEPS.end()))
 }
 
 /// Finds a model by the name that a request gives.

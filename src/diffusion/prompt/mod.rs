@@ -95,13 +95,9 @@ impl PromptEncoder {
         write().map_err(|error| engine_error(&error))
     }
 
-    /// The layer that `clip_skip` names: 1 is the last one, whatever the model's own.
+    /// The layer that `clip_skip` names, in every tower: 1 is the last one, whatever the model's own.
     fn layer_of(&self, request: &GenerationRequest, warnings: &mut Vec<String>) -> HiddenLayer {
         let Some(clip_skip) = request.clip_skip else { return self.layer };
-        if !self.layer.final_layer_norm {
-            warnings.push("clip_skip has no effect on this model, which always reads the last layer but one".to_owned());
-            return self.layer;
-        }
         let depth = self.towers.iter().map(|tower| tower.text_encoder.depth()).min().unwrap_or_default();
         let skipped = usize::from(clip_skip) - 1;
         if skipped >= depth {

@@ -7,8 +7,12 @@
 //! # What is an error and what is text
 //! A bracket without its partner, `[a:b:c]`, `(a:b)`, and a `|` outside of brackets are text, as in AUTOMATIC1111. Errors are what it would
 //! crash on or paint noise with: a weight like `1.2.3`, weights and `when`s out of range, more nesting, branches or texts than are allowed.
-//! In one thing only is this apart from AUTOMATIC1111: `BREAK` within weighted brackets breaks, where there it becomes a negatively
-//! weighted word.
+//!
+//! # What is not as in AUTOMATIC1111
+//! - `BREAK` within weighted brackets breaks; there it becomes a negatively weighted word.
+//! - A `when` counts the steps that are run. There it counts UNet calls where a step makes two, and with a picture to begin with all steps,
+//!   run or not.
+//! - Texts of different lengths that `AND` composes are filled up with empty chunks; there the last token's vector is repeated.
 
 mod attention;
 mod branches;
@@ -22,6 +26,8 @@ use edits::Edited;
 pub const MAX_BRANCHES: usize = 8;
 /// The most different texts that editing and alternation may make of a prompt: each is encoded.
 pub const MAX_TEXTS: usize = 64;
+/// The most characters of those texts, each counted as long as the longest, for all are filled up to it: what they take to be encoded.
+const MAX_CHARACTERS: usize = 32_768;
 /// The deepest brackets.
 pub const MAX_NESTING: usize = 64;
 /// The largest weight, also of nested brackets together.
@@ -88,8 +94,8 @@ impl Prompt {
     /// # Errors
     /// The first fault, by its column.
     pub fn parse(text: &str, steps: u32) -> Result<Self, PromptError> {
-        let branches = split(&placed(text))?.into_iter().map(|(text, weight)| Branch::parse(&text, weight, steps));
-        Self { branches: branches.collect::<Result<_, _>>()? }.checked()
+        let branches = split(&placed(text))?.into_iter().map(|(text, weight)| Unweighed::parse(&text, weight, steps));
+        Self::weighed(&branches.collect::<Result<Vec<_>, _>>()?)
     }
 
     /// Parses a negative prompt, which is one branch: in it `AND` is a word, as in AUTOMATIC1111.
@@ -97,26 +103,46 @@ impl Prompt {
     /// # Errors
     /// The first fault, by its column.
     pub fn parse_negative(text: &str, steps: u32) -> Result<Self, PromptError> {
-        Self { branches: vec![Branch::parse(&placed(text), 1.0, steps)?] }.checked()
+        Self::weighed(&[Unweighed::parse(&placed(text), 1.0, steps)?])
     }
 
-    fn checked(self) -> Result<Self, PromptError> {
-        let texts: usize = self.branches.iter().map(|branch| branch.texts.len()).sum();
-        if texts <= MAX_TEXTS {
-            return Ok(self);
+    /// Reads the weights once it is known that there is not too much to read.
+    fn weighed(branches: &[Unweighed]) -> Result<Self, PromptError> {
+        let texts: usize = branches.iter().map(|branch| branch.texts.len()).sum();
+        let longest = branches.iter().flat_map(|branch| &branch.texts).map(Vec::len).max().unwrap_or_default();
+        let refuse = |problem| Err(PromptError { column: 1, problem });
+        if texts > MAX_TEXTS {
+            return refuse(format!("editing and alternation make {texts} different texts of it; {MAX_TEXTS} are allowed"));
         }
-        let problem = format!("editing and alternation make {texts} different texts of it; {MAX_TEXTS} are allowed");
-        Err(PromptError { column: 1, problem })
+        if texts > 1 && texts * longest > MAX_CHARACTERS {
+            return refuse(format!(
+                "editing, alternation and AND make {texts} texts of up to {longest} characters of it; {MAX_CHARACTERS} are allowed together"
+            ));
+        }
+        Ok(Self { branches: branches.iter().map(Unweighed::weigh).collect::<Result<_, _>>()? })
+    }
+}
+
+/// A branch whose texts have not been read for weights.
+struct Unweighed {
+    weight: f64,
+    texts: Vec<Vec<Placed>>,
+    of_step: Vec<usize>,
+}
+
+impl Unweighed {
+    fn parse(text: &[Placed], weight: f64, steps: u32) -> Result<Self, PromptError> {
+        let (texts, of_step) = Edited::parse(text)?.texts(steps);
+        Ok(Self { weight, texts, of_step })
+    }
+
+    fn weigh(&self) -> Result<Branch, PromptError> {
+        let texts = self.texts.iter().map(|text| weigh(text)).collect::<Result<_, _>>()?;
+        Ok(Branch { weight: self.weight, texts, of_step: self.of_step.clone() })
     }
 }
 
 impl Branch {
-    fn parse(text: &[Placed], weight: f64, steps: u32) -> Result<Self, PromptError> {
-        let (texts, of_step) = Edited::parse(text)?.texts(steps);
-        let texts = texts.iter().map(|text| weigh(text)).collect::<Result<_, _>>()?;
-        Ok(Self { weight, texts, of_step })
-    }
-
     /// Its place in `texts` at step `step`, from 0.
     pub fn text_at(&self, step: usize) -> usize {
         self.of_step.get(step).copied().unwrap_or_default()

@@ -70,6 +70,10 @@ fn faults_are_told_by_their_column() {
 fn too_many_texts_are_refused() {
     let problem = Prompt::parse("[a|b|c|d|e|f|g][h|i|j|k|l|m|n|o][p|q|r|s|t]", 150).unwrap_err();
     assert_eq!((problem.column, problem.problem.contains("150 different texts")), (1, true), "{problem}");
+    let long = |length: usize| Prompt::parse(&format!("[a|b|c|d] {}", "e ".repeat(length)), 20);
+    assert_eq!(long(2_000).unwrap().branches[0].texts.len(), 4);
+    let problem = long(4_100).unwrap_err();
+    assert!(problem.problem.contains("4 texts of up to 8"), "{problem}");
 }
 
 #[test]

@@ -9,20 +9,26 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
     let Some(model) = painters.first() else { return };
     for field in &model.unsupported_fields {
         if !painters.iter().any(|painter| painter.takes(field)) {
-            fields.refuse(
-                field,
-                |value| is_default(field, value),
-                format!("has no meaning to the model {} ({})", model.name, model.family),
-            );
+            fields.refuse(field, |value| is_default(field, value), refusal(model, field));
         }
     }
+}
+
+fn refusal(model: &ModelInfo, field: &str) -> String {
+    let instead = match field {
+        "image_guidance_scale" => "; only instruct-pix2pix models take it",
+        "strength" => "; it runs all steps, and image_guidance_scale says how closely it follows the picture",
+        "mask_image" | "mask_blur" => "; it changes the whole picture",
+        _ => "",
+    };
+    format!("has no meaning to the model {} ({}){instead}", model.name, model.family)
 }
 
 /// Whether this is the contract's default, which some generated clients send with every request.
 fn is_default(field: &str, value: &Value) -> bool {
     match field {
         "prompt_syntax" => value == "plain",
-        "guidance_rescale" => value.as_f64() == Some(0.0),
+        "guidance_rescale" | "mask_blur" => value.as_f64() == Some(0.0),
         "guidance_interval" => value.as_array().is_some_and(|ends| ends.iter().map(Value::as_f64).eq([Some(0.0), Some(1.0)])),
         _ => false,
     }

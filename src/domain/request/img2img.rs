@@ -59,26 +59,20 @@ pub(super) fn take_img2img(
 
 /// The picture that an instruct-pix2pix model is to change.
 pub(super) fn take_instruction(fields: &mut Fields, model: &ModelInfo, image: Option<&InputPicture>) -> Option<Img2Img> {
-    if fields.take("strength", number(0.0, 1.0)).is_some() {
-        let detail =
-            format!("the model {} runs all steps; image_guidance_scale says how closely it follows the picture", model.name);
-        fields.fail("strength", detail);
-    }
     if image.is_none() && !fields.failed("image") {
         fields.fail("image", format!("is required: the model {} changes a picture as the prompt tells", model.name));
     }
     image.map(|image| Img2Img { image: image.reference.clone(), strength: 1.0 })
 }
 
-pub(super) fn take_image_guidance_scale(fields: &mut Fields, model: &ModelInfo) -> Option<f64> {
+pub(super) fn take_image_guidance_scale(
+    fields: &mut Fields,
+    (model, guidance_scale): (&ModelInfo, f64),
+    warnings: &mut Vec<String>,
+) -> Option<f64> {
     let given = fields.take("image_guidance_scale", number(IMAGE_GUIDANCE_SCALES.0, IMAGE_GUIDANCE_SCALES.1));
-    if model.can(Task::InstructPix2pix) {
-        return Some(given.unwrap_or(DEFAULT_IMAGE_GUIDANCE_SCALE));
+    if given.is_some() && guidance_scale <= 1.0 && !fields.failed("guidance_scale") {
+        warnings.push(format!("image_guidance_scale has no effect: guidance is off at a guidance_scale of {guidance_scale}"));
     }
-    if given.is_some() {
-        let detail =
-            format!("only instruct-pix2pix models follow a picture by a scale of its own; the model {} is none", model.name);
-        fields.fail("image_guidance_scale", detail);
-    }
-    None
+    model.can(Task::InstructPix2pix).then(|| given.unwrap_or(DEFAULT_IMAGE_GUIDANCE_SCALE))
 }

@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{
-        ModelInfo, Task,
-        fields::{Fields, integer},
-    },
+    super::fields::{Fields, integer},
     InputPictures, PictureRef,
 };
 
@@ -22,12 +19,7 @@ pub struct Inpainting {
     pub mask_blur: u32,
 }
 
-pub(super) fn take_inpainting(
-    fields: &mut Fields,
-    model: &ModelInfo,
-    inputs: &InputPictures,
-    warnings: &mut Vec<String>,
-) -> Option<Inpainting> {
+pub(super) fn take_inpainting(fields: &mut Fields, inputs: &InputPictures, warnings: &mut Vec<String>) -> Option<Inpainting> {
     let blur = fields.take("mask_blur", integer(0, MAX_MASK_BLUR)).and_then(|blur| u32::try_from(blur).ok());
     let Some(mask) = &inputs.mask_image else {
         if blur.is_some() && !fields.failed("mask_image") {
@@ -35,9 +27,7 @@ pub(super) fn take_inpainting(
         }
         return None;
     };
-    if !model.can(Task::Inpainting) {
-        fields.fail("mask_image", format!("the model {} has no use for a mask: it is not for inpainting", model.name));
-    } else if inputs.image.is_none() && !fields.failed("image") {
+    if inputs.image.is_none() && !fields.failed("image") {
         fields.fail("mask_image", "needs an image, which what is not masked is kept of");
     }
     Some(Inpainting { mask_image: mask.reference.clone(), mask_blur: blur.unwrap_or_default() })

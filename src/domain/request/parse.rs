@@ -70,7 +70,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
     let steps = integer(u64::from(*STEPS.start()), u64::from(*STEPS.end()));
     let num_inference_steps = fields.take("num_inference_steps", steps).map_or(model.default_num_inference_steps, small);
     let num_images = fields.take("num_images", integer(1, MAX_IMAGES)).map_or(1, small);
-    let inpainting = take_inpainting(fields, model, &inputs, &mut warnings);
+    let inpainting = take_inpainting(fields, &inputs, &mut warnings);
     let img2img = match model.can(Task::InstructPix2pix) {
         true => take_instruction(fields, model, inputs.image.as_ref()),
         false => take_img2img(fields, &inputs, num_inference_steps, &mut warnings),
@@ -96,7 +96,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         num_images,
         img2img,
         inpainting,
-        image_guidance_scale: take_image_guidance_scale(fields, model),
+        image_guidance_scale: take_image_guidance_scale(fields, (model, guidance.scale), &mut warnings),
         sizes: take_sizes(fields, &painters, (width, height)),
         aesthetics: take_scores(fields, &painters),
         refiner,

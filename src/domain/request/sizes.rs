@@ -71,11 +71,12 @@ impl SizeConditioning {
         }
     }
 
-    /// What guidance leads away from: original size, corner and target size. As in diffusers' pipelines, sizes that are named are told with
-    /// the corner (0, 0), and so are a refiner's (`scored`); else all is as in the picture itself.
-    pub fn negative(&self, scored: bool) -> [[u32; 2]; 3] {
-        let names_a_size = self.negative_original_size.or(self.negative_target_size).is_some();
-        let corner = if scored || names_a_size { [0, 0] } else { self.crops_coords_top_left };
+    /// What guidance leads away from: original size, corner and target size. What is not named is as in the picture itself, but for the
+    /// corner, which is (0, 0) in diffusers' `StableDiffusionXLPipeline` when both sizes are named, and always of a refiner (`scored`). The
+    /// pipelines that begin with a picture (`from_picture`) keep the picture's.
+    pub fn negative(&self, scored: bool, from_picture: bool) -> [[u32; 2]; 3] {
+        let names_sizes = !from_picture && self.negative_original_size.and(self.negative_target_size).is_some();
+        let corner = if scored || names_sizes { [0, 0] } else { self.crops_coords_top_left };
         [
             self.negative_original_size.unwrap_or(self.original_size),
             self.negative_crops_coords_top_left.unwrap_or(corner),

@@ -1,5 +1,7 @@
 //! The table of the algorithms: names, aliases, and what each takes.
 
+use serde::{Serialize, Serializer};
+
 use super::{SigmaSchedule, bare};
 
 /// A noise scheduler's algorithm.
@@ -165,5 +167,11 @@ impl SchedulerAlgorithm {
     /// UNet calls in one of the user's steps, but for the last, which may need one only.
     pub fn unet_calls_per_step(self) -> u32 {
         if matches!(self, Self::Heun | Self::Dpm2 | Self::Dpm2Ancestral | Self::Dpmpp2sAncestral | Self::DpmppSde) { 2 } else { 1 }
+    }
+}
+
+impl Serialize for SchedulerAlgorithm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }

@@ -39,13 +39,13 @@ impl SigmaSchedule {
         }
     }
 
-    /// How spellings end that mean it, in their [`bare`] form: the name; `_ka` of k-diffusion's names; `_trailing` of
+    /// How spellings end that mean it, in their [`bare`] form: the name; `_ka` and `_exp` of k-diffusion's names; `_trailing` of
     /// stable-diffusion.cpp's.
     fn endings(self) -> &'static [&'static str] {
         match self {
             Self::Own => &[""],
             Self::Karras => &["karras", "ka"],
-            Self::Exponential => &["exponential"],
+            Self::Exponential => &["exponential", "exp"],
             Self::Beta => &["beta"],
             Self::SgmUniform => &["sgmuniform", "trailing"],
         }

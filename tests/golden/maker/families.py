@@ -14,7 +14,9 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from PIL import Image
 from safetensors.torch import save_file
@@ -59,6 +61,7 @@ def cases():
     away = {"negative_original_size": [64, 72], "negative_crops_coords_top_left": [3, 4], "negative_target_size": [80, 96]}
     scores = {"aesthetic_score": 7.5, "negative_aesthetic_score": 1.0}
     ball = odd | BALL_PICTURE
+    edit, base = {"model": "tiny-sdxl-edit"}, {"base": "tiny-sdxl"}
     xl, refiner = {"model": "tiny-sdxl"}, {"refiner": "tiny-sdxl-refiner"}
     return [
         case("tiny-sdxl-no-negative", **xl, scheduler="euler", **short),
@@ -75,6 +78,9 @@ def cases():
         masked("tiny-sdxl-inpaint", "mask-disc.png", **xl, scheduler="dpmpp_2s_ancestral", **short | HOUSE_PICTURE, strength=0.6),
         masked("tiny-sdxl-inpaint-whole", "mask-odd.png", **xl, scheduler="euler", **ball, strength=1.0),
         masked("tiny-refiner-inpaint", "mask-soft.png", model="tiny-sdxl-refiner", scheduler="ipndm", **ball, strength=0.6),
+        case("tiny-sdxl-clip-skip", **xl, scheduler="euler", **short, clip_skip=1),
+        case("tiny-sdxl-edit-euler", **edit, scheduler="euler", **ball, image_guidance_scale=1.5) | base,
+        case("tiny-sdxl-edit-rescaled", **edit, scheduler="dpmpp_2m", **ball, image_guidance_scale=2.0, guidance_rescale=0.7) | base,
         case("tiny-lcm-ddim", model="tiny-lcm", scheduler="ddim", **short | {"guidance_scale": 8.5}),
         case("tiny-lcm-img2img", model="tiny-lcm", scheduler="euler", **ball | {"guidance_scale": 3.0, "negative_prompt": None}, strength=0.5),
         case("tiny-bk-sdm", model="tiny-bk-sdm", scheduler="ddim", **odd),
@@ -109,6 +115,8 @@ def paint(one):
         last["latents"] = tensors["latents"].clone()
         return tensors
 
+    if "base" in one:
+        return edit(one)
     count = request["num_images"]
     arguments = {
         "prompt": request["prompt"],
@@ -120,6 +128,9 @@ def paint(one):
         "callback_on_step_end": keep,
     }
     pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one, inpainting="mask_file" in one)
+    if "clip_skip" in request:
+        # diffusers counts from the layer that is XL's own, the last but one, and skips in the prompt only.
+        arguments["clip_skip"] = request["clip_skip"] - 2
     own = begin(one)
     if "refiner" not in request:
         images = pipe(**arguments, **own, **told(pipe, request)).images
@@ -131,6 +142,30 @@ def paint(one):
     refiner = pipeline(request["refiner"], request["scheduler"], img2img=True)
     images = refiner(**arguments, **told(refiner, request), image=latents, denoising_start=start).images
     return last["latents"], images
+
+
+def edit(one):
+    """A picture that Stable Diffusion XL changes as it is told."""
+    request = one["request"]
+    pipe = DiffusionPipeline.from_pretrained(model_folder(one["base"]), dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(model_folder(request["model"]) / "unet", dtype=torch.float32)
+    names = ["vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler"]
+    parts = {name: pipe.components[name] for name in names}
+    pipe = StableDiffusionXLInstructPix2PixPipeline(**parts, unet=unet, add_watermarker=False)
+    use_scheduler(pipe, request["scheduler"])
+    pipe.set_progress_bar_config(disable=True)
+    size = (request["width"], request["height"])
+    names = ["prompt", "negative_prompt", "num_inference_steps", "guidance_scale", "image_guidance_scale", "width", "height"]
+    arguments = {name: request[name] for name in names} | {
+        "image": Image.open(GOLDEN / one["image_file"]).convert("RGB").resize(size, Image.Resampling.LANCZOS),
+        "guidance_rescale": request.get("guidance_rescale", 0.0),
+    }
+    # It calls nobody back, so that it is run once for the latents and once for the picture.
+    latents, images = (
+        pipe(**arguments, generator=torch.Generator("cpu").manual_seed(request["seed"]), output_type=output).images
+        for output in ("latent", "pil")
+    )
+    return latents, images
 
 
 def begin(one):

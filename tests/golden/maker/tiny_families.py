@@ -3,12 +3,14 @@
 - tiny-sdxl, as Stable Diffusion XL base: a block without attention first, more transformer layers the deeper (0, 2, 3), linear
   projections, a list of head counts, two text encoders of different widths, the second with a projection, gelu, padding with "!" and the
   `eos_token_id: 2` of its published config; a VAE that asks to be upcast.
+- tiny-sdxl-edit: a UNet of eight input channels, as instruct-pix2pix has, to lay over tiny-sdxl.
 - tiny-sdxl-refiner, as its refiner: four blocks, the outer ones without attention, the second text encoder alone, an aesthetic score,
   and the latents of tiny-sdxl (the same VAE).
 - tiny-lcm, as LCM Dreamshaper: Stable Diffusion 1 with `time_cond_proj_dim`, and an `LCMScheduler`.
 - tiny-bk-sdm, as BK-SDM-Tiny: no block in the middle, one layer a block, `DownBlock2D` at the bottom.
 """
 
+import json
 import shutil
 
 import torch
@@ -35,6 +37,7 @@ NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safet
 
 def make_models():
     make_sdxl(GOLDEN / "tiny-sdxl")
+    make_sdxl_edit(GOLDEN / "tiny-sdxl-edit")
     make_refiner(GOLDEN / "tiny-sdxl-refiner")
     make_lcm(GOLDEN / "tiny-lcm")
     make_bk_sdm(GOLDEN / "tiny-bk-sdm")
@@ -62,6 +65,26 @@ def make_sdxl(folder):
         add_watermarker=False,
     )
     save(folder, pipe)
+
+
+def make_sdxl_edit(folder):
+    """A UNet of eight input channels and a model_index.json to lay over tiny-sdxl."""
+    torch.manual_seed(9)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=8,
+        block_out_channels=[8, 16],
+        attention_head_dim=[2, 4],
+        **unet_blocks(["DownBlock2D", "CrossAttnDownBlock2D"], layers=1),
+        **xl_settings(cross_attention_dim=16 + 24, text=16, numbers=6),
+    )
+    randomize(unet)
+    randomize(unet)
+    shutil.rmtree(folder, ignore_errors=True)
+    unet.half().save_pretrained(folder / "unet")
+    index = json.loads((GOLDEN / "tiny-sdxl" / "model_index.json").read_text())
+    index["_class_name"] = "StableDiffusionXLInstructPix2PixPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def make_refiner(folder):

@@ -37,6 +37,8 @@ async fn the_models_and_what_they_can_do_are_listed() {
     let mut models = json_of(app.get("/v1/models").await, 200).await;
     let last_used_at = models["models"][0]["last_used_at"].take();
     assert!(last_used_at.is_string(), "{last_used_at}");
+    let limit = |scheduler: &str| json!({"scheduler": scheduler, "max_steps": 50, "reason": "it was distilled to 50 (original_inference_steps)"});
+    let limits = ["lcm", "tcd"].map(limit);
     let demo = json!({
         "name": "demo",
         "family": "sd1",
@@ -44,7 +46,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "unsupported_fields": [
             "original_size", "crops_coords_top_left", "target_size",
             "negative_original_size", "negative_crops_coords_top_left", "negative_target_size",
-            "aesthetic_score", "negative_aesthetic_score",
+            "aesthetic_score", "negative_aesthetic_score", "image_guidance_scale",
         ],
         "refiners": [],
         "prompt_tokens": 77,
@@ -56,6 +58,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "max_size": 2048,
         "default_guidance_scale": 5.0,
         "default_scheduler": "ddim",
+        "scheduler_limits": limits,
         "state": "loaded",
         "error": null,
         "weights_bytes": 70_337_580,

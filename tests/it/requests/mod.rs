@@ -1,5 +1,10 @@
 //! What a request may say, and what is answered when it says something else.
 
+mod infotext;
+mod masks;
+mod refiners;
+mod schedulers;
+
 use std::collections::BTreeMap;
 
 use easel::domain::{
@@ -187,150 +192,6 @@ fn every_picture_of_a_request_has_a_legal_seed() {
 }
 
 #[test]
-fn schedulers_are_found_by_their_other_names() {
-    for (given, name) in [
-        ("DDIM", "ddim"),
-        ("EulerDiscreteScheduler", "euler"),
-        ("k_dpmpp_2m_ka", "dpmpp_2m_karras"),
-        ("DPM++ 2M Karras", "dpmpp_2m_karras"),
-        (" dpm++ 2m ", "dpmpp_2m"),
-    ] {
-        assert_eq!(parse(json!({"prompt": "a", "scheduler": given})).unwrap().request.scheduler.as_str(), name, "{given}");
-    }
-}
-
-#[test]
-fn every_scheduler_is_found_by_its_own_name_and_no_name_means_two() {
-    let mut meanings: BTreeMap<String, SchedulerAlgorithm> = BTreeMap::new();
-    for scheduler in SchedulerName::all() {
-        assert_eq!(SchedulerName::parse(scheduler.as_str()), Some(scheduler));
-        for name in [scheduler.algorithm.name()].iter().chain(scheduler.algorithm.aliases()) {
-            let ending = scheduler.sigmas.name().map(|name| format!(" {name}")).unwrap_or_default();
-            assert_eq!(SchedulerName::parse(&format!("{name}{ending}")), Some(scheduler), "{name}{ending}");
-            let bare = name.to_lowercase().replace([' ', '_'], "").replace('+', "p");
-            assert_eq!(*meanings.entry(bare).or_insert(scheduler.algorithm), scheduler.algorithm, "{name}");
-        }
-    }
-    assert_eq!(SchedulerName::all().count(), 83);
-}
-
-#[test]
-fn schedulers_are_found_by_the_names_that_other_servers_give_them() {
-    for (given, name) in [
-        ("Euler a", "euler_ancestral"),
-        ("euler_a", "euler_ancestral"),
-        ("k_euler_a_ka", "euler_ancestral_karras"),
-        ("Euler a Karras", "euler_ancestral_karras"),
-        ("DPM2 a Karras", "dpm2_ancestral_karras"),
-        ("k_dpm_2_ka", "dpm2_karras"),
-        ("dpm_2_a", "dpm2_ancestral"),
-        ("DPM++ 2S a", "dpmpp_2s_ancestral"),
-        ("dpm++2s_a", "dpmpp_2s_ancestral"),
-        ("DPM++ SDE Karras", "dpmpp_sde_karras"),
-        ("dpmpp_2m_sde_gpu", "dpmpp_2m_sde"),
-        ("DPM++ 2M SDE Exponential", "dpmpp_2m_sde_exponential"),
-        ("DPM++ 3M SDE Exponential", "dpmpp_3m_sde_exponential"),
-        ("dpmpp_2m_beta", "dpmpp_2m_beta"),
-        ("Euler SGM Uniform", "euler_sgm_uniform"),
-        ("ddim_trailing", "ddim_sgm_uniform"),
-        ("PLMS", "pndm"),
-        ("uni_pc", "unipc"),
-        ("UniPCMultistepScheduler", "unipc"),
-        ("LMS Karras", "lms_karras"),
-        ("KDPM2AncestralDiscreteScheduler", "dpm2_ancestral"),
-    ] {
-        assert_eq!(SchedulerName::parse(given).map(SchedulerName::as_str), Some(name), "{given}");
-    }
-    for unknown in ["", "karras", "lcm_karras", "ddim_karras", "euler_euler", "DPM adaptive"] {
-        assert_eq!(SchedulerName::parse(unknown), None, "{unknown}");
-    }
-}
-
-#[test]
-fn eta_is_a_share_and_says_so_where_it_has_no_effect() {
-    let eta = |scheduler: &str, eta: Value| parse(json!({"prompt": "a", "scheduler": scheduler, "eta": eta}));
-    assert_eq!(eta("ddim", json!(0.5)).unwrap().request.eta, Some(0.5));
-    assert_eq!(eta("ddim", Value::Null).unwrap().request.eta, None);
-    assert_eq!(eta("heun", json!(0.5)).unwrap().warnings, ["eta has no effect with heun"]);
-    assert!(eta("euler_ancestral", json!(0)).unwrap().warnings.is_empty());
-    for bad in [json!(1.1), json!(-0.1), json!("much")] {
-        assert!(only_error(json!({"prompt": "a", "eta": bad}), "/eta").contains("from 0 to 1"));
-    }
-}
-
-#[test]
-fn a_scheduler_that_cannot_serve_the_model_says_why() {
-    let limit = |algorithm, max_steps| SchedulerLimit { algorithm, max_steps, reason: "it is so".to_owned() };
-    let scheduler_limits = vec![limit(SchedulerAlgorithm::Lcm, 50), limit(SchedulerAlgorithm::Ddpm, 0)];
-    let model = ModelInfo { scheduler_limits, ..model_info("demo") };
-    let parse = |body: Value| Submission::parse(body, std::slice::from_ref(&model), 0);
-    let error = |scheduler: &str, steps: u32| {
-        parse(json!({"prompt": "a", "scheduler": scheduler, "num_inference_steps": steps})).unwrap_err()
-    };
-    assert!(parse(json!({"prompt": "a", "scheduler": "lcm", "num_inference_steps": 50})).is_ok());
-    let [FieldError { pointer, detail }] = &error("lcm", 51)[..] else { panic!("one error") };
-    assert_eq!(
-        (pointer.as_str(), detail.as_str()),
-        ("/num_inference_steps", "must be at most 50 with lcm and this model: it is so; got 51")
-    );
-    let [FieldError { pointer, detail }] = &error("ddpm", 5)[..] else { panic!("one error") };
-    assert_eq!((pointer.as_str(), detail.as_str()), ("/scheduler", "ddpm cannot be used with this model: it is so"));
-}
-
-/// A model that two refiners can go on with: one of few sizes, and one of few schedulers.
-fn models_with_refiners() -> Vec<ModelInfo> {
-    let limit = |algorithm, max_steps| SchedulerLimit { algorithm, max_steps, reason: "it is so".to_owned() };
-    let scheduler_limits = vec![limit(SchedulerAlgorithm::Lcm, 10), limit(SchedulerAlgorithm::Ddpm, 0)];
-    vec![
-        ModelInfo { refiners: ["few sizes", "few schedulers", "huge"].map(str::to_owned).into(), ..model_info("base") },
-        ModelInfo { size_multiple: 12, min_size: 96, max_size: 120, ..model_info("few sizes") },
-        ModelInfo { scheduler_limits, ..model_info("few schedulers") },
-        ModelInfo { min_size: 4096, max_size: 8192, ..model_info("huge") },
-    ]
-}
-
-#[test]
-fn a_refiner_has_a_say_in_the_size() {
-    let models = models_with_refiners();
-    let parse = |more: Value| {
-        let mut body = json!({"prompt": "a", "refiner": "few sizes"});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        Submission::parse(body, &models, 0)
-    };
-    let request = parse(json!({"height": 96})).unwrap().request;
-    assert_eq!((request.width, request.height), (120, 96), "the model's own 128, as near as both can");
-    let errors = parse(json!({"width": 128, "height": 104})).unwrap_err();
-    let details: Vec<&str> = errors.iter().map(|error| error.detail.as_str()).collect();
-    let must = "must be a multiple of 24 from 96 to 120 with the refiner few sizes";
-    assert_eq!(details, [format!("{must}, got 128"), format!("{must}, got 104")]);
-    let errors = parse(json!({"refiner": "huge"})).unwrap_err();
-    assert_eq!((&*errors[0].pointer, &*errors[0].detail), ("/refiner", "has no size in common with the model base"));
-}
-
-#[test]
-fn a_scheduler_must_serve_the_refiner_too() {
-    let models = models_with_refiners();
-    let error = |scheduler: &str| {
-        let body = json!({"prompt": "a", "refiner": "few schedulers", "scheduler": scheduler, "num_inference_steps": 25});
-        let [error] = &Submission::parse(body, &models, 0).unwrap_err()[..] else { panic!("one error") };
-        (error.pointer.clone(), error.detail.clone())
-    };
-    let (pointer, detail) = error("lcm");
-    assert_eq!(
-        (&*pointer, &*detail),
-        ("/num_inference_steps", "must be at most 10 with lcm and the refiner few schedulers: it is so; got 25")
-    );
-    let (pointer, detail) = error("ddpm");
-    assert_eq!((&*pointer, &*detail), ("/scheduler", "ddpm cannot be used with the refiner few schedulers: it is so"));
-}
-
-#[test]
-fn an_unknown_scheduler_or_model_is_answered_with_the_known_ones() {
-    assert!(only_error(json!({"prompt": "a", "scheduler": "fast"}), "/scheduler").contains("ddim, ddpm, "));
-    assert!(only_error(json!({"prompt": "a", "model": "none"}), "/model").contains("demo, small; got \"none\""));
-}
-
-#[test]
 fn metadata_are_a_few_short_strings() {
     let metadata = |entries: usize| (0..entries).map(|key| (key.to_string(), json!("x"))).collect::<Map<_, _>>();
     let request = parse(json!({"prompt": "a", "metadata": metadata(16)})).unwrap().request;
@@ -344,46 +205,6 @@ fn metadata_are_a_few_short_strings() {
 fn pixel() -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.encode(easel::domain::encode_png(&image::RgbImage::new(1, 1), None).unwrap())
-}
-
-#[test]
-fn a_mask_makes_an_image_inpainting_at_full_strength() {
-    let body = json!({"prompt": "a", "image": pixel(), "mask_image": pixel()});
-    let submission = parse(body).unwrap();
-    let (img2img, inpainting) = (submission.request.img2img.clone().unwrap(), submission.request.inpainting.clone().unwrap());
-    assert_eq!((img2img.strength, inpainting.mask_blur, submission.request.effective_steps()), (1.0, 0, 25));
-    assert!(submission.request.begins_with_noise());
-    assert_eq!((submission.request.inputs().count(), submission.inputs.iter().count()), (2, 2));
-    let stored = serde_json::to_string(&submission.request).unwrap();
-    assert_eq!(serde_json::from_str::<easel::domain::GenerationRequest>(&stored).unwrap(), submission.request);
-    let weaker = parse(json!({"prompt": "a", "image": pixel(), "mask_image": pixel(), "strength": 0.6})).unwrap().request;
-    assert_eq!((weaker.effective_steps(), weaker.begins_with_noise()), (15, false));
-}
-
-#[test]
-fn a_mask_blur_without_a_mask_is_a_warning() {
-    let submission = parse(json!({"prompt": "a", "image": pixel(), "mask_blur": 4})).unwrap();
-    assert_eq!((submission.request.inpainting, submission.warnings.len()), (None, 1));
-}
-
-#[test]
-fn an_instruct_pix2pix_model_takes_a_picture_and_a_scale_for_it_and_no_mask() {
-    let model = ModelInfo { tasks: vec![Task::InstructPix2pix], ..model_info("edit") };
-    let parse = |body: Value| Submission::parse(body, std::slice::from_ref(&model), RANDOM_SEED);
-    let request = parse(json!({"prompt": "make it snow", "image": pixel()})).unwrap().request;
-    assert_eq!((request.image_guidance_scale, request.effective_steps()), (Some(1.5), 25));
-    let request = parse(json!({"prompt": "make it snow", "image": pixel(), "image_guidance_scale": 2})).unwrap().request;
-    assert_eq!(request.image_guidance_scale, Some(2.0));
-    for (body, pointer, detail) in [
-        (json!({"prompt": "a"}), "/image", "is required: the model edit changes a picture"),
-        (json!({"prompt": "a", "image": pixel(), "mask_image": pixel()}), "/mask_image", "is not for inpainting"),
-        (json!({"prompt": "a", "image": pixel(), "strength": 0.5}), "/strength", "the model edit runs all steps"),
-        (json!({"prompt": "a", "image": pixel(), "image_guidance_scale": 0.9}), "/image_guidance_scale", "from 1 to 50, got 0.9"),
-    ] {
-        let errors = parse(body).unwrap_err();
-        assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, pointer), "{errors:?}");
-        assert!(errors[0].detail.contains(detail), "{errors:?}");
-    }
 }
 
 #[test]

@@ -1,0 +1,29 @@
+//! What a picture's own text says of its making.
+
+use easel::domain::infotext;
+
+use super::*;
+
+#[test]
+fn what_changes_a_picture_changes_its_text() {
+    let model = ModelInfo { refiners: vec!["small".to_owned()], unsupported_fields: Vec::new(), ..model_info("demo") };
+    let text = |fields: Value| {
+        let mut body = json!({"prompt": "a (red:1.3) house", "seed": 7});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let served = [model.clone(), model_info("small")];
+        infotext(&Submission::parse(body, &served, RANDOM_SEED).unwrap().request, 0)
+    };
+    let plain = text(json!({}));
+    assert!(!plain.contains("Prompt syntax") && !plain.contains("Guidance"), "{plain}");
+    for (fields, expected) in [
+        (json!({"prompt_syntax": "weighted"}), ", Prompt syntax: weighted"),
+        (json!({"guidance_interval": [0.2, 0.6]}), ", Guidance start: 0.2, Guidance end: 0.6"),
+        (json!({"clip_skip": 2}), ", Clip skip: 2"),
+        (json!({"original_size": [512, 768]}), ", Original size: 768x512, Crop left-top: 0x0, Target size: 128x128"),
+        (json!({"negative_crops_coords_top_left": [3, 4]}), ", Negative crop left-top: 4x3"),
+        (json!({"aesthetic_score": 7.5}), ", Aesthetic score: 7.5, Negative aesthetic score: 2.5"),
+        (json!({"refiner": "small", "refiner_start": 0.6}), ", Refiner: small, Refiner switch at: 0.6"),
+    ] {
+        assert!(text(fields).contains(expected), "{expected}");
+    }
+}
