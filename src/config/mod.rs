@@ -1,6 +1,7 @@
 //! The settings: `config/default.toml`, then the user's file, then `EASEL__SECTION__KEY` variables.
 
 mod auth;
+mod model;
 
 use std::{
     fmt::Display,
@@ -14,9 +15,10 @@ use figment::{
 };
 use serde::Deserialize;
 
-pub use auth::{AuthConfig, KeyConfig, key_name};
+use model::check_models;
 
-use crate::domain::{GUIDANCE_SCALES, SIDES, STEPS};
+pub use auth::{AuthConfig, KeyConfig, key_name};
+pub use model::{LoadTime, ModelConfig, PredictionTypeSetting};
 
 /// In seconds: longer than anything is worth waiting for.
 const TEN_YEARS: u64 = 10 * 365 * 86_400;
@@ -192,65 +194,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// One entry of `[[models]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "described in config/default.toml")]
-pub struct ModelConfig {
-    pub name: String,
-    pub path: PathBuf,
-    pub vae: Option<PathBuf>,
-    pub text_encoder: Option<PathBuf>,
-    pub text_encoder_2: Option<PathBuf>,
-    pub prediction_type: Option<PredictionTypeSetting>,
-    #[serde(default)]
-    pub ema: bool,
-    pub guidance_scale: Option<f64>,
-    pub num_inference_steps: Option<u32>,
-    pub max_size: Option<u32>,
-    #[serde(default)]
-    pub load: LoadTime,
-}
-
-/// `[[models]] load`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "described in config/default.toml")]
-pub enum LoadTime {
-    #[default]
-    Start,
-    FirstUse,
-}
-
-impl ModelConfig {
-    /// A model with nothing set.
-    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self {
-            name: name.into(),
-            path: path.into(),
-            vae: None,
-            text_encoder: None,
-            text_encoder_2: None,
-            prediction_type: None,
-            ema: false,
-            guidance_scale: None,
-            num_inference_steps: None,
-            max_size: None,
-            load: LoadTime::default(),
-        }
-    }
-}
-
-/// `[[models]] prediction_type`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "described in config/default.toml")]
-pub enum PredictionTypeSetting {
-    Epsilon,
-    VPrediction,
-    Sample,
-}
-
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -330,25 +273,6 @@ fn check_server(server: &ServerConfig) -> Result<(), ConfigError> {
     check_range("server.write_timeout_seconds", server.write_timeout_seconds, 1..=3600)?;
     check_range("server.max_connections", server.max_connections, 1..=1_000_000)?;
     check_range("server.max_event_streams", server.max_event_streams, 1..=1_000_000)
-}
-
-fn check_models(models: &[ModelConfig]) -> Result<(), ConfigError> {
-    if models.is_empty() {
-        return wrong("models".to_owned(), "at least one model is needed".to_owned());
-    }
-    for (place, model) in models.iter().enumerate() {
-        let key = |field: &str| format!("models[{place}].{field}");
-        if model.name.is_empty() {
-            return wrong(key("name"), "must not be empty".to_owned());
-        }
-        if models[..place].iter().any(|other| other.name == model.name) {
-            return wrong(key("name"), format!("must be different from all others, got {:?} again", model.name));
-        }
-        check_range(&key("guidance_scale"), model.guidance_scale.unwrap_or(*GUIDANCE_SCALES.start()), GUIDANCE_SCALES)?;
-        check_range(&key("num_inference_steps"), model.num_inference_steps.unwrap_or(*STEPS.start()), STEPS)?;
-        check_range(&key("max_size"), model.max_size.unwrap_or(*SIDES.end()), SIDES)?;
-    }
-    Ok(())
 }
 
 fn check_range<T: PartialOrd + Display>(key: &str, value: T, allowed: RangeInclusive<T>) -> Result<(), ConfigError> {

@@ -3,64 +3,11 @@
 //! A known key with a value that cannot be honoured is an error that names both: a picture that is quietly wrong is worse. Keys that
 //! diffusers does not know either are passed over, as diffusers does.
 
-use std::slice;
-
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::per_block::{PerBlock, TransformerLayers};
 use crate::diffusion::{error::LoadError, files::ModelFiles, layers::Activation};
-
-/// A value for all blocks, or one a block.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(in crate::diffusion) enum PerBlock<T> {
-    All(T),
-    Each(Vec<T>),
-}
-
-impl<T: Copy> PerBlock<T> {
-    /// The value of block `index`; the last value serves the blocks behind the end of the list.
-    pub(in crate::diffusion) fn at(&self, index: usize) -> Option<T> {
-        match self {
-            Self::All(value) => Some(*value),
-            Self::Each(values) => values.get(index).or(values.last()).copied(),
-        }
-    }
-
-    fn values(&self) -> impl Iterator<Item = T> {
-        let values = match self {
-            Self::All(value) => slice::from_ref(value),
-            Self::Each(values) => values,
-        };
-        values.iter().copied()
-    }
-
-    fn covers(&self, blocks: usize) -> bool {
-        matches!(self, Self::All(_)) || matches!(self, Self::Each(values) if values.len() == blocks)
-    }
-}
-
-/// One number for all, or for each block one or a list with one a layer. (A `PerBlock` in a `PerBlock` would take the blocks' list for a
-/// block's.)
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-pub(in crate::diffusion) enum TransformerLayers {
-    All(i64),
-    Each(Vec<PerBlock<i64>>),
-}
-
-impl TransformerLayers {
-    fn at(&self, index: usize) -> Option<PerBlock<i64>> {
-        match self {
-            Self::All(count) => Some(PerBlock::All(*count)),
-            Self::Each(counts) => counts.get(index).cloned(),
-        }
-    }
-
-    fn covers(&self, blocks: usize) -> bool {
-        matches!(self, Self::All(_)) || matches!(self, Self::Each(counts) if counts.len() == blocks)
-    }
-}
 
 /// `unet/config.json` of a `UNet2DConditionModel`.
 #[derive(Debug, Clone, Deserialize)]

@@ -8,6 +8,7 @@ pub(super) mod config;
 mod full_size;
 #[cfg(test)]
 mod latent_tests;
+mod per_block;
 pub(super) mod resnet;
 #[cfg(test)]
 mod tests;
