@@ -35,7 +35,8 @@ fn describe(found: &Inspection) -> String {
         line("prediction type", prediction_type);
     }
     if let Some(base) = &found.base {
-        line("made on", base);
+        // Free text: it may hold what a terminal obeys.
+        line("made on", &base.escape_debug().to_string());
     }
     if found.has_ema {
         line("averaged UNet", "there, too (ema = true takes it)");

@@ -20,7 +20,7 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         request.image_seed(index),
         request.width,
         request.height,
-        request.model,
+        quoted(&request.model),
         request.noise_source.a1111_name()
     );
     if request.prompt_syntax == PromptSyntax::Weighted {
@@ -48,7 +48,7 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         let _ = write!(text, ", Aesthetic score: {aesthetic_score}, Negative aesthetic score: {negative_aesthetic_score}");
     }
     if let Some(Refiner { refiner, refiner_start }) = &request.refiner {
-        let _ = write!(text, ", Refiner: {refiner}, Refiner switch at: {refiner_start}");
+        let _ = write!(text, ", Refiner: {}, Refiner switch at: {refiner_start}", quoted(refiner));
     }
     if let Some(img2img) = &request.img2img {
         let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
@@ -77,4 +77,9 @@ fn write_sizes(text: &mut String, sizes: &SizeConditioning) {
             let _ = write!(text, ", {name}: {across}x{down}");
         }
     }
+}
+
+/// A name that would be taken for more than a name goes between quotes, as AUTOMATIC1111 writes it.
+fn quoted(name: &str) -> String {
+    if name.contains([',', ':', '\n', '"']) { serde_json::Value::from(name).to_string() } else { name.to_owned() }
 }

@@ -2,11 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process,
 };
 
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
@@ -17,8 +21,8 @@ use super::{
         CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, UNET, VAE, XL_CLIP, XL_OPEN_CLIP, count, open_clip_names, squeezed,
         unet_names_of_diffusers, vae_names_of_diffusers,
     },
-    shapes, stem,
-    stored::Tensors,
+    pickle, shapes, stem,
+    stored::{StoredTensor, Tensors},
     write::{Planned, Writing, size, write_file},
 };
 use crate::diffusion::{
@@ -54,13 +58,27 @@ pub fn convert(source: &Path, target: &Path, how: &Conversion, progress: &mut dy
     if target.symlink_metadata().is_ok() {
         return Err(LoadError::Invalid { path: target.to_owned(), problem: "is there already; nothing is overwritten".to_owned() });
     }
+    pickle::refuse(target)?;
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(LoadError::Invalid { path: folder.to_owned(), problem: "there is no such folder".to_owned() });
+    }
     let model = Model::open(source, how)?;
     let scratch = Scratch(scratch_name(target)?);
-    match target.extension().is_some_and(|extension| extension == "safetensors") {
+    match target.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors")) {
         true => model.write_file(&scratch.0, progress)?,
         false => model.write_folder(&scratch.0, progress)?,
     }
-    fs::rename(&scratch.0, target).map_err(|source| LoadError::Io { path: target.to_owned(), source })
+    put(&scratch.0, target).map_err(|source| LoadError::Io { path: target.to_owned(), source })
+}
+
+/// Gives a file or folder its name, if nothing has taken that meanwhile.
+fn put(scratch: &Path, target: &Path) -> io::Result<()> {
+    match renameat_with(CWD, scratch, CWD, target, RenameFlags::NOREPLACE) {
+        // Some network filesystems do not know how.
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(scratch, target),
+        done => Ok(done?),
+    }
 }
 
 /// The name under which something is written until it is whole.
@@ -101,6 +119,13 @@ impl Model {
                 files.invalid(format!("{class} is none of Stable Diffusion's pipelines, and such models have no single file"))
             );
         }
+        let unread = |(name, tensor): (&String, &StoredTensor)| (!tensor.is_weight() && !tensor.is_integer()).then(|| name.clone());
+        let unread = parts.iter().flat_map(|(_, tensors)| tensors.iter().filter_map(unread)).next();
+        if let Some(name) = unread.filter(|_| !matches!(how.dtype, Precision::Auto)) {
+            let problem =
+                format!("the tensor {name} has a dtype that cannot be turned into another; without one it is copied as it is");
+            return Err(files.invalid(problem));
+        }
         let dtype = match how.dtype {
             Precision::Auto => None,
             Precision::Float32 => Some(Dtype::F32),
@@ -138,8 +163,27 @@ impl Model {
             done += bytes;
             progress(done, total);
         };
-        let metadata = BTreeMap::from([(embedded::KEY.to_owned(), self.configs()?.to_text())]);
+        let mut metadata = self.files.metadata.clone();
+        metadata.insert(embedded::KEY.to_owned(), self.configs()?.to_text());
+        tensors.extend(self.markers(&mut metadata)?);
         write_file(path, tensors, Writing { metadata, dtype: self.dtype, progress: &mut progress })
+    }
+
+    /// What tells other programs that the model predicts the velocity and that its noise ends in pure noise: the metadata, and the marker
+    /// keys, which are tensors without a value.
+    fn markers(&self, metadata: &mut BTreeMap<String, String>) -> Result<Vec<Planned>, LoadError> {
+        if !self.files.has("scheduler") {
+            return Ok(Vec::new());
+        }
+        let scheduler: BTreeMap<String, Value> = self.files.config("scheduler", &[])?;
+        let says = |key: &str, value: Value| scheduler.get(key) == Some(&value);
+        let is_velocity = says("prediction_type", json!("v_prediction"));
+        let predicted =
+            if is_velocity { "v" } else { scheduler.get("prediction_type").and_then(Value::as_str).unwrap_or("epsilon") };
+        metadata.insert("modelspec.prediction_type".to_owned(), predicted.to_owned());
+        metadata.remove("modelspec.predict_key");
+        let marks = [("v_pred", is_velocity), ("ztsnr", says("rescale_betas_zero_snr", json!(true)))];
+        Ok(marks.into_iter().filter(|(_, is_so)| *is_so).map(|(name, _)| Planned::empty(name.to_owned())).collect())
     }
 
     /// Every config and vocabulary of the model; CLIP's own vocabulary is built in and left out.

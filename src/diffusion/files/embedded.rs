@@ -26,8 +26,11 @@ impl EmbeddedConfigs {
         }
     }
 
-    /// Keeps a file: JSON as JSON, anything else as text.
+    /// Keeps a file: JSON as JSON, anything else as text. What has no name of a config's is passed over.
     pub(super) fn keep(&mut self, path: String, text: String) {
+        if !is_plain(&path) {
+            return;
+        }
         let value = if path.ends_with(".json") { serde_json::from_str(&text).ok() } else { None };
         self.0.insert(path, value.unwrap_or(Value::String(text)));
     }

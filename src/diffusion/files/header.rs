@@ -15,7 +15,7 @@ use serde::{
 };
 
 /// The largest header that is read, in bytes. That of a whole SDXL file takes some 300,000; this leaves room for long metadata.
-const MAX_HEADER: u64 = 16 << 20;
+pub(super) const MAX_HEADER: u64 = 16 << 20;
 /// No tensor of a network has more dimensions.
 const MAX_DIMENSIONS: usize = 8;
 /// Longer names are no names, and would fill the log.
@@ -104,6 +104,9 @@ impl<'de> Visitor<'de> for EntriesVisitor {
             }
             if key.len() > MAX_NAME {
                 return Err(A::Error::custom(format!("a tensor's name has {} bytes, at most {MAX_NAME} are read", key.len())));
+            }
+            if key.chars().any(char::is_control) {
+                return Err(A::Error::custom(format!("the tensor {key:?} has control characters in its name")));
             }
             let written = map.next_value().map_err(|error| A::Error::custom(format!("the tensor {key}: {error}")))?;
             match entries.tensors.entry(key) {

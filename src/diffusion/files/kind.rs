@@ -36,10 +36,11 @@ pub enum FileKind {
     Unknown,
 }
 
+/// Where the UNet of a whole model begins.
+const UNET_INPUT: &str = "model.diffusion_model.input_blocks.";
 /// The first of these that fits decides: `(kind, at the beginning of a key, in a key)`.
-const SIGNS: [(FileKind, &[&str], &[&str]); 11] = [
-    (FileKind::Lora, &["lora_unet_", "lora_te"], &[".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".hada_w1_a", ".lokr_w1"]),
-    (FileKind::Checkpoint, &["model.diffusion_model.input_blocks."], &[]),
+const SIGNS: [(FileKind, &[&str], &[&str]); 10] = [
+    (FileKind::Lora, &LORA.0, &LORA.1),
     (FileKind::Transformer, &["joint_blocks.", "double_blocks.", "transformer_blocks."], &[".joint_blocks.", ".double_blocks."]),
     (FileKind::ControlNet, &["control_model.", "controlnet_cond_embedding.", "input_hint_block."], &[]),
     (FileKind::IpAdapter, &["ip_adapter.", "image_proj."], &[]),
@@ -49,11 +50,31 @@ const SIGNS: [(FileKind, &[&str], &[&str]); 11] = [
     (FileKind::Unet, &["down_blocks.0.resnets.", "input_blocks.0.0."], &[]),
     (
         FileKind::TextEncoder,
-        &["cond_stage_model.", "text_model.", "transformer.resblocks.", "encoder.layers.", "conditioner."],
+        &["cond_stage_model.", "text_model.", "transformer.resblocks.", "encoder.layers.0.self_attn.", "conditioner."],
         &[],
     ),
     (FileKind::TextualInversion, &["emb_params", "string_to_param", "clip_l", "clip_g"], &[]),
 ];
+/// How keys of adapters begin, and what they contain, as kohya, PEFT, LyCORIS and diffusers write them.
+const LORA: ([&str; 2], [&str; 14]) = (
+    ["lora_unet_", "lora_te"],
+    [
+        ".lora_down.",
+        ".lora_up.",
+        ".lora.down.",
+        ".lora.up.",
+        "_lora.down.",
+        "_lora.up.",
+        ".lora_A.",
+        ".lora_B.",
+        ".lora_mid.",
+        ".lora_linear_layer.",
+        ".hada_w1_a",
+        ".lokr_w1",
+        ".oft_diag",
+        ".oft_blocks",
+    ],
+);
 /// The widths of the text encoders' words.
 const WORD_WIDTHS: [usize; 3] = [768, 1024, 1280];
 
@@ -65,6 +86,11 @@ impl FileKind {
                 |key: &str| begins.iter().any(|sign| key.starts_with(sign)) || contains.iter().any(|sign| key.contains(sign));
             tensors.keys().any(|key| shows(key))
         };
+        let is_of_lora = |key: &str| LORA.1.iter().any(|sign| key.contains(sign));
+        // Whatever else was left in a whole model.
+        if tensors.keys().any(|key| key.starts_with(UNET_INPUT) && !is_of_lora(key)) {
+            return Self::Checkpoint;
+        }
         let found = SIGNS.iter().find(|(_, begins, contains)| shows(begins, contains)).map(|(kind, ..)| *kind);
         // diffusers saves a learned word under its own name.
         let is_word = || {

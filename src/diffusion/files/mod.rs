@@ -58,6 +58,8 @@ pub(super) struct ModelFiles {
     root: Part,
     index: Map<String, Value>,
     parts: BTreeMap<String, Part>,
+    /// What a single file says of itself.
+    metadata: BTreeMap<String, String>,
 }
 
 impl ModelFiles {
@@ -76,10 +78,13 @@ impl ModelFiles {
     pub(super) fn open_with(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
         pickle::refuse(path)?;
         let mut files = if path.is_file() { Self::open_file(path, settings)? } else { Self::open_folder(path)? };
+        if settings.ema && path.is_dir() {
+            return Err(files.invalid("ema = true is for single files, which may have both: a folder has the UNet that it has"));
+        }
         if let Some(prediction_type) = settings.prediction_type {
             files.set_prediction_type(prediction_type)?;
         }
-        let host = Host { scaling_factor: files.scaling_factor() };
+        let host = Host { scaling_factor: files.scaling_factor(), hidden_act: files.hidden_act() };
         for (part, replacement) in settings.replacements(host)? {
             files.replace(part, replacement)?;
         }
@@ -87,9 +92,9 @@ impl ModelFiles {
     }
 
     fn open_file(path: &Path, settings: &FileSettings) -> Result<Self, LoadError> {
-        let single::Single { index, parts, texts } = single::open(path, settings)?;
+        let single::Single { index, parts, texts, metadata } = single::open(path, settings)?;
         let root = Part::mapped(path.to_owned(), texts, stored::Tensors::new());
-        Ok(Self { root, index, parts })
+        Ok(Self { root, index, parts, metadata })
     }
 
     fn open_folder(path: &Path) -> Result<Self, LoadError> {
@@ -104,7 +109,7 @@ impl ModelFiles {
                 parts.insert(part.to_owned(), Part::Folder(path.to_owned()));
             }
         }
-        Ok(Self { parts, root, index })
+        Ok(Self { parts, root, index, metadata: BTreeMap::new() })
     }
 
     /// Puts what the settings say in the place of what the scheduler's config says.
@@ -136,6 +141,14 @@ impl ModelFiles {
         let own = self.config::<Map<String, Value>>("vae", &[]).ok().and_then(|config| config.get("scaling_factor")?.as_f64());
         let is_xl = self.index.get("_class_name").and_then(Value::as_str).is_some_and(|class| class.contains("XL"));
         own.unwrap_or_else(|| if is_xl { Published::StableDiffusionXl } else { Published::StableDiffusion1 }.scaling_factor())
+    }
+
+    /// Of the model's own first text encoder; without one, that of its family: Stable Diffusion 2 has OpenCLIP's.
+    fn hidden_act(&self) -> &'static str {
+        let own = self.config::<Map<String, Value>>("text_encoder", &[]).ok();
+        let own = own.and_then(|config| Some(config.get("hidden_act")?.as_str()? == "quick_gelu"));
+        let is_quick = own.unwrap_or_else(|| !matches!(self.family(), Ok(Family::StableDiffusion2)));
+        if is_quick { "quick_gelu" } else { "gelu" }
     }
 
     /// What `model_index.json` says: the pipeline's class, that of every part, and the pipeline's own settings.

@@ -102,7 +102,7 @@ fn texts_in(folder: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     for entry in fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_text = (name.ends_with(".json") || name.ends_with(".txt")) && !name.contains(".index.");
+        let is_text = (name.ends_with(".json") || name.ends_with(".txt")) && !name.starts_with('.') && !name.contains(".index.");
         if let Some(text) = is_text.then(|| read_text(&path)).transpose()?.flatten() {
             texts.insert(name.to_owned(), text);
         }
@@ -124,15 +124,24 @@ fn read_text(path: &Path) -> Result<Option<String>, LoadError> {
 
 /// `STEM.safetensors`, its `fp16` variant, or the shards that its index names.
 fn weight_files(folder: &Path, stem: &str) -> Result<Vec<PathBuf>, LoadError> {
+    let mut incomplete = None;
     for variant in ["", ".fp16"] {
         let index = folder.join(format!("{stem}.safetensors.index{variant}.json"));
         if let Some(text) = read_text(&index)? {
-            return shards(folder, &index, &text);
+            let files = shards(folder, &index, &text)?;
+            if files.iter().all(|file| file.is_file()) {
+                return Ok(files);
+            }
+            // Who fetches the fp16 files and every JSON has this index without its shards.
+            incomplete.get_or_insert(files);
         }
         let single = folder.join(format!("{stem}{variant}.safetensors"));
         if single.is_file() {
             return Ok(vec![single]);
         }
+    }
+    if let Some(files) = incomplete {
+        return Ok(files);
     }
     let problem = format!(
         "no weights: expected {stem}.safetensors, {stem}.fp16.safetensors or {stem}.safetensors.index.json (pickled .bin files are not read)"

@@ -8,7 +8,9 @@ use super::{
     config_name,
     embedded::EmbeddedConfigs,
     kind::FileKind,
-    original::{CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, VAE, XL_CLIP, XL_OPEN_CLIP, clip_to_diffusers, open_clip_to_diffusers},
+    original::{
+        CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, VAE, XL_CLIP, XL_OPEN_CLIP, clip_to_diffusers, open_clip_to_diffusers, without_unused,
+    },
     part::Part,
     pickle, place_in, shapes,
     single::{under, vae_of},
@@ -39,6 +41,8 @@ pub struct FileSettings {
 pub(super) struct Host {
     /// Of the model's own VAE; a VAE's file does not say.
     pub(super) scaling_factor: f64,
+    /// Of the first text encoder; a file in transformers' names does not say.
+    pub(super) hidden_act: &'static str,
 }
 
 impl FileSettings {
@@ -53,7 +57,7 @@ impl FileSettings {
         }
         for (part, path) in [("text_encoder", &self.text_encoder), ("text_encoder_2", &self.text_encoder_2)] {
             if let Some(path) = path {
-                parts.push((part, open(path, part, |file| text_encoder(file, part))?));
+                parts.push((part, open(path, part, |file| text_encoder(file, part, host))?));
             }
         }
         Ok(parts)
@@ -100,7 +104,7 @@ fn vae(file: &Tensors, host: Host) -> Found {
     Ok((tensors, config))
 }
 
-fn text_encoder(file: &Tensors, part: &str) -> Found {
+fn text_encoder(file: &Tensors, part: &str, host: Host) -> Found {
     let (clip, open_clip): (&[&str], &[&str]) = match part {
         "text_encoder" => (&[CLIP, XL_CLIP], &[OPEN_CLIP]),
         _ => (&[], &[XL_OPEN_CLIP, REFINER_OPEN_CLIP]),
@@ -111,11 +115,14 @@ fn text_encoder(file: &Tensors, part: &str) -> Found {
         let bare = || if file.keys().any(|key| key.starts_with("transformer.resblocks.")) { file.clone() } else { Tensors::new() };
         let found = under(file, open_clip);
         tensors = open_clip_to_diffusers(if found.is_empty() { bare() } else { found })?;
+        if part == "text_encoder" {
+            tensors = without_unused(tensors, None);
+        }
         hidden_act = "gelu";
     }
     if tensors.is_empty() && FileKind::of(file) == FileKind::TextEncoder {
         tensors = clip_to_diffusers(file.clone());
-        hidden_act = if part == "text_encoder" { "quick_gelu" } else { "gelu" };
+        hidden_act = if part == "text_encoder" { host.hidden_act } else { "gelu" };
     }
     let config = shapes::text_config(&tensors, hidden_act);
     Ok((tensors, config))

@@ -12,7 +12,7 @@ use super::{
     kind::FileKind,
     original::{
         CLIP, OPEN_CLIP, REFINER_OPEN_CLIP, UNET, UNET_EMA, VAE, XL_CLIP, XL_OPEN_CLIP, clip_to_diffusers, open_clip_to_diffusers,
-        squeezed, unet_names_of_original, vae_names_of_original,
+        squeezed, unet_names_of_original, vae_names_of_original, without_unused,
     },
     part::Part,
     shapes,
@@ -20,15 +20,21 @@ use super::{
 };
 use crate::diffusion::{error::LoadError, schedulers::PredictionType};
 
-/// Stable Diffusion 2 was trained with the last layer but one, and diffusers leaves the last one of these out.
-const SD2_LAYERS: usize = 24;
 /// The training step of Stable Diffusion 2's base model, which predicts the noise; the one that follows it predicts the velocity.
 const SD2_BASE_STEP: i64 = 875_000;
 /// ComfyUI's mark of a Stable Diffusion 2 that predicts the velocity: this bias spreads wider than that.
 const SD2_MARK: (&str, f64) = ("up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias", 0.09);
 
+/// modelspec's name of the larger Stable Diffusion 2.
+const SD2_V: &str = "stable-diffusion-v2-768-v";
+
 /// Families of which no single file is read, by how some key begins.
-const NOT_KNOWN: [(&str, &str); 4] = [
+const NOT_KNOWN: [(&str, &str); 9] = [
+    ("control_model.", "a ControlNet with a whole model around it, which is not supported"),
+    ("noise_augmentor.", "an unCLIP model, which is told a picture's embedding: not supported"),
+    ("depth_model.", "a model that is told depths, which is not supported"),
+    ("low_scale_model.", "an upscaler, which is not supported"),
+    ("model.diffusion_model.input_blocks.1.0.time_stack.", "Stable Video Diffusion, which is not supported"),
     ("edm_mean", "a Playground model, whose EDM noise levels are not supported"),
     ("edm_vpred.", "a model with EDM noise levels, which are not supported"),
     (BERT[0], LATENT_DIFFUSION),
@@ -45,6 +51,7 @@ pub(super) struct Single {
     pub(super) index: Map<String, Value>,
     pub(super) parts: BTreeMap<String, Part>,
     pub(super) texts: BTreeMap<String, String>,
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 /// Opens a checkpoint: its parts under diffusers' names, with the configs that it carries or that its shapes tell.
@@ -79,10 +86,11 @@ impl Checkpoint<'_> {
         if shapes::attended_channels(&unet).is_none() {
             return Err(self.invalid(UNCONDITIONAL.to_owned()));
         }
+        self.require("the UNet", &[UNET], &["input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"])?;
         let family = Published::of_unet(&unet);
         let prediction_type = self.prediction_type(family, &unet)?;
         let in_channels = unet.get("conv_in.weight").and_then(|weight| weight.shape().get(1)).copied().unwrap_or_default();
-        let scheduler = family.scheduler(prediction_type, self.tensors.contains_key("ztsnr"));
+        let scheduler = family.scheduler(prediction_type, self.ends_in_noise());
         let own_index = self.configs.object("model_index.json");
         let index = own_index.cloned().unwrap_or_else(|| family.index(in_channels, &scheduler));
         let mut parts = BTreeMap::new();
@@ -91,6 +99,7 @@ impl Checkpoint<'_> {
         add("scheduler", Tensors::new(), scheduler);
         let vae = vae_of(self.under(&VAE));
         if !vae.is_empty() {
+            self.require("the VAE", &VAE, &["encoder.conv_in.weight", "decoder.conv_in.weight", "decoder.conv_out.weight"])?;
             let config = shapes::vae_config(&vae, family.scaling_factor());
             add("vae", vae, config);
         }
@@ -101,12 +110,25 @@ impl Checkpoint<'_> {
         let config = shapes::unet_config(&unet, family.sample_size(prediction_type));
         add("unet", unet, config);
         parts.extend(self.tokenizers(family));
-        Ok(Single { index, parts, texts: self.configs.texts_of("") })
+        Ok(Single { index, parts, texts: self.configs.texts_of(""), metadata: self.file.metadata().clone() })
+    }
+
+    /// Checks that the tensors are there which tell how a part is built, so that no other error hides what is missing.
+    fn require(&self, part: &str, prefixes: &[&str], names: &[&str]) -> Result<(), LoadError> {
+        let there = self.under(prefixes);
+        let prefix =
+            prefixes.iter().find(|prefix| self.tensors.keys().any(|key| key.starts_with(**prefix))).unwrap_or(&prefixes[0]);
+        match names.iter().find(|name| !there.contains_key(**name)) {
+            Some(name) => Err(self.invalid(format!("{part} lacks the tensor {prefix}{name}"))),
+            None => Ok(()),
+        }
     }
 
     /// The UNet's tensors; the averaged ones where the settings ask for them.
     fn unet(&self) -> Result<Tensors, LoadError> {
         let mut plain = self.under(&[UNET]);
+        // Counters and other buffers of the program that trained it.
+        plain.retain(|_, tensor| !tensor.is_integer());
         if self.settings.ema {
             plain = plain.into_keys().map(|key| self.averaged(&key).map(|tensor| (key, tensor))).collect::<Result<_, _>>()?;
         }
@@ -125,47 +147,53 @@ impl Checkpoint<'_> {
         let open_clip = |prefixes: &[&str]| open_clip_to_diffusers(self.under(prefixes)).map_err(|problem| self.invalid(problem));
         let mut found = Vec::new();
         found.push(("text_encoder", clip_to_diffusers(self.under(&[CLIP, XL_CLIP])), "quick_gelu"));
-        found.push(("text_encoder", self.penultimate(open_clip(&[OPEN_CLIP])?), "gelu"));
+        let layers = self.configs.object("text_encoder/config.json").and_then(|config| config.get("num_hidden_layers")?.as_u64());
+        found.push(("text_encoder", without_unused(open_clip(&[OPEN_CLIP])?, layers), "gelu"));
         found.push(("text_encoder_2", open_clip(&[XL_OPEN_CLIP, REFINER_OPEN_CLIP])?, "gelu"));
         found.retain(|(_, tensors, _)| !tensors.is_empty());
         Ok(found)
     }
 
-    /// Stable Diffusion 2's encoder without the layers and the projection that it does not use.
-    fn penultimate(&self, mut tensors: Tensors) -> Tensors {
-        const LAYERS: &str = "text_model.encoder.layers.";
-        let own = self.configs.object("text_encoder/config.json").and_then(|config| config.get("num_hidden_layers")?.as_u64());
-        let last = format!("{LAYERS}{}.", SD2_LAYERS - 1);
-        let kept = own.or_else(|| tensors.keys().any(|key| key.starts_with(&last)).then_some(SD2_LAYERS as u64 - 1));
-        let layer = |key: &str| key.strip_prefix(LAYERS).and_then(|rest| rest.split('.').next()?.parse::<u64>().ok());
-        tensors.retain(|key, _| key != "text_projection.weight" && layer(key).zip(kept).is_none_or(|(layer, kept)| layer < kept));
-        tensors
-    }
-
-    /// What the model was trained to predict, as the file says or shows.
+    /// What the model was trained to predict: as the settings, a marker, the metadata or the weights say, in this order. (The programs that
+    /// merge checkpoints keep metadata that are no longer true, and the marker, which is a tensor.)
     fn prediction_type(&self, family: Published, unet: &Tensors) -> Result<PredictionType, LoadError> {
-        let spec = self.file.metadata().get("modelspec.prediction_type").map(String::as_str);
-        let architecture = self.file.metadata().get("modelspec.architecture").map(String::as_str);
-        let is_marked = self.tensors.contains_key("v_pred") || architecture == Some("stable-diffusion-v2-768-v");
-        let stated = match spec {
-            Some("v" | "v_prediction") => Some(PredictionType::VPrediction),
-            Some("epsilon") => Some(PredictionType::Epsilon),
-            _ => is_marked.then_some(PredictionType::VPrediction),
-        };
-        match stated {
+        let marked = self.tensors.contains_key("v_pred").then_some(PredictionType::VPrediction);
+        match self.settings.prediction_type.or(marked).or_else(|| self.stated()) {
             Some(stated) => Ok(stated),
             None if family == Published::StableDiffusion2 && self.predicts_velocity(unet)? => Ok(PredictionType::VPrediction),
             None => Ok(PredictionType::Epsilon),
         }
     }
 
+    /// What the metadata say, in the spellings that other programs write; `v` wins over `epsilon`, which some write whatever it is.
+    fn stated(&self) -> Option<PredictionType> {
+        let says = ["modelspec.prediction_type", "modelspec.predict_key"].map(|key| self.says(key));
+        if says.iter().flatten().any(|text| text.starts_with('v')) || self.says("modelspec.architecture").as_deref() == Some(SD2_V)
+        {
+            return Some(PredictionType::VPrediction);
+        }
+        says.iter().flatten().any(|text| text.starts_with("eps")).then_some(PredictionType::Epsilon)
+    }
+
+    fn says(&self, key: &str) -> Option<String> {
+        self.file.metadata().get(key).map(|text| text.to_ascii_lowercase())
+    }
+
+    /// Whether its noise ends in pure noise.
+    fn ends_in_noise(&self) -> bool {
+        self.tensors.contains_key("ztsnr") || self.says("modelspec.prediction_type").is_some_and(|text| text.contains("zsnr"))
+    }
+
+    /// Of a Stable Diffusion 2; those for inpainting and the like predict the noise.
     fn predicts_velocity(&self, unet: &Tensors) -> Result<bool, LoadError> {
+        if unet.get("conv_in.weight").is_none_or(|weight| weight.shape().get(1) != Some(&4)) {
+            return Ok(false);
+        }
         let single = |name| self.tensors.get(name).filter(|tensor| tensor.shape().iter().product::<usize>() == 1);
         if let Some(step) = single("global_step").and_then(StoredTensor::integer) {
             return Ok(step != SD2_BASE_STEP);
         }
-        let takes_latents_only = unet.get("conv_in.weight").is_some_and(|weight| weight.shape().get(1) == Some(&4));
-        match unet.get(SD2_MARK.0).filter(|bias| takes_latents_only && bias.shape().len() == 1) {
+        match unet.get(SD2_MARK.0).filter(|bias| bias.shape().len() == 1) {
             Some(bias) => {
                 let spread = bias.read(SD2_MARK.0)?.f_to_kind(Kind::Double)?.f_std(false)?;
                 Ok(spread.f_double_value(&[])? > SD2_MARK.1)

@@ -12,7 +12,10 @@ use memmap2::Mmap;
 use safetensors::Dtype;
 use tch::{Kind, Tensor};
 
-use super::header::{Header, TensorInfo};
+use super::{
+    header::{Header, TensorInfo},
+    pickle,
+};
 use crate::{
     diffusion::error::LoadError,
     sys::{forget_pages, map_file},
@@ -33,6 +36,7 @@ impl MappedFile {
     /// Maps a file and checks its header.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, LoadError> {
         let map = map_file(path).map_err(|source| LoadError::Io { path: path.to_owned(), source })?;
+        pickle::refuse_content(path, &map)?;
         let header = Header::parse(&map).map_err(|problem| LoadError::Invalid { path: path.to_owned(), problem })?;
         Ok(Arc::new(Self { path: path.to_owned(), map, header }))
     }
@@ -117,6 +121,12 @@ impl StoredTensor {
     /// Whether it is a floating-point tensor that a network can be made of.
     pub(super) fn is_weight(&self) -> bool {
         kind_of(self.dtype).is_some()
+    }
+
+    /// Whether it holds whole numbers or bits, which no network is made of.
+    pub(super) fn is_integer(&self) -> bool {
+        use Dtype::{BOOL, I8, I16, I32, I64, U8, U16, U32, U64};
+        matches!(self.dtype, BOOL | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
     }
 
     /// The same values in a shape that holds as many.

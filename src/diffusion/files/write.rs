@@ -10,7 +10,7 @@ use std::{
 use safetensors::Dtype;
 use serde_json::{Map, Value, json};
 
-use super::stored::StoredTensor;
+use super::{header::MAX_HEADER, stored::StoredTensor};
 use crate::diffusion::error::LoadError;
 
 /// The header's length is a multiple of this, so that tensors are aligned.
@@ -27,6 +27,11 @@ impl Planned {
     /// A tensor as it is.
     pub(super) fn one(name: String, tensor: StoredTensor) -> Self {
         Self { name, shape: tensor.shape().to_vec(), sources: vec![tensor] }
+    }
+
+    /// A tensor without a value, whose name is all that it says.
+    pub(super) fn empty(name: String) -> Self {
+        Self { name, shape: vec![0], sources: Vec::new() }
     }
 
     /// Its dtype: what is asked for, where it is a weight.
@@ -60,6 +65,11 @@ pub(super) fn write_file(path: &Path, mut tensors: Vec<Planned>, writing: Writin
     // The wider dtypes first: then every tensor is aligned to its own.
     tensors.sort_by(|a, b| (b.dtype(dtype).bitsize(), &a.name).cmp(&(a.dtype(dtype).bitsize(), &b.name)));
     let header = header(&tensors, metadata, dtype);
+    if header.len() as u64 > MAX_HEADER {
+        let problem =
+            format!("its header would have {} bytes with the folder's configs; at most {MAX_HEADER} are read", header.len());
+        return Err(LoadError::Invalid { path: path.to_owned(), problem });
+    }
     let mut file = BufWriter::new(File::create_new(path).map_err(io)?);
     file.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     file.write_all(header.as_bytes()).map_err(io)?;

@@ -60,9 +60,20 @@ fn a_header_is_bounded_before_it_is_read() {
     let twice = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     write(&file, twice, 4);
     assert!(inspect(&file).unwrap_err().to_string().contains("the tensor a is there twice"));
-    for bytes in [&b""[..], b"abc", b"GGUF\x03\0\0\0\0\0\0\0", b"\x80\x02}q\0."] {
+    write(&file, "{\"a\\u001b]0;b\": {\"dtype\": \"F32\", \"shape\": [1], \"data_offsets\": [0, 4]}}", 4);
+    assert!(inspect(&file).unwrap_err().to_string().contains("has control characters in its name"));
+    for (bytes, problem) in [
+        (&b""[..], "not a safetensors file"),
+        (b"abc", "not a safetensors file"),
+        (b"GGUF\x03\0\0\0\0\0\0\0", "this is a GGUF file"),
+        (b"\x80\x02}q\0.", "runs whatever code is in it"),
+        (b"PK\x03\x04\0\0\0\0\0\0", "runs whatever code is in it"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ] {
         fs::write(&file, bytes).unwrap();
-        assert!(inspect(&file).unwrap_err().to_string().contains("not a safetensors file"));
+        let error = inspect(&file).unwrap_err().to_string();
+        assert!(error.contains(problem), "{error}");
     }
 }
 

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use crate::golden::{copy_folder, edit_json};
 
+mod found_in_the_wild;
 mod fuzz;
 mod hostile;
 mod inspecting;

@@ -123,6 +123,8 @@ fn write_sd2(file: &Path, bias: [f32; 4], step: Option<i64>) {
         views.insert(format!("{UNET}{key}"), TensorView::new(Dtype::F32, shape.to_vec(), bytes).unwrap());
     };
     add("input_blocks.0.0.weight".to_owned(), &[4, 4, 1, 1]);
+    add("time_embed.0.weight".to_owned(), &[4, 4]);
+    add("out.2.weight".to_owned(), &[4, 4, 1, 1]);
     for block in 1..12 {
         let place = if block % 3 == 0 { "op.weight" } else { "in_layers.0.weight" };
         add(format!("input_blocks.{block}.0.{place}"), &[4]);

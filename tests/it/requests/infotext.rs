@@ -27,3 +27,10 @@ fn what_changes_a_picture_changes_its_text() {
         assert!(text(fields).contains(expected), "{expected}");
     }
 }
+
+#[test]
+fn a_model_whose_name_looks_like_more_stands_in_quotes() {
+    let odd = model_info("a, Seed: 1");
+    let request = Submission::parse(json!({"prompt": "a", "seed": 7}), &[odd], RANDOM_SEED).unwrap().request;
+    assert!(infotext(&request, 0).contains(r#"Model: "a, Seed: 1", RNG"#));
+}

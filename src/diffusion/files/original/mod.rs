@@ -9,7 +9,7 @@ mod unet;
 mod vae;
 
 pub(super) use names::count;
-pub(super) use text::{clip_to_diffusers, open_clip_names, open_clip_to_diffusers};
+pub(super) use text::{clip_to_diffusers, open_clip_names, open_clip_to_diffusers, without_unused};
 pub(super) use unet::{unet_names_of_diffusers, unet_names_of_original};
 pub(super) use vae::{squeezed, vae_names_of_diffusers, vae_names_of_original};
 

@@ -13,6 +13,9 @@ const LAYER: Inner = &[
 /// What stands beside a text encoder in a checkpoint and is none of its weights.
 const OTHERS: [&str; 5] = ["logit_scale", "attn_mask", "visual", "vision_model.", "logit_bias"];
 
+/// Layers of the text encoder that Stable Diffusion 2 was trained with.
+const SD2_LAYERS: u64 = 24;
+
 /// transformers' tensors of a CLIP, without what is no weight.
 pub(in crate::diffusion::files) fn clip_to_diffusers(tensors: Tensors) -> Tensors {
     let is_weight = |key: &str| !OTHERS.iter().any(|other| key.starts_with(other)) && !key.ends_with("position_ids");
@@ -54,4 +57,15 @@ pub(in crate::diffusion::files) fn open_clip_names(layers: usize) -> Names {
         names.add_module(format!("transformer.resblocks.{layer}."), format!("text_model.encoder.layers.{layer}."), LAYER);
     }
     names
+}
+
+/// Stable Diffusion 2's encoder without what it does not use: the projection, and the last of its 24 layers (it was trained with the last but
+/// one, and diffusers leaves that one out). `layers` is how many are kept where a config says so.
+pub(in crate::diffusion::files) fn without_unused(mut tensors: Tensors, layers: Option<u64>) -> Tensors {
+    const LAYERS: &str = "text_model.encoder.layers.";
+    let last = format!("{LAYERS}{}.", SD2_LAYERS - 1);
+    let kept = layers.or_else(|| tensors.keys().any(|key| key.starts_with(&last)).then_some(SD2_LAYERS - 1));
+    let layer = |key: &str| key.strip_prefix(LAYERS).and_then(|rest| rest.split('.').next()?.parse::<u64>().ok());
+    tensors.retain(|key, _| key != "text_projection.weight" && layer(key).zip(kept).is_none_or(|(layer, kept)| layer < kept));
+    tensors
 }
