@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::CliError;
+use super::{CliError, answer::answer};
 use crate::diffusion::{Conversion, FileSettings, Precision, convert as write};
 
 /// What to convert.
@@ -67,6 +67,5 @@ pub(super) fn convert(arguments: &ConvertArgs) -> Result<(), CliError> {
     });
     bar.finish_and_clear();
     written.map_err(CliError::failed)?;
-    println!("{}", arguments.target.display());
-    Ok(())
+    answer(format_args!("{}\n", arguments.target.display()))
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use ureq::Agent;
 
-use super::CliError;
+use super::{CliError, answer::answer};
 use crate::config::Config;
 
 /// Shorter than the five seconds that the container's health check waits, so that the reason is still said.
@@ -16,14 +16,13 @@ const SHOWN: u64 = 4096;
 /// Docker restarts a server that has ended, and none that is only unhealthy.
 pub(super) fn health(config: &Config) -> Result<(), CliError> {
     let url = format!("http://{}/readyz", address(&config.server.bind)?);
-    let mut answer = agent().get(&url).call().map_err(|error| CliError::failed(format!("no answer from {url}: {error}")))?;
-    let status = answer.status();
-    let parts = answer.body_mut().with_config().limit(SHOWN).read_to_string().map_err(CliError::failed)?;
+    let mut response = agent().get(&url).call().map_err(|error| CliError::failed(format!("no answer from {url}: {error}")))?;
+    let status = response.status();
+    let parts = response.body_mut().with_config().limit(SHOWN).read_to_string().map_err(CliError::failed)?;
     if status != 200 {
         return Err(CliError::failed(format!("not ready: {url} answers {status}: {parts}")));
     }
-    println!("ready: {parts}");
-    Ok(())
+    answer(format_args!("ready: {parts}\n"))
 }
 
 /// No proxy: the server is on this machine, whatever the variables of the environment say.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, answer::answer};
 use crate::diffusion::{Inspection, inspect as look};
 
 /// What to look at.
@@ -22,10 +22,9 @@ pub(super) struct InspectArgs {
 pub(super) fn inspect(arguments: &InspectArgs) -> Result<(), CliError> {
     let found = look(&arguments.path).map_err(CliError::failed)?;
     match arguments.json {
-        true => println!("{}", serde_json::to_string_pretty(&found).map_err(CliError::failed)?),
-        false => print!("{}", describe(&found)),
+        true => answer(serde_json::to_string_pretty(&found).map_err(CliError::failed)? + "\n"),
+        false => answer(describe(&found)),
     }
-    Ok(())
 }
 
 fn describe(found: &Inspection) -> String {

@@ -5,7 +5,7 @@ use std::io::{Read, stdin};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, answer::answer};
 use crate::{config::key_name, domain::sha256_hex};
 
 /// Says whose it is when one is found where it should not be.
@@ -32,13 +32,11 @@ pub(super) struct KeyArgs {
 
 pub(super) fn key(arguments: &KeyArgs) -> Result<(), CliError> {
     if arguments.stdin {
-        print!("{}", entry(arguments, &read_key(stdin())?));
-        return Ok(());
+        return answer(entry(arguments, &read_key(stdin())?));
     }
     let key = new_key();
-    println!("The key, shown this once; the client sends it as `Authorization: Bearer KEY`:\n\n{key}\n");
-    print!("For the server's settings:\n\n{}", entry(arguments, &key));
-    Ok(())
+    answer(format_args!("The key, shown this once; the client sends it as `Authorization: Bearer KEY`:\n\n{key}\n\n"))?;
+    answer(format_args!("For the server's settings:\n\n{}", entry(arguments, &key)))
 }
 
 /// 256 random bits: nobody guesses them, so that a plain SHA-256 is enough of a hash.

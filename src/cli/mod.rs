@@ -1,5 +1,6 @@
 //! The terminal: `easel serve | generate | health | key | migrate | models | pull | inspect | convert`.
 
+mod answer;
 mod convert;
 mod error;
 mod generate;

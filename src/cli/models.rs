@@ -1,6 +1,6 @@
 //! `easel models`: what is served, and what is wrong with what is not.
 
-use super::CliError;
+use super::{CliError, answer::answer};
 use crate::{
     app,
     config::Config,
@@ -13,7 +13,7 @@ pub(super) fn models(config: &Config) -> Result<(), CliError> {
     let mut broken = Vec::new();
     for folder in &app::engine_settings(config).models {
         match describe_models(std::slice::from_ref(folder)) {
-            Ok(infos) => infos.iter().for_each(|info| println!("{}", describe(info, folder))),
+            Ok(infos) => infos.iter().try_for_each(|info| answer(describe(info, folder) + "\n"))?,
             Err(error) => broken.push(format!("model {:?} cannot be used: {error}", folder.name)),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-use super::{CliError, output::Output};
+use super::{CliError, answer::answer, output::Output};
 use crate::{
     app::step_limits,
     config::DispatchConfig,
@@ -68,7 +68,7 @@ impl Easel<'_> {
         for (index, frame) in images.zip(frames) {
             let file = self.write(&order.request, index, frame)?;
             let seconds = start.elapsed().as_secs_f64();
-            self.bar.suspend(|| println!("{}", summary(&order.request, index, &file, seconds)));
+            self.bar.suspend(|| answer(summary(&order.request, index, &file, seconds) + "\n"))?;
         }
         Ok(begun.warnings)
     }

@@ -22,7 +22,7 @@ use std::{
 use clap::Args;
 
 use self::{fetch::Hub, http::Client};
-use super::CliError;
+use super::{CliError, answer::answer};
 
 /// Which model, and how much of it.
 #[derive(Debug, Args)]
@@ -54,8 +54,7 @@ pub(super) fn pull(arguments: &PullArgs) -> Result<(), CliError> {
         None => hub.fetch(choose::only_checkpoint(&files)?)?,
     };
     hub.note(&arguments.revision)?;
-    print!("{}", entry(&arguments.model, &path));
-    Ok(())
+    answer(entry(&arguments.model, &path))
 }
 
 /// Fetches a folder in diffusers layout; answers where it is.

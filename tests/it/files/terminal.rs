@@ -1,6 +1,6 @@
 //! `easel inspect` and `easel convert`.
 
-use std::fs;
+use std::{fs, process::Stdio};
 
 use serde_json::Value;
 
@@ -19,6 +19,17 @@ fn the_terminal_says_what_a_model_is() {
     let json = run(easel(scratch.path()).args(["inspect", "--json"]).arg(model("tiny-sd2")));
     let found: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((&found["family"], &found["layout"], &found["is_adapter"]), (&"sd2".into(), &"folder".into(), &false.into()));
+}
+
+#[test]
+fn a_reader_that_has_heard_enough_is_no_failure() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut inspect = easel(scratch.path());
+    inspect.args(["inspect", "--json"]).arg(model("tiny-sd2")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut inspecting = inspect.spawn().unwrap();
+    drop(inspecting.stdout.take());
+    let output = inspecting.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]
