@@ -9,7 +9,7 @@ use super::{
     layers::Result,
     mask::Underlay,
     noise::NoiseGenerator,
-    residency::{ModelHold, ModelShare},
+    residency::{ModelHold, ModelId},
     schedulers::{Call, HISTORY, Plan},
     source::Kept,
 };
@@ -20,7 +20,7 @@ use crate::dispatch::ports::{BatchKey, CanvasState};
 pub struct Canvas {
     pub(super) model: ModelHold,
     /// The model that began it, once another has taken over.
-    pub(super) begun_by: Option<ModelShare>,
+    pub(super) begun_by: Option<ModelId>,
     pub(super) batch_key: BatchKey,
     /// Of the picture.
     pub(super) pixels: usize,
@@ -137,7 +137,7 @@ impl Canvas {
         self.steps_before += self.plan.steps();
         self.calls = 0;
         self.history.clear();
-        self.begun_by = Some(self.model.share().clone());
+        self.begun_by = Some(self.model.model());
         (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
     }
 }

@@ -295,7 +295,7 @@ impl StableDiffusion {
     }
 
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
-        canvas.begun_by.iter().chain([canvas.model.share()]).for_each(|used| self.models.note_use(used));
+        canvas.begun_by.into_iter().chain([canvas.model.model()]).for_each(|used| self.models.note_use(used));
         let pixels = self.models.get(&canvas.model)?.first_stage.decode(&canvas.latents)?;
         Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
     }
@@ -316,6 +316,10 @@ impl Engine for StableDiffusion {
 
     fn models(&self) -> Vec<ModelReport> {
         self.models.reports()
+    }
+
+    fn model_memory(&self) -> Option<u64> {
+        self.models.budget()
     }
 
     fn evict_idle(&mut self, stay: &[&str]) -> bool {

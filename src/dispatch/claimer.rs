@@ -54,7 +54,7 @@ impl Claimer {
         let shared = self.shared.clone();
         while self.may_claim().await? {
             let was_empty = shared.running.is_empty();
-            let models = shared.residence.turns(shared.settings.model_stay, &shared.running.unseen_models());
+            let models = shared.residence.turns(shared.settings.model_stay, &shared.running.models());
             let device = DeviceView { is_empty: was_empty, models };
             let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, &device, &shared.settings.quotas).await?;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };

@@ -202,11 +202,7 @@ impl<E: Engine> Device<E> {
         }
         let Shared { doors, residence, wake, .. } = &*self.shared;
         models::count(self.engine.take_model_events(), &doors.metrics);
-        let mut is_news = residence.update(self.engine.models(), &self.leaving, &doors.metrics);
-        for job in &self.jobs {
-            is_news |= !job.claim.note_seen();
-        }
-        if is_news {
+        if residence.update((self.engine.models(), self.engine.model_memory()), &self.leaving, &doors.metrics) {
             wake.notify_one();
         }
     }
@@ -279,6 +275,7 @@ impl<E: Engine> Device<E> {
 
     /// Decodes the canvases that have done their last step, and sends off the jobs that are whole.
     fn finish_done(&mut self) -> Result<(), Lost> {
+        let mut leaving = Vec::new();
         for job in &mut self.jobs {
             let done: Vec<Slot<E::Canvas>> = job.slots.extract_if(.., |slot| slot.canvas.is_done()).collect();
             if done.is_empty() {
@@ -292,7 +289,12 @@ impl<E: Engine> Device<E> {
             }
             self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
             job.times.decode += start.elapsed();
-            job.claim.leave(done.len());
+            leaving.push((job.claim.clone(), done.len()));
+        }
+        if !leaving.is_empty() {
+            // Whoever claims for the room that they leave must know that their models have just been used.
+            self.tell_models();
+            leaving.iter().for_each(|(claim, canvases)| claim.leave(*canvases));
             self.shared.wake.notify_one();
         }
         let gone: Vec<_> = self.jobs.extract_if(.., |job| job.fault.is_some() || job.is_painted()).collect();

@@ -1,13 +1,13 @@
 //! What the rest of the server may know about the models of the device: clients, claims and metrics.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
 use super::{
-    ports::{ModelEvent, ModelReport, ModelTurn, ModelTurns},
+    ports::{ModelEvent, ModelReport, ModelStanding, ModelTurns},
     shared::lock,
 };
 use crate::{
@@ -22,17 +22,18 @@ pub(super) struct Residence(Mutex<View>);
 #[derive(Debug, Default, PartialEq, Eq)]
 struct View {
     reports: Vec<ModelReport>,
+    memory: Option<u64>,
     leaving: Vec<String>,
 }
 
 impl Residence {
     /// Takes what the device's thread sees; answers whether it is news.
-    pub(super) fn update(&self, reports: Vec<ModelReport>, leaving: &[String], metrics: &Metrics) -> bool {
+    pub(super) fn update(&self, (reports, memory): (Vec<ModelReport>, Option<u64>), leaving: &[String], metrics: &Metrics) -> bool {
         let mut bytes: Vec<(i64, &str)> = reports.iter().map(|report| (resident_bytes(&report.status), &*report.model)).collect();
         // Those that have left first, so that nobody who reads meanwhile sees more than there ever was.
         bytes.sort_unstable();
         bytes.iter().for_each(|(bytes, model)| metrics.model_resident_bytes.with_label_values(&[model]).set(*bytes));
-        let view = View { reports, leaving: leaving.to_vec() };
+        let view = View { reports, memory, leaving: leaving.to_vec() };
         let mut present = lock(&self.0);
         let is_news = *present != view;
         *present = view;
@@ -45,37 +46,38 @@ impl Residence {
         view.reports.iter().find(|report| report.model == model).map(|report| report.status.clone()).unwrap_or_default()
     }
 
-    /// How the models stand for the next claim, when these have been claimed for and the device has not seen it yet: they are as good as
-    /// here, and until it has, nobody knows whether another one would fit beside them. Nor does one come while a job waits for room.
+    /// How the models stand for the next claim, when there are claims for these.
     pub(super) fn turns(&self, stay: Duration, claimed_for: &BTreeSet<String>) -> ModelTurns {
         let (view, now) = (lock(&self.0), Instant::now());
-        let displaces = |report: &ModelReport| report.displaces || report.disturbs_until.is_some_and(|until| until > now);
-        let turn = |report: &ModelReport| match report.status.state {
-            _ if view.leaving.contains(&report.model) => Some(ModelTurn::Leaves),
-            ModelState::Loaded | ModelState::Loading => Some(ModelTurn::Here),
-            _ if claimed_for.contains(&report.model) => Some(ModelTurn::Here),
-            _ if displaces(report) || !claimed_for.is_empty() || !view.leaving.is_empty() => Some(ModelTurn::Displaces),
-            ModelState::NotLoaded | ModelState::Failed => None,
+        let standing = |report: &ModelReport| {
+            let is_claimed_for = claimed_for.contains(&report.model);
+            ModelStanding {
+                // One that cannot be loaded takes no room: its jobs are to learn so at once.
+                bytes: report.status.weights_bytes.filter(|_| report.status.state != ModelState::Failed).unwrap_or(0),
+                is_here: is_claimed_for || is_resident(&report.status),
+                is_busy: is_claimed_for || report.rests_until.is_some_and(|until| until > now),
+                leaves: view.leaving.contains(&report.model),
+            }
         };
-        let models: BTreeMap<_, _> = view.reports.iter().filter_map(|report| Some((report.model.clone(), turn(report)?))).collect();
-        ModelTurns { stay, models }
+        let models = view.reports.iter().map(|report| (report.model.clone(), standing(report))).collect();
+        ModelTurns { stay, models, memory: view.memory }
     }
-}
 
-impl Residence {
     /// How long it is until a model has rested after its last use, and others may come that could not before.
     pub(super) fn rest(&self) -> Option<Duration> {
         let now = Instant::now();
-        let left = |report: &ModelReport| report.disturbs_until?.checked_duration_since(now);
+        let left = |report: &ModelReport| report.rests_until?.checked_duration_since(now);
         lock(&self.0).reports.iter().filter_map(left).min()
     }
 }
 
 fn resident_bytes(status: &ModelStatus) -> i64 {
-    match status.state {
-        ModelState::Loaded | ModelState::Loading => i64::try_from(status.weights_bytes.unwrap_or(0)).unwrap_or(i64::MAX),
-        ModelState::NotLoaded | ModelState::Failed => 0,
-    }
+    let bytes = status.weights_bytes.filter(|_| is_resident(status)).unwrap_or(0);
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn is_resident(status: &ModelStatus) -> bool {
+    matches!(status.state, ModelState::Loaded | ModelState::Loading)
 }
 
 /// Counts what has happened to models.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -45,8 +45,6 @@ pub(super) struct Claim {
     phase: Mutex<Phase>,
     /// Pictures that take, or will take, a place on the device. None are left once the job is being settled.
     canvases: AtomicUsize,
-    /// The device has it, and has told what that means for the models.
-    seen: AtomicBool,
 }
 
 impl Claim {
@@ -61,7 +59,6 @@ impl Claim {
             since: Instant::now(),
             phase: Mutex::new(Phase::Painting),
             canvases: AtomicUsize::new(job.request.num_images as usize),
-            seen: AtomicBool::new(false),
         }
     }
 
@@ -97,11 +94,6 @@ impl Claim {
         }
         self.canvases.store(0, Ordering::Relaxed);
         before
-    }
-
-    /// The device has it; answers whether it had it before.
-    pub(super) fn note_seen(&self) -> bool {
-        self.seen.swap(true, Ordering::Relaxed)
     }
 
     /// Some of its pictures no longer need a place on the device.
@@ -156,11 +148,11 @@ impl Running {
         painting < max_canvases && settling <= max_canvases && !claims.values().any(|claim| claim.alone)
     }
 
-    /// The models of the claims that the device has not seen yet.
-    pub(super) fn unseen_models(&self) -> BTreeSet<String> {
+    /// The models of the claims that have, or will have, canvases on the device.
+    pub(super) fn models(&self) -> BTreeSet<String> {
         let claims = lock(&self.claims);
-        let unseen = claims.values().filter(|claim| !claim.seen.load(Ordering::Relaxed) && !claim.is_stopped());
-        unseen.flat_map(|claim| claim.request.models().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect()
+        let painting = claims.values().filter(|claim| claim.canvases.load(Ordering::Relaxed) > 0 && !claim.is_stopped());
+        painting.flat_map(|claim| claim.request.models().into_iter().map(str::to_owned).collect::<Vec<_>>()).collect()
     }
 
     /// The leases to renew.

@@ -159,3 +159,15 @@ fn shards(folder: &Path, index: &Path, text: &str) -> Result<Vec<PathBuf>, LoadE
         None => Ok(names.iter().map(|name| folder.join(name)).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_about_a_model_as_a_whole_names_its_folder_and_nothing_in_it() {
+        let folder = Part::Folder("models/edit".into());
+        assert_eq!(folder.invalid("", "of no use").to_string(), "models/edit: of no use");
+        assert_eq!(folder.invalid("config.json", "of no use").to_string(), "models/edit/config.json: of no use");
+    }
+}

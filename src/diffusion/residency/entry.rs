@@ -42,35 +42,25 @@ pub(in crate::diffusion) trait ModelSource<M>: Send + Sync {
 /// Keeps a model on the device for as long as it lives. A canvas has one for each model that it needs.
 #[derive(Debug, Clone)]
 pub(in crate::diffusion) struct ModelHold {
-    share: ModelShare,
+    model: ModelId,
     _user: Arc<()>,
 }
 
 impl ModelHold {
     /// The model's place among those of the settings.
     pub(super) fn place(&self) -> usize {
-        self.share.place
+        self.model.0
     }
 
-    /// A share in the model that outlives the hold.
-    pub(in crate::diffusion) fn share(&self) -> &ModelShare {
-        &self.share
+    /// Which model it is, for when the hold is over.
+    pub(in crate::diffusion) fn model(&self) -> ModelId {
+        self.model
     }
 }
 
-/// Tells that there is work for a model, and does not keep it: a canvas that its refiner has taken over has one in the model that began it.
-#[derive(Debug, Clone)]
-pub(in crate::diffusion) struct ModelShare {
-    place: usize,
-    _sharer: Arc<()>,
-}
-
-impl ModelShare {
-    /// The model's place among those of the settings.
-    pub(super) fn place(&self) -> usize {
-        self.place
-    }
-}
+/// A model's place among those of the settings.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::diffusion) struct ModelId(pub(super) usize);
 
 /// A model of the settings.
 pub(super) struct Entry<M> {
@@ -80,8 +70,6 @@ pub(super) struct Entry<M> {
     pub(super) bytes: Option<u64>,
     /// Every hold has a share in it.
     users: Arc<()>,
-    /// Every hold, and every [`ModelShare`].
-    sharers: Arc<()>,
     /// How long the last load took.
     pub(super) loaded_in: Duration,
     /// It must leave for a job that waits.
@@ -106,7 +94,7 @@ impl<M> Entry<M> {
             state: Place::Away,
             bytes: None,
             users: Arc::default(),
-            sharers: Arc::default(),
+
             loaded_in: Duration::ZERO,
             is_leaving: false,
             used: 0,
@@ -131,17 +119,8 @@ impl<M> Entry<M> {
         matches!(self.state, Place::Failed { .. })
     }
 
-    /// Whether its next job would have it loaded.
-    pub(super) fn wants_room(&self, retry: Duration) -> bool {
-        match &self.state {
-            Place::Away => true,
-            Place::Failed { since, .. } => since.elapsed() >= retry,
-            Place::Coming { .. } | Place::Here(_) => false,
-        }
-    }
-
     pub(super) fn hold(&self, place: usize) -> ModelHold {
-        ModelHold { share: ModelShare { place, _sharer: Arc::clone(&self.sharers) }, _user: Arc::clone(&self.users) }
+        ModelHold { model: ModelId(place), _user: Arc::clone(&self.users) }
     }
 
     pub(super) fn touch(&mut self, use_number: u64) {
@@ -157,18 +136,13 @@ impl<M> Entry<M> {
         stays.then(|| Tenant { place, bytes: self.bytes.unwrap_or(0), is_busy, is_leaving: self.is_leaving, used: self.used })
     }
 
-    /// Whether there is work for it on the device.
-    pub(super) fn is_shared(&self) -> bool {
-        Arc::strong_count(&self.sharers) > 1
-    }
-
     /// When it has been idle for as long as another load of it would take, but no longer than `longest`: a client that sends one job at a
     /// time sends the next by then, if at all.
-    pub(super) fn rests_until(&self, longest: Duration) -> Option<Instant> {
-        Some(self.last_used? + self.loaded_in.max(SHORTEST_REST).min(longest))
+    fn rests_until(&self, longest: Duration) -> Option<Instant> {
+        Some(self.last_used.filter(|_| self.is_here())? + self.loaded_in.max(SHORTEST_REST).min(longest))
     }
 
-    pub(super) fn report(&self, (displaces, disturbs_until): (bool, Option<Instant>)) -> ModelReport {
+    pub(super) fn report(&self, longest_rest: Duration) -> ModelReport {
         let (state, error) = match &self.state {
             Place::Away => (ModelState::NotLoaded, None),
             Place::Coming { .. } => (ModelState::Loading, None),
@@ -176,7 +150,7 @@ impl<M> Entry<M> {
             Place::Failed { error, .. } => (ModelState::Failed, Some(error.to_string())),
         };
         let status = ModelStatus { state, error, weights_bytes: self.bytes, last_used_at: self.last_used_at };
-        ModelReport { model: self.name().to_owned(), status, displaces, disturbs_until }
+        ModelReport { model: self.name().to_owned(), status, rests_until: self.rests_until(longest_rest) }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 use tracing::{error, info};
 
 use entry::{Entry, Place};
-pub(super) use entry::{ModelHold, ModelShare, ModelSource};
+pub(super) use entry::{ModelHold, ModelId, ModelSource};
 use room::{Room, Tenant, make_room};
 
 use super::error::LoadError;
@@ -181,28 +181,13 @@ impl<M: Send + 'static> Residency<M> {
     }
 
     /// Notes that the model has been used.
-    pub(super) fn note_use(&mut self, share: &ModelShare) {
-        self.touch(share.place());
+    pub(super) fn note_use(&mut self, model: ModelId) {
+        self.touch(model.0);
     }
 
     /// Where each model is.
     pub(super) fn reports(&self) -> Vec<ModelReport> {
-        self.entries.iter().enumerate().map(|(place, entry)| entry.report(self.disturbance(place))).collect()
-    }
-
-    /// Whether models that there is work for would have to leave for this one, and until when some that have just been used.
-    fn disturbance(&self, place: usize) -> (bool, Option<Instant>) {
-        if !self.entries[place].wants_room(self.settings.retry) {
-            return (false, None);
-        }
-        let shared = |tenant: Tenant| Tenant { is_busy: tenant.is_busy || self.entries[tenant.place].is_shared(), ..tenant };
-        match self.room_among(self.tenants().map(shared), place, &[]) {
-            Room::Occupied { .. } => (true, None),
-            Room::Free { evict } => {
-                let rests = evict.iter().filter_map(|&idle| self.entries[idle].rests_until(self.settings.rest));
-                (false, rests.max())
-            }
-        }
+        self.entries.iter().map(|entry| entry.report(self.settings.rest)).collect()
     }
 
     /// As [`crate::dispatch::ports::Engine::evict_idle`].
@@ -234,7 +219,8 @@ impl<M: Send + 'static> Residency<M> {
         places.iter().map(|&place| self.entries[place].name().to_owned()).collect()
     }
 
-    fn budget(&self) -> Option<u64> {
+    /// As [`crate::dispatch::ports::Engine::model_memory`].
+    pub(super) fn budget(&self) -> Option<u64> {
         let seen = self.seen.filter(|(_, when)| when.elapsed() < SEEN_FOR).map(|(bytes, _)| bytes);
         self.settings.memory.into_iter().chain(seen).min()
     }
@@ -266,11 +252,7 @@ impl<M: Send + 'static> Residency<M> {
 
     /// The room for a model beside those of `stay`, which nobody may make leave.
     fn room_for(&self, place: usize, stay: &[usize]) -> Room {
-        self.room_among(self.tenants(), place, stay)
-    }
-
-    fn room_among(&self, tenants: impl Iterator<Item = Tenant>, place: usize, stay: &[usize]) -> Room {
-        let (stay, others): (Vec<_>, Vec<_>) = tenants.partition(|tenant| stay.contains(&tenant.place));
+        let (stay, others): (Vec<_>, Vec<_>) = self.tenants().partition(|tenant| stay.contains(&tenant.place));
         let taken = stay.iter().map(|tenant| tenant.bytes).sum::<u64>();
         let budget = self.budget().unwrap_or(u64::MAX).saturating_sub(taken);
         make_room(&others, self.entries[place].bytes.unwrap_or(0), budget)

@@ -79,9 +79,7 @@ fn a_model_stays_while_somebody_holds_it() {
     let hold = residency.hold("a").unwrap();
     let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["b"]) else { panic!() };
     assert_eq!(leaving, ["a"]);
-    assert!(residency.reports()[1].displaces);
     drop(hold);
-    assert!(!residency.reports()[1].displaces);
     load(&mut residency, "b");
     assert_eq!(here(&residency), ["b"]);
 }
@@ -157,7 +155,7 @@ fn a_model_that_must_leave_for_a_job_is_not_spared_for_another_that_was_used_les
     for used in [&of_b, &of_a, &of_b] {
         let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["c"]) else { panic!() };
         assert_eq!(leaving, ["a"]);
-        residency.note_use(used.share());
+        residency.note_use(used.model());
     }
     drop(of_a);
     load(&mut residency, "c");
@@ -197,18 +195,16 @@ fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_rec
 }
 
 #[test]
-fn a_model_that_has_just_been_used_is_spared_for_a_while_and_one_with_work_for_as_long_as_that_lasts() {
+fn a_model_that_has_just_been_used_rests_for_a_while_and_leaves_all_the_same() {
     let rest = Duration::from_secs(3600);
     let mut residency = start(&[("a", 4), ("b", 4)], ResidencySettings { rest, ..settings(4) }).unwrap();
-    let hold = residency.hold("a").unwrap();
-    assert_eq!((residency.reports()[1].displaces, residency.reports()[1].disturbs_until), (true, None));
-    let share = hold.share().clone();
-    drop(hold);
-    assert!(residency.reports()[1].displaces, "a refiner goes on with what it began");
-    residency.note_use(&share);
-    drop(share);
-    assert!(residency.reports()[1].disturbs_until.unwrap() > Instant::now());
+    let model = residency.hold("a").unwrap().model();
+    residency.entries[0].loaded_in = rest / 2;
+    residency.note_use(model);
+    let rests = |residency: &Residency<_>| residency.reports()[0].rests_until.unwrap().saturating_duration_since(Instant::now());
+    assert!((rest / 4..=rest / 2).contains(&rests(&residency)), "as long as it took to load");
     residency.settings.rest = Duration::ZERO;
-    assert!(residency.reports()[1].disturbs_until.unwrap() <= Instant::now());
+    assert_eq!(rests(&residency), Duration::ZERO);
     load(&mut residency, "b");
+    assert!(residency.reports()[0].rests_until.is_none());
 }

@@ -32,6 +32,9 @@ pub trait Engine: Send {
     /// Where each model is, in the order of the settings.
     fn models(&self) -> Vec<ModelReport>;
 
+    /// The most bytes of weights that models may take together on the device, if that is known.
+    fn model_memory(&self) -> Option<u64>;
+
     /// Lets the least recently used of the models go that no canvas uses and that are not in `stay`; answers whether there was one. Asked
     /// for when a call was out of memory.
     fn evict_idle(&mut self, stay: &[&str]) -> bool;

@@ -19,4 +19,4 @@ pub use jobs::{
 };
 pub use models::{ModelEvent, ModelLoad, ModelReport, Prepared};
 pub use pictures::{PictureKey, PictureStore, StoredInput};
-pub use turns::{ModelTurn, ModelTurns, QueueHead};
+pub use turns::{ModelStanding, ModelTurns, QueueHead};

@@ -53,10 +53,8 @@ pub struct ModelReport {
     pub model: String,
     /// What clients may know.
     pub status: ModelStatus,
-    /// Models with canvases on the device would have to leave before it could come.
-    pub displaces: bool,
-    /// Until then a model would have to leave that has just been used: more work for that one may be about to come.
-    pub disturbs_until: Option<Instant>,
+    /// Until then more work for it may be about to come, since it has just been used.
+    pub rests_until: Option<Instant>,
 }
 
 /// Something that has happened to a model.

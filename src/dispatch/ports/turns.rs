@@ -8,18 +8,35 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct ModelTurns {
     /// How much earlier than it came a job counts whose model is here, and how long a job may wait for the models that are.
     pub stay: Duration,
-    /// How models stand; one that is not named could come at once.
-    pub models: BTreeMap<String, ModelTurn>,
+    /// How models stand; one that is not named is away and takes no memory.
+    pub models: BTreeMap<String, ModelStanding>,
+    /// The most bytes of weights on the device, if there is such a bound.
+    pub memory: Option<u64>,
 }
 
 /// How a model stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelTurn {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelStanding {
+    /// Of its weights.
+    pub bytes: u64,
     /// On the device or on its way to it.
-    Here,
-    /// It can only come when canvases of another model have left.
-    Displaces,
+    pub is_here: bool,
+    /// There is work for it that has been claimed, or was a moment ago.
+    pub is_busy: bool,
     /// It must leave for a job that waits on the device: nothing of it is claimed.
+    pub leaves: bool,
+}
+
+/// How a job's models stand together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// All are on the device or on their way to it.
+    Here,
+    /// They could come at once.
+    Free,
+    /// They can only come when the work for other models is done.
+    Displaces,
+    /// Some of them must leave.
     Leaves,
 }
 
@@ -39,31 +56,41 @@ pub struct QueueHead {
 }
 
 impl ModelTurns {
-    /// Chooses among the heads of all sets of models that have queued jobs. A job of several models stands as the worst of them.
+    /// Chooses among the heads of all sets of models that have queued jobs.
     ///
     /// A job whose models are here goes before one of others that came up to `stay` earlier, and no more than that. While nobody
     /// else waits whom it could overtake, a job that would make a busy model leave is held back, for `stay` at most: more work for the
     /// models that are here may come. So of jobs of one priority none goes before another that came more than `stay` before it, and a
     /// model that has work stays for about `stay`.
     pub fn choose<'a>(&self, heads: &'a [QueueHead], now_ms: i64) -> Option<&'a QueueHead> {
-        let mut order: Vec<&QueueHead> = heads.iter().filter(|head| self.stands(head) != Some(ModelTurn::Leaves)).collect();
+        let mut order: Vec<&QueueHead> = heads.iter().filter(|head| self.stands(head) != Turn::Leaves).collect();
         order.sort_by_key(|head| (self.rank_ms(head), head.seq));
         let is_due = |place: usize, head: &QueueHead| {
-            self.stands(head) != Some(ModelTurn::Displaces)
+            self.stands(head) != Turn::Displaces
                 || now_ms >= head.arrived_ms.saturating_add(self.stay_ms())
-                || order[place + 1..].iter().any(|other| self.stands(other) == Some(ModelTurn::Here))
+                || order[place + 1..].iter().any(|other| self.stands(other) == Turn::Here)
         };
         order.iter().enumerate().find(|(place, head)| is_due(*place, head)).map(|(_, head)| *head)
     }
 
-    fn stands(&self, head: &QueueHead) -> Option<ModelTurn> {
-        let is_any = |turn: &Option<ModelTurn>| head.models.iter().any(|model| self.models.get(model) == turn.as_ref());
-        let worst = [Some(ModelTurn::Leaves), Some(ModelTurn::Displaces), None].into_iter().find(is_any);
-        worst.unwrap_or(Some(ModelTurn::Here))
+    fn stands(&self, head: &QueueHead) -> Turn {
+        let own = || head.models.iter().map(|model| self.models.get(model).copied().unwrap_or_default());
+        if own().any(|model| model.leaves) {
+            return Turn::Leaves;
+        }
+        if own().all(|model| model.is_here) {
+            return Turn::Here;
+        }
+        let others =
+            || self.models.iter().filter(|(name, model)| model.is_busy && !head.models.contains(name)).map(|(_, model)| model);
+        let bytes = own().chain(others().copied()).fold(0, |sum: u64, model| sum.saturating_add(model.bytes));
+        let is_crowded = others().next().is_some() && self.memory.is_some_and(|memory| bytes > memory);
+        // What comes while a job waits for room would wait behind it.
+        if is_crowded || self.models.values().any(|model| model.leaves) { Turn::Displaces } else { Turn::Free }
     }
 
     fn rank_ms(&self, head: &QueueHead) -> i64 {
-        let bonus = if self.stands(head) == Some(ModelTurn::Here) { self.stay_ms() } else { 0 };
+        let bonus = if self.stands(head) == Turn::Here { self.stay_ms() } else { 0 };
         head.turn_ms.saturating_sub(bonus)
     }
 
@@ -80,9 +107,14 @@ mod tests {
 
     const STAY_MS: i64 = 30_000;
 
-    fn turns(models: &[(&str, ModelTurn)]) -> ModelTurns {
-        let models = models.iter().map(|&(model, turn)| (model.to_owned(), turn)).collect();
-        ModelTurns { stay: Duration::from_millis(STAY_MS as u64), models }
+    const HERE: ModelStanding = ModelStanding { bytes: 1, is_here: true, is_busy: true, leaves: false };
+    const AWAY: ModelStanding = ModelStanding { bytes: 1, is_here: false, is_busy: false, leaves: false };
+    const LEAVES: ModelStanding = ModelStanding { leaves: true, ..HERE };
+
+    /// A device that has room for one model.
+    fn turns(models: &[(&str, ModelStanding)]) -> ModelTurns {
+        let models = models.iter().map(|&(model, standing)| (model.to_owned(), standing)).collect();
+        ModelTurns { stay: Duration::from_millis(STAY_MS as u64), models, memory: Some(1) }
     }
 
     fn head(model: &str, arrived_ms: i64) -> QueueHead {
@@ -102,14 +134,14 @@ mod tests {
 
     #[test]
     fn a_model_that_is_here_goes_before_another_that_came_a_little_earlier_and_no_more() {
-        let turns = turns(&[("a", ModelTurn::Here)]);
+        let turns = turns(&[("a", HERE)]);
         assert_eq!(chosen(&turns, &[head("a", STAY_MS - 1), head("b", 0)], STAY_MS), Some("a".to_owned()));
         assert_eq!(chosen(&turns, &[head("a", STAY_MS + 1), head("b", 0)], STAY_MS + 1), Some("b".to_owned()));
     }
 
     #[test]
     fn a_job_that_would_make_a_busy_model_leave_waits_for_so_long_and_no_longer() {
-        let turns = turns(&[("a", ModelTurn::Here), ("b", ModelTurn::Displaces)]);
+        let turns = turns(&[("a", HERE), ("b", AWAY)]);
         assert_eq!(chosen(&turns, &[head("b", 0)], STAY_MS - 1), None);
         assert_eq!(chosen(&turns, &[head("b", 0), head("c", 5)], STAY_MS - 1), Some("c".to_owned()), "c disturbs nobody");
         assert_eq!(chosen(&turns, &[head("b", 0)], STAY_MS), Some("b".to_owned()));
@@ -117,29 +149,41 @@ mod tests {
 
     #[test]
     fn a_high_priority_makes_a_busy_model_leave_at_once_when_it_would_be_overtaken_else() {
-        let turns = turns(&[("a", ModelTurn::Here), ("b", ModelTurn::Displaces)]);
+        let turns = turns(&[("a", HERE), ("b", AWAY)]);
         let urgent = QueueHead { turn_ms: -10 * STAY_MS, ..head("b", 100) };
         assert_eq!(chosen(&turns, &[head("a", 50), urgent], 100), Some("b".to_owned()));
     }
 
     #[test]
     fn nothing_is_claimed_of_a_model_that_must_leave() {
-        let turns = turns(&[("a", ModelTurn::Leaves), ("b", ModelTurn::Here)]);
+        let turns = turns(&[("a", LEAVES), ("b", HERE)]);
         assert_eq!(chosen(&turns, &[head("a", 0)], 10 * STAY_MS), None);
         assert_eq!(chosen(&turns, &[head("a", 0), head("b", 9)], 10), Some("b".to_owned()));
     }
 
     #[test]
-    fn a_job_of_several_models_stands_as_the_worst_of_them() {
-        let turns = turns(&[("a", ModelTurn::Here), ("b", ModelTurn::Here), ("c", ModelTurn::Displaces), ("d", ModelTurn::Leaves)]);
-        let pair = |refiner: &str| QueueHead { models: ["a", refiner].map(str::to_owned).to_vec(), ..head("a", 0) };
-        assert!(turns.choose(&[pair("b")], 1).is_some());
-        assert_eq!(turns.choose(&[pair("c")], STAY_MS - 1), None, "its refiner would make a busy model leave");
-        assert!(turns.choose(&[pair("c")], STAY_MS).is_some());
-        assert_eq!(turns.choose(&[pair("d")], 10 * STAY_MS), None);
-        let here = QueueHead { seq: 1, ..pair("b") };
-        let later = QueueHead { turn_ms: 1, arrived_ms: 1, ..here };
-        assert_eq!(turns.choose(&[pair("e"), later.clone()], 1), Some(&later), "what is here goes before what could come");
+    fn the_models_of_a_job_come_and_wait_together() {
+        let turns = |memory| ModelTurns { memory: Some(memory), ..turns(&[("a", HERE), ("b", HERE), ("c", AWAY), ("d", AWAY)]) };
+        let pair = |models: [&str; 2]| QueueHead { models: models.map(str::to_owned).to_vec(), ..head("", 0) };
+        let due = |memory, models, now_ms| turns(memory).choose(&[pair(models)], now_ms).is_some();
+        assert!(due(2, ["a", "b"], 1));
+        assert!(!due(2, ["a", "c"], STAY_MS - 1) && due(2, ["a", "c"], STAY_MS), "its refiner would make a busy model leave");
+        assert!(due(3, ["a", "c"], 1) && !due(3, ["c", "d"], 1), "each could come, and not both");
+        let (away, here) = (pair(["a", "c"]), QueueHead { turn_ms: 1, arrived_ms: 1, seq: 1, ..pair(["a", "b"]) });
+        assert_eq!(turns(3).choose(&[away, here.clone()], 1), Some(&here), "what is here goes before what could come");
+    }
+
+    #[test]
+    fn an_idle_model_leaves_for_any_job_and_a_large_one_has_the_device_for_itself() {
+        let idle = turns(&[("a", ModelStanding { is_busy: false, ..HERE }), ("b", ModelStanding { bytes: 9, ..AWAY })]);
+        assert!(idle.choose(&[head("b", 0)], 1).is_some());
+    }
+
+    #[test]
+    fn nobody_comes_while_a_job_waits_for_room() {
+        let turns = ModelTurns { memory: Some(9), ..turns(&[("a", LEAVES), ("b", HERE), ("c", AWAY)]) };
+        assert_eq!(chosen(&turns, &[head("c", 0)], STAY_MS - 1), None);
+        assert_eq!(chosen(&turns, &[head("c", 0)], STAY_MS), Some("c".to_owned()));
     }
 
     /// A device that holds one of the models and paints one job at a time. Each job says how long after the one before it comes, of
@@ -155,7 +199,7 @@ mod tests {
             let waiting: Vec<QueueHead> =
                 coming.iter().map(|(head, _)| head).filter(|head| head.arrived_ms <= now).cloned().collect();
             let heads = (0..4_u8).filter_map(|model| waiting.iter().find(|head| head.models[0] == model.to_string()).cloned());
-            let turns = turns(&[(&here, ModelTurn::Here)]);
+            let turns = turns(&[(&here, HERE)]);
             let Some(next) = turns.choose(&heads.collect::<Vec<_>>(), now).cloned() else {
                 now = coming[0].0.arrived_ms;
                 continue;

@@ -124,6 +124,10 @@ impl Engine for FaultyEngine {
         self.shelf.reports()
     }
 
+    fn model_memory(&self) -> Option<u64> {
+        self.shelf.memory()
+    }
+
     fn evict_idle(&mut self, stay: &[&str]) -> bool {
         self.shelf.evict_idle(stay)
     }

@@ -134,7 +134,7 @@ async fn a_job_whose_time_has_come_lets_nobody_of_the_busy_model_in_until_it_has
     drop(load);
     setup.settings.model_stay = Duration::ZERO;
     let mut studio = Studio::gated(setup).await;
-    let first = studio.submit(of("counter", "first", 10)).await;
+    let first = studio.submit(of("counter", "first", 20)).await;
     assert_eq!(studio.next_step().await, ["first"]);
     let other = studio.submit_in_company(of("second", "other", 3)).await;
     let mut events = studio.dispatcher.subscribe(other).events;

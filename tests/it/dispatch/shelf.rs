@@ -89,14 +89,17 @@ impl Shelf {
         self.here.iter().filter(|(_, users)| Arc::strong_count(users) == 1).count()
     }
 
+    /// Each model takes one byte.
+    pub(super) fn memory(&self) -> Option<u64> {
+        self.capacity.map(|capacity| capacity as u64)
+    }
+
     pub(super) fn evict_idle(&mut self, stay: &[&str]) -> bool {
         let idle = self.here.iter().position(|(model, users)| Arc::strong_count(users) == 1 && !stay.contains(&model.as_str()));
         idle.map(|place| self.here.remove(place)).is_some()
     }
 
     pub(super) fn reports(&self) -> Vec<ModelReport> {
-        let is_full = self.capacity.is_some_and(|capacity| self.here.len() + usize::from(self.coming.is_some()) >= capacity);
-        let all_busy = self.here.iter().all(|(_, users)| Arc::strong_count(users) > 1);
         let report = |model: &str| {
             let is_here = self.capacity.is_none() || self.here.iter().any(|(here, _)| here == model);
             let is_coming = self.coming.as_deref() == Some(model);
@@ -105,10 +108,8 @@ impl Shelf {
                 (_, true) => ModelState::Loading,
                 _ => ModelState::NotLoaded,
             };
-            let status = ModelStatus { state, ..ModelStatus::default() };
-            let is_away = !is_here && !is_coming && is_full;
-            let disturbs_until = self.rests_until.filter(|_| is_away && !all_busy);
-            ModelReport { model: model.to_owned(), status, displaces: is_away && all_busy, disturbs_until }
+            let status = ModelStatus { state, weights_bytes: Some(1), ..ModelStatus::default() };
+            ModelReport { model: model.to_owned(), status, rests_until: self.rests_until.filter(|_| is_here) }
         };
         MODELS.map(report).to_vec()
     }

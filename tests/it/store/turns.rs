@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use easel::{
-    dispatch::ports::{ClaimOutcome, DeviceView, JobStore, ModelTurn, ModelTurns, Quota, Quotas, StoreError, Terms},
+    dispatch::ports::{ClaimOutcome, DeviceView, JobStore, ModelStanding, ModelTurns, Quota, Quotas, StoreError, Terms},
     domain::{GenerationRequest, Job, JobId, Owner, Refiner},
 };
 use serde_json::json;
@@ -112,8 +112,10 @@ async fn a_paused_queue_gives_nothing_to_claim() {
 
 /// A busy device with one model on it, beside which the other does not fit.
 fn one_model_here(here: &str, away: &str) -> DeviceView {
-    let models = BTreeMap::from([(here.to_owned(), ModelTurn::Here), (away.to_owned(), ModelTurn::Displaces)]);
-    DeviceView { is_empty: false, models: ModelTurns { stay: MINUTE, models } }
+    let on_device = ModelStanding { bytes: 1, is_here: true, is_busy: true, leaves: false };
+    let elsewhere = ModelStanding { bytes: 1, ..ModelStanding::default() };
+    let models = BTreeMap::from([(here.to_owned(), on_device), (away.to_owned(), elsewhere)]);
+    DeviceView { is_empty: false, models: ModelTurns { stay: MINUTE, models, memory: Some(1) } }
 }
 
 async fn add_of(store: &TestStore, model: &str, owner: &str) -> JobId {
@@ -161,7 +163,9 @@ async fn a_job_waits_whose_refiner_is_away_though_its_model_is_here() {
     for job in [&by_another, &by_itself] {
         store.insert(job, &terms(CAPACITY)).await.unwrap();
     }
-    let device = one_model_here("here", "away");
+    let mut device = one_model_here("here", "away");
+    device.models.models.insert("another".to_owned(), device.models.models["here"]);
+    device.models.memory = Some(2);
     assert_eq!(claim_on(&store, &device).await, Some(by_itself.id));
     assert_eq!(claim_on(&store, &device).await, None);
     let_pass(&store, 2).await;

@@ -152,6 +152,10 @@ impl Engine for TestEngine {
         self.engine.models()
     }
 
+    fn model_memory(&self) -> Option<u64> {
+        self.engine.model_memory()
+    }
+
     fn evict_idle(&mut self, stay: &[&str]) -> bool {
         self.engine.evict_idle(stay)
     }

@@ -11,7 +11,7 @@ pub(crate) fn terms(capacity: u64) -> Terms {
 
 /// A device without work, on which every model is as welcome as any other.
 pub(crate) static IDLE: DeviceView =
-    DeviceView { is_empty: true, models: ModelTurns { stay: Duration::ZERO, models: BTreeMap::new() } };
+    DeviceView { is_empty: true, models: ModelTurns { stay: Duration::ZERO, models: BTreeMap::new(), memory: None } };
 /// The same with work.
 pub(crate) static BUSY: DeviceView =
-    DeviceView { is_empty: false, models: ModelTurns { stay: Duration::ZERO, models: BTreeMap::new() } };
+    DeviceView { is_empty: false, models: ModelTurns { stay: Duration::ZERO, models: BTreeMap::new(), memory: None } };
