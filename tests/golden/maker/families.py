@@ -62,6 +62,7 @@ def cases():
     scores = {"aesthetic_score": 7.5, "negative_aesthetic_score": 1.0}
     ball = odd | BALL_PICTURE
     edit, base = {"model": "tiny-sdxl-edit"}, {"base": "tiny-sdxl"}
+    nine = {"model": "tiny-sdxl-nine"} | base
     xl, refiner = {"model": "tiny-sdxl"}, {"refiner": "tiny-sdxl-refiner"}
     return [
         case("tiny-sdxl-no-negative", **xl, scheduler="euler", **short),
@@ -77,6 +78,8 @@ def cases():
         case("tiny-sdxl-img2img-refined", **xl, scheduler="euler", **ball | refiner, refiner_start=0.7, strength=0.75),
         masked("tiny-sdxl-inpaint", "mask-disc.png", **xl, scheduler="dpmpp_2s_ancestral", **short | HOUSE_PICTURE, strength=0.6),
         masked("tiny-sdxl-inpaint-whole", "mask-odd.png", **xl, scheduler="euler", **ball, strength=1.0),
+        masked("tiny-sdxl-nine-euler", "mask-disc.png", **nine, scheduler="euler", **short | HOUSE_PICTURE, strength=1.0),
+        masked("tiny-sdxl-nine-ancestral", "mask-soft.png", **nine, scheduler="euler_ancestral", **ball, strength=0.6),
         masked("tiny-refiner-inpaint", "mask-soft.png", model="tiny-sdxl-refiner", scheduler="ipndm", **ball, strength=0.6),
         case("tiny-sdxl-clip-skip", **xl, scheduler="euler", **short, clip_skip=1),
         case("tiny-sdxl-edit-euler", **edit, scheduler="euler", **ball, image_guidance_scale=1.5) | base,
@@ -115,7 +118,7 @@ def paint(one):
         last["latents"] = tensors["latents"].clone()
         return tensors
 
-    if "base" in one:
+    if "image_guidance_scale" in request:
         return edit(one)
     count = request["num_images"]
     arguments = {
@@ -127,7 +130,7 @@ def paint(one):
         "generator": [torch.Generator("cpu").manual_seed(request["seed"] + i) for i in range(count)],
         "callback_on_step_end": keep,
     }
-    pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one, inpainting="mask_file" in one)
+    pipe = pipeline(request["model"], request["scheduler"], img2img="image_file" in one, inpainting="mask_file" in one, base=one.get("base"))
     if "clip_skip" in request:
         # diffusers counts from the layer that is XL's own, the last but one, and skips in the prompt only.
         arguments["clip_skip"] = request["clip_skip"] - 2
@@ -187,8 +190,10 @@ def told(pipe, request):
     return {name: tuple(request[name]) if isinstance(request[name], list) else request[name] for name in named}
 
 
-def pipeline(name, scheduler, img2img, inpainting=False):
-    pipe = DiffusionPipeline.from_pretrained(model_folder(name), dtype=torch.float32)
+def pipeline(name, scheduler, img2img, inpainting=False, base=None):
+    pipe = DiffusionPipeline.from_pretrained(model_folder(base or name), dtype=torch.float32)
+    if base:
+        pipe.unet = UNet2DConditionModel.from_pretrained(model_folder(name) / "unet", dtype=torch.float32)
     if isinstance(pipe, LatentConsistencyModelPipeline):
         # It takes no scheduler but its own; the general pipeline tells the UNet the guidance scale, too.
         pipe = StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)

@@ -3,7 +3,8 @@
 - tiny-sdxl, as Stable Diffusion XL base: a block without attention first, more transformer layers the deeper (0, 2, 3), linear
   projections, a list of head counts, two text encoders of different widths, the second with a projection, gelu, padding with "!" and the
   `eos_token_id: 2` of its published config; a VAE that asks to be upcast.
-- tiny-sdxl-edit: a UNet of eight input channels, as instruct-pix2pix has, to lay over tiny-sdxl.
+- tiny-sdxl-edit and tiny-sdxl-nine: a UNet of eight and one of nine input channels, as instruct-pix2pix and inpainting models have, to lay
+  over tiny-sdxl.
 - tiny-sdxl-refiner, as its refiner: four blocks, the outer ones without attention, the second text encoder alone, an aesthetic score,
   and the latents of tiny-sdxl (the same VAE).
 - tiny-lcm, as LCM Dreamshaper: Stable Diffusion 1 with `time_cond_proj_dim`, and an `LCMScheduler`.
@@ -37,7 +38,8 @@ NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safet
 
 def make_models():
     make_sdxl(GOLDEN / "tiny-sdxl")
-    make_sdxl_edit(GOLDEN / "tiny-sdxl-edit")
+    make_xl_unet(GOLDEN / "tiny-sdxl-edit", 8, "StableDiffusionXLInstructPix2PixPipeline")
+    make_xl_unet(GOLDEN / "tiny-sdxl-nine", 9, "StableDiffusionXLInpaintPipeline")
     make_refiner(GOLDEN / "tiny-sdxl-refiner")
     make_lcm(GOLDEN / "tiny-lcm")
     make_bk_sdm(GOLDEN / "tiny-bk-sdm")
@@ -67,12 +69,12 @@ def make_sdxl(folder):
     save(folder, pipe)
 
 
-def make_sdxl_edit(folder):
-    """A UNet of eight input channels and a model_index.json to lay over tiny-sdxl."""
-    torch.manual_seed(9)
+def make_xl_unet(folder, in_channels, pipeline):
+    """A UNet of more input channels and a model_index.json to lay over tiny-sdxl."""
+    torch.manual_seed(in_channels + 1)
     unet = UNet2DConditionModel(
         sample_size=16,
-        in_channels=8,
+        in_channels=in_channels,
         block_out_channels=[8, 16],
         attention_head_dim=[2, 4],
         **unet_blocks(["DownBlock2D", "CrossAttnDownBlock2D"], layers=1),
@@ -83,7 +85,7 @@ def make_sdxl_edit(folder):
     shutil.rmtree(folder, ignore_errors=True)
     unet.half().save_pretrained(folder / "unet")
     index = json.loads((GOLDEN / "tiny-sdxl" / "model_index.json").read_text())
-    index["_class_name"] = "StableDiffusionXLInstructPix2PixPipeline"
+    index["_class_name"] = pipeline
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
