@@ -9,6 +9,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLInstructPix2PixPipeline,
     StableDiffusionXLPipeline,
 )
 
@@ -75,6 +76,14 @@ FAMILIES = [
         fields={REFINED: {"width": 88, "height": 72, "refiner": "tiny-sdxl-refiner", "refiner_start": 0.6}},
     ),
     Family("SD XL refiner", "tiny-sdxl-refiner", REFINER),
+    Family("SD XL inpainting", "tiny-sdxl-nine", {INPAINTING: StableDiffusionXLInpaintPipeline}, base="tiny-sdxl"),
+    Family(
+        "SD XL edit",
+        "tiny-sdxl-edit",
+        {EDIT: StableDiffusionXLInstructPix2PixPipeline},
+        base="tiny-sdxl",
+        request={"image_guidance_scale": 1.5},
+    ),
     Family("LCM", "tiny-lcm", STABLE_DIFFUSION),
     Family("BK-SDM", "tiny-bk-sdm", STABLE_DIFFUSION),
     Family("SD 2 inpainting", "tiny-inpaint", NINE_CHANNELS, base="tiny-sd2"),

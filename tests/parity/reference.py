@@ -3,6 +3,7 @@
 A case that diffusers refuses has its words as `refused`, and no tensor.
 """
 
+import inspect
 import json
 
 import torch
@@ -80,9 +81,9 @@ class Painter:
             return self.pipe
         is_xl = "XL" in kind.__name__
         more = {"add_watermarker": False} | self.settings if is_xl else {"requires_safety_checker": False}
-        if kind.__name__ == "StableDiffusionXLPipeline":
-            more.pop("requires_aesthetics_score", None)
-        pipe = kind(**self.parts | {"scheduler": self.scheduler}, **more)
+        takes = inspect.signature(kind).parameters
+        given = self.parts | {"scheduler": self.scheduler} | more
+        pipe = kind(**{name: value for name, value in given.items() if name in takes})
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
@@ -96,7 +97,7 @@ def begin_in_the_middle(pipe):
 def load(family):
     """In float32, as `from_pretrained` loads it; a UNet that comes alone is laid over its base."""
     if family.base:
-        pipe = with_scheduler_config(family.base, None)
+        pipe = DiffusionPipeline.from_pretrained(model_folder(family.base), dtype=torch.float32)
         pipe.unet = UNet2DConditionModel.from_pretrained(model_folder(family.model) / "unet")
         return pipe
     if family.scheduler_keys:
@@ -119,5 +120,6 @@ def pictures(case, pipe):
         TEXT2IMG: size,
         REFINED: size,
         IMG2IMG: {"image": image, "strength": request.get("strength")},
-        EDIT: {"image": image.resize(blank.size, Image.Resampling.LANCZOS)},
+        # Stable Diffusion's takes the picture's size, and knows no other.
+        EDIT: {"image": image.resize(blank.size, Image.Resampling.LANCZOS)} | (size if "XL" in type(pipe).__name__ else {}),
     }[case["task"]]
