@@ -162,6 +162,10 @@ impl ApiError {
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
+            Self::Dispatch(D::DeadlineUnreachable { retry_after, .. }) => {
+                let title = "The deadline cannot be kept";
+                Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(retry_after.as_secs().max(1))
+            }
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
             Self::Dispatch(D::Store(_)) => {
                 Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
@@ -287,6 +291,7 @@ mod tests {
             ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),
             ApiError::Dispatch(DispatchError::QueueFull { retry_after: Duration::ZERO }),
             ApiError::Dispatch(DispatchError::Draining),
+            ApiError::Dispatch(DispatchError::DeadlineUnreachable { deadline: 1, seconds: 1.5, retry_after: Duration::ZERO }),
             ApiError::Dispatch(DispatchError::Store(unavailable)),
             ApiError::Panicked("secret".to_owned()),
             ApiError::Internal("secret".to_owned()),

@@ -5,6 +5,7 @@ mod bad_input;
 mod batching;
 mod cli;
 mod contract;
+mod deadlines;
 mod disk;
 mod docs;
 mod durability;
