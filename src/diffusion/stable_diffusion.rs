@@ -289,6 +289,7 @@ impl StableDiffusion {
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
                 kept: beginning.kept,
                 underlay: source.underlay(),
+                check: None,
             })
         };
         images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
