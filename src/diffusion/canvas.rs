@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::{
     conditioning::{Conditioning, ConditioningSchedule},
+    error::engine_error,
     finite::FiniteRows,
     layers::Result,
     mask::Underlay,
@@ -165,6 +166,21 @@ impl Canvas {
         self.history.clear();
         self.begun_by = Some(self.model.model());
         (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
+    }
+
+    /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn latents(&self) -> std::result::Result<(Vec<i64>, Vec<f32>), EngineError> {
+        let read = || {
+            let latents = self.latents.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            let mut values = vec![0.0_f32; latents.numel()];
+            let count = values.len();
+            latents.f_copy_data(&mut values, count)?;
+            Ok((latents.size(), values))
+        };
+        read().map_err(|error| engine_error(&error))
     }
 }
 

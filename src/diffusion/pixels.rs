@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
-use super::{error::engine_error, layers::Result, mask::Underlay, transfer::Download};
+use super::{error::engine_error, finite::FiniteRows, layers::Result, mask::Underlay, transfer::Download};
 use crate::dispatch::ports::{EngineError, IntoRgb};
 
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
@@ -44,6 +44,8 @@ pub struct Frame {
     bytes: Download,
     /// `[height, width]`
     size: [u32; 2],
+    /// Whether its pixels were numbers, where nobody knows yet.
+    finite: Option<FiniteRows>,
     underlay: Option<Arc<Underlay>>,
 }
 
@@ -53,7 +55,13 @@ impl Frame {
         let unit = pixels.f_div_scalar(2.0)?.f_add_scalar(0.5)?.f_clamp(0.0, 1.0)?;
         let bytes = unit.f_mul_scalar(255.0)?.f_round()?.f_permute([1, 2, 0])?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
         let (height, width, _) = bytes.size3()?;
-        Ok(Self { bytes: Download::start(&bytes)?, size: [height as u32, width as u32], underlay: None })
+        Ok(Self { bytes: Download::start(&bytes)?, size: [height as u32, width as u32], finite: None, underlay: None })
+    }
+
+    /// [`Self::of`] pixels that may not be numbers. The CPU's are known to be: whoever made them has looked, which there costs no waiting.
+    pub(super) fn checked(pixels: &Tensor) -> Result<Self> {
+        let finite = if pixels.device() == Device::Cpu { None } else { Some(FiniteRows::of(pixels)?) };
+        Ok(Self { finite, ..Self::of(pixels)? })
     }
 
     /// The picture with another under it.
@@ -64,6 +72,9 @@ impl Frame {
 
 impl IntoRgb for Frame {
     fn into_rgb(self) -> std::result::Result<RgbImage, EngineError> {
+        if self.finite.is_some_and(|finite| !finite.are_all_finite().unwrap_or(false)) {
+            return Err(EngineError::PictureNotFinite);
+        }
         let [height, width] = self.size;
         let bytes = self.bytes.bytes().map_err(|error| engine_error(&error))?;
         let mut rgb = RgbImage::from_raw(width, height, bytes)

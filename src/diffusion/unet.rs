@@ -1,11 +1,14 @@
 //! The UNet of a model, whichever kind it is.
 
+use std::cell::RefCell;
+
 use tch::Tensor;
 
 use super::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
+    graphs::{CudaRecorder, Graphs},
     layers,
     models::{
         config::UNetConfig,
@@ -71,7 +74,13 @@ impl Samples {
 }
 
 /// Predicts the noise, or what the model was trained to predict.
-pub(super) enum UNet {
+pub(super) struct UNet {
+    network: Network,
+    /// Where its calls are recorded.
+    graphs: Option<RefCell<Graphs<CudaRecorder>>>,
+}
+
+enum Network {
     Condition(Box<UNet2DConditionModel>),
     Plain(Box<UNet2DModel>),
 }
@@ -79,17 +88,23 @@ pub(super) enum UNet {
 impl UNet {
     /// Loads the part `unet`.
     pub(super) fn load(files: &ModelFiles, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
-        match class {
-            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Self::Condition),
-            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Self::Plain),
-        }
+        let network = match class {
+            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Network::Condition),
+            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Network::Plain),
+        };
+        Ok(Self { network: network?, graphs: None })
+    }
+
+    /// Whose calls are recorded, if there is a place for that.
+    pub(super) fn recorded(self, graphs: Option<Graphs<CudaRecorder>>) -> Self {
+        Self { graphs: graphs.map(RefCell::new), ..self }
     }
 
     /// The config of a UNet that is told the prompt.
     pub(super) fn condition_config(&self) -> Option<&UNetConfig> {
-        match self {
-            Self::Condition(unet) => Some(unet.config()),
-            Self::Plain(_) => None,
+        match &self.network {
+            Network::Condition(unet) => Some(unet.config()),
+            Network::Plain(_) => None,
         }
     }
 
@@ -98,6 +113,21 @@ impl UNet {
     /// # Errors
     /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
     pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
+        let Some(graphs) = &self.graphs else { return self.network.forward(sample, timesteps, condition) };
+        let mut inputs = vec![sample.shallow_clone(), timesteps.shallow_clone()];
+        inputs.extend(condition.into_iter().flat_map(UNetCondition::tensors));
+        graphs.borrow_mut().call(&inputs, &|inputs| {
+            let [sample, timesteps, told @ ..] = inputs else {
+                return Err(tch::TchError::Shape("a UNet without inputs".to_owned()));
+            };
+            let condition = condition.map(|condition| condition.with_tensors(told)).transpose()?;
+            self.network.forward(sample, timesteps, condition.as_ref())
+        })
+    }
+}
+
+impl Network {
+    fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
         match (self, condition) {
             (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
             (Self::Plain(unet), None) => unet.forward(sample, timesteps),
