@@ -9,6 +9,6 @@ mod mmap;
 mod threads;
 
 pub use cuda::load_cuda;
-pub use memory::{gpu_memory, host_memory};
+pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;
