@@ -183,7 +183,7 @@ impl Timed {
     }
 
     fn name(&self) -> String {
-        let BenchCase { part, rows, size, steps, canvases } = self.case;
+        let BenchCase { part, rows, size, steps, canvases, .. } = self.case;
         let size = size.map_or(String::new(), |size| format!(", {size}²"));
         match part {
             BenchPart::TextEncoder => "a prompt".to_owned(),

@@ -41,6 +41,9 @@ pub struct BenchCase {
     /// Pictures of [`BenchPart::Whole`].
     #[serde(default = "one")]
     pub canvases: u32,
+    /// Whether those have guidance.
+    #[serde(default = "yes")]
+    pub guided: bool,
 }
 
 fn one() -> u32 {
@@ -51,10 +54,14 @@ fn two() -> u32 {
     2
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl BenchCase {
     /// A case with everything left out.
     pub fn new(part: BenchPart) -> Self {
-        Self { part, rows: two(), size: None, steps: one(), canvases: one() }
+        Self { part, rows: two(), size: None, steps: one(), canvases: one(), guided: yes() }
     }
 
     /// What is wrong with its numbers.
@@ -71,7 +78,7 @@ impl BenchCase {
                 let guided = std::iter::repeat_n(true, self.rows as usize / 2);
                 guided.chain((self.rows % 2 == 1).then_some(false)).collect()
             }
-            BenchPart::Whole => vec![true; self.canvases as usize],
+            BenchPart::Whole => vec![self.guided; self.canvases as usize],
             BenchPart::TextEncoder | BenchPart::VaeDecode | BenchPart::Preview => vec![false],
         }
     }

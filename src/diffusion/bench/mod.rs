@@ -154,14 +154,14 @@ impl Bench {
             return Err(BenchError::Case(problem));
         }
         let lap = match case.part {
-            BenchPart::TextEncoder | BenchPart::Whole => self.from_prompts(case, look),
+            BenchPart::TextEncoder | BenchPart::Whole => self.paint(case, look),
             BenchPart::Unet => self.steps(case, look),
             BenchPart::VaeDecode | BenchPart::Preview => self.pixels(case, look),
         }?;
         Ok(lap)
     }
 
-    fn from_prompts(&mut self, case: &BenchCase, look: Option<Look>) -> Result<Lap, BenchError> {
+    fn paint(&mut self, case: &BenchCase, look: Option<Look>) -> Result<Lap, BenchError> {
         let orders = case.guided().into_iter().map(|guided| self.order(case, guided)).collect::<Result<Vec<_>, _>>()?;
         let engine = &mut self.engine;
         timed(look, engine.placement().device, || {
