@@ -203,6 +203,7 @@ fn model_folders(config: &Config) -> Vec<ModelFolder> {
         guidance_scale: model.guidance_scale,
         num_inference_steps: model.num_inference_steps,
         max_size: model.max_size,
+        random: None,
     };
     config.models.iter().map(folder).collect()
 }

@@ -3,6 +3,7 @@
 //! Owns libtorch: no other room knows what a tensor is.
 
 mod autoencoder;
+mod bench;
 mod blur;
 mod canvas;
 mod conditioning;
@@ -20,6 +21,7 @@ mod guidance;
 mod latent_rgb;
 mod layers;
 mod mask;
+mod meter;
 mod models;
 mod noise;
 mod numbers;
@@ -27,6 +29,7 @@ mod pipeline;
 mod pixels;
 mod preview;
 mod prompt;
+mod random_tensors;
 mod residency;
 pub mod schedulers;
 mod source;
@@ -41,12 +44,14 @@ mod weights;
 mod wordpiece;
 
 pub use autoencoder::VaeTiling;
+pub use bench::{Bench, BenchCase, BenchDevice, BenchError, BenchPart, Lap};
 pub use canvas::Canvas;
 pub use device::Precision;
 pub use error::{LoadError, Mismatch};
-pub use files::{Conversion, FileKind, FileSettings, Inspection, PartInspection, convert, inspect};
+pub use files::{Conversion, FileKind, FileSettings, Inspection, PartInspection, RandomModel, convert, inspect};
 pub use folder::{ModelFolder, describe_models};
 pub use gpu::GpuSettings;
+pub use meter::Readings;
 pub use noise::NoiseGenerator;
 pub use pixels::Frame;
 pub use residency::ResidencySettings;

@@ -217,6 +217,11 @@ impl StableDiffusion {
         Ok(Self { models, placement, gpu, float32_retries: vae_policy.float32_retries })
     }
 
+    /// Where its tensors are, and in which dtype.
+    pub(super) fn placement(&self) -> Placement {
+        self.placement
+    }
+
     fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
         let first = self.models.hold(&request.model)?;
         let refiner = request.refiner.as_ref().map(|refiner| self.models.hold(&refiner.refiner)).transpose()?;
