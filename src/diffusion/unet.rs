@@ -8,7 +8,7 @@ use super::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    graphs::{CudaRecorder, Graphs},
+    graphs::{CudaRecorder, Graphs, Recorder},
     layers, meter,
     models::{
         config::UNetConfig,
@@ -117,15 +117,7 @@ impl UNet {
         let Some(graphs) = self.graphs.as_ref().filter(|_| !meter::is_up()) else {
             return self.network.forward(sample, timesteps, condition);
         };
-        let mut inputs = vec![sample.shallow_clone(), timesteps.shallow_clone()];
-        inputs.extend(condition.into_iter().flat_map(UNetCondition::tensors));
-        graphs.borrow_mut().call(&inputs, &|inputs| {
-            let [sample, timesteps, told @ ..] = inputs else {
-                return Err(tch::TchError::Shape("a UNet without inputs".to_owned()));
-            };
-            let condition = condition.map(|condition| condition.with_tensors(told)).transpose()?;
-            self.network.forward(sample, timesteps, condition.as_ref())
-        })
+        self.network.replayed(&mut graphs.borrow_mut(), (sample, timesteps), condition)
     }
 }
 
@@ -136,6 +128,63 @@ impl Network {
             (Self::Plain(unet), None) => unet.forward(sample, timesteps),
             (Self::Condition(_), None) => Err(tch::TchError::Shape("the UNet asks for a prompt".to_owned())),
             (Self::Plain(_), Some(_)) => Err(tch::TchError::Shape("the UNet takes no prompt".to_owned())),
+        }
+    }
+    /// [`Self::forward`], recorded and replayed.
+    fn replayed<R: Recorder>(
+        &self,
+        graphs: &mut Graphs<R>,
+        (sample, timesteps): (&Tensor, &Tensor),
+        condition: Option<&UNetCondition>,
+    ) -> layers::Result<Tensor> {
+        let mut inputs = vec![sample.shallow_clone(), timesteps.shallow_clone()];
+        inputs.extend(condition.into_iter().flat_map(UNetCondition::tensors));
+        graphs.call(&inputs, &|inputs| {
+            let [sample, timesteps, told @ ..] = inputs else {
+                return Err(tch::TchError::Shape("a UNet without inputs".to_owned()));
+            };
+            let condition = condition.map(|condition| condition.with_tensors(told)).transpose()?;
+            self.forward(sample, timesteps, condition.as_ref())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::diffusion::{graphs::tests::Again, models::time_embedding::AddedCondition};
+
+    const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+
+    fn randn(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu))
+    }
+
+    fn condition(rows: i64, width: i64, is_xl: bool) -> UNetCondition {
+        let added = || AddedCondition { text_embeds: randn(&[rows, 16]), time_ids: randn(&[rows, 6]) };
+        UNetCondition { encoder_hidden_states: randn(&[rows, 77, width]), added: is_xl.then(added), timestep_cond: None }
+    }
+
+    #[test]
+    fn a_replayed_unet_answers_what_it_would_have_answered() {
+        for (model, width, is_xl) in [("tiny-sd1", 16, false), ("tiny-sdxl", 40, true)] {
+            let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap();
+            let unet = UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
+            let recorder = Again::default();
+            let done = std::rc::Rc::clone(&recorder.done);
+            let mut graphs = Graphs::new(recorder, u64::MAX);
+            for rows in [2, 2, 2, 3, 3] {
+                let (sample, timesteps) = (randn(&[rows, 4, 16, 24]), Tensor::rand([rows], (Kind::Float, Device::Cpu)) * 1000.0);
+                let condition = condition(rows, width, is_xl);
+                let expected = unet.forward(&sample, &timesteps, Some(&condition)).unwrap();
+                let got = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&condition)).unwrap();
+                assert_eq!(got, expected, "{model}, {rows} rows");
+            }
+            assert_eq!(*done.borrow(), ["rehearse", "record", "replay", "replay", "rehearse", "record", "replay"]);
         }
     }
 }

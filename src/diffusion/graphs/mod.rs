@@ -11,7 +11,7 @@ mod cuda;
 mod inputs;
 mod rows;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use tch::{Kind, TchError, Tensor};
 use tracing::warn;

@@ -7,17 +7,22 @@ use tch::{Device, TchError};
 
 use super::*;
 
+/// What a recorder was asked for.
+type Done = Rc<RefCell<Vec<&'static str>>>;
+/// How many recordings there are.
+type Alive = Rc<Cell<usize>>;
+
 /// Records on the CPU: a replay runs everything again and writes to the same output. Counts what it is asked for.
 #[derive(Default)]
-struct Again {
+pub(in crate::diffusion) struct Again {
     refuses: bool,
     bytes: u64,
-    done: Rc<RefCell<Vec<&'static str>>>,
-    alive: Rc<Cell<usize>>,
+    pub(in crate::diffusion) done: Done,
+    alive: Alive,
 }
 
 /// Counted while it lives.
-struct Counted(Rc<Cell<usize>>);
+pub(in crate::diffusion) struct Counted(Alive);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -63,7 +68,7 @@ fn network(inputs: &[Tensor]) -> Result<Tensor> {
     inputs[0].f_mul(&inputs[1].f_reshape([-1, 1, 1, 1])?)?.f_cumsum(3, Kind::Float)
 }
 
-fn graphs(recorder: Again, most_bytes: u64) -> (Graphs<Again>, Rc<RefCell<Vec<&'static str>>>, Rc<Cell<usize>>) {
+fn graphs(recorder: Again, most_bytes: u64) -> (Graphs<Again>, Done, Alive) {
     let (done, alive) = (Rc::clone(&recorder.done), Rc::clone(&recorder.alive));
     (Graphs::new(recorder, most_bytes), done, alive)
 }

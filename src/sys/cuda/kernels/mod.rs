@@ -34,8 +34,11 @@ trait Launcher {
     fn launch(&self, launch: &Launch) -> Result<(), TchError>;
 }
 
+/// Kernels by the GPU that they are for.
+type Modules = Vec<(usize, Arc<Module>)>;
+
 /// The kernels of each GPU that has been prepared.
-static MODULES: LazyLock<Mutex<Vec<(usize, Arc<Module>)>>> = LazyLock::new(Mutex::default);
+static MODULES: LazyLock<Mutex<Modules>> = LazyLock::new(Mutex::default);
 
 /// Compiles the kernels for a GPU, so that [`group_norm`] and the others can be used there. Takes some seconds.
 ///
