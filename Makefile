@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint bench load models memory parity files reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint bench load estimate models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: libtorch ## Time every part of full-size models, made on the spot, on the
 
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput
+
+estimate: libtorch ## Measure how right the server's estimates of the ends of jobs are, at several loads (some minutes)
+	cargo bench --locked --bench load -- estimate
 
 models: libtorch ## Measure two models in turns where one fits: waits, loads, switches, memory (some minutes)
 	cargo bench --locked --bench load -- models

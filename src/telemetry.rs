@@ -6,7 +6,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -90,7 +91,11 @@ impl Metrics {
                 Opts::new("easel_step_estimate_seconds", "Seconds that a UNet call is expected to take in the model's own size"),
                 &["model", "rows"],
             )?,
-            estimate_ratio: histogram("easel_estimate_ratio", "Seconds that a job was expected to take by those that it took", &RATIOS)?,
+            estimate_ratio: histogram(
+                "easel_estimate_ratio",
+                "Seconds that a job was expected to take by those that it took",
+                &RATIOS,
+            )?,
             stage_seconds: histograms("easel_stage_seconds", "Seconds of a job by stage", &["stage"])?,
             jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
             jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,

@@ -145,11 +145,11 @@ impl ApiError {
                 Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
             }
             Self::Dispatch(D::QueueFull { retry_after }) => {
-                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
+                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(whole_seconds(*retry_after))
             }
             Self::Dispatch(D::OwnerQueueFull { retry_after, .. }) => {
-                let seconds = retry_after.as_secs().max(1);
-                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait").retry_after(seconds)
+                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait")
+                    .retry_after(whole_seconds(*retry_after))
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
@@ -164,7 +164,7 @@ impl ApiError {
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
             Self::Dispatch(D::DeadlineUnreachable { retry_after, .. }) => {
                 let title = "The deadline cannot be kept";
-                Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(retry_after.as_secs().max(1))
+                Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(whole_seconds(*retry_after))
             }
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
             Self::Dispatch(D::Store(_)) => {

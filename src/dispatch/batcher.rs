@@ -261,8 +261,8 @@ mod tests {
             let times = measured(&[canvas("a", 2, 0.0)], 8, |rows| rows as f64 / 2.0);
             let (mut second, mut old) = (0.0, device.len());
             while old > 0 {
-                let rank = |canvas: &Lone| rank(canvas.came, f64::from(canvas.calls));
-                let candidates: Vec<Candidate> = device.iter().map(|canvas| super::tests::canvas("a", 2, rank(canvas))).collect();
+                let rank = |lone: &Lone| rank(lone.came, f64::from(lone.calls));
+                let candidates: Vec<Candidate> = device.iter().map(|lone| canvas("a", 2, rank(lone))).collect();
                 let places = next_batch(&candidates, rows(8), (&times, &Shares::default())).unwrap().places;
                 prop_assert_eq!(places.len(), 1);
                 let next = device[places[0]].clone();

@@ -212,7 +212,11 @@ mod tests {
         let mut curve = Curve::default();
         assert_eq!(curve.seconds(2), None);
         curve.note(4, 8.0);
-        assert_eq!((curve.seconds(2), curve.seconds(8)), (Some(4.0), Some(16.0)), "no reason yet to believe that rows bring anything");
+        assert_eq!(
+            (curve.seconds(2), curve.seconds(8)),
+            (Some(4.0), Some(16.0)),
+            "no reason yet to believe that rows bring anything"
+        );
         curve.note(8, 10.0);
         assert_eq!((curve.seconds(6), curve.seconds(12), curve.seconds(2)), (Some(9.0), Some(12.0), Some(7.0)));
         assert_eq!(curve.scaled(2.0).seconds(6), Some(18.0));

@@ -267,3 +267,134 @@ impl Play<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(side: usize) -> Kind {
+        Kind { model: "a".into(), pixels: side * side }
+    }
+
+    /// A job of one picture of two rows.
+    fn work(side: usize, calls: u32) -> Work {
+        let job = Some(JobId::random());
+        Work { job, kind: kind(side), rows: 2, calls, begun: Vec::new(), unbegun: 1, head_start: 0.0, came: 0.0 }
+    }
+
+    /// The same on the device.
+    fn begun(side: usize, calls: u32) -> Work {
+        Work { begun: vec![calls], unbegun: 0, ..work(side, calls) }
+    }
+
+    fn costs(call: impl Fn(usize) -> f64, decode: f64) -> Costs {
+        let mut costs = Costs::default();
+        [2, 4, 8, 16, 32].iter().for_each(|&rows| costs.calls.note(rows, call(rows)));
+        costs.decode.note(decode);
+        costs
+    }
+
+    fn scene(device: &[Work], queue: &[Work], costs: &Costs) -> Scene {
+        Scene {
+            now: 100.0,
+            device: device.to_vec(),
+            queue: queue.iter().cloned().collect(),
+            newcomers: (Vec::new(), 0.0),
+            costs: [(kind(64), costs.clone())].into(),
+            limits: StepLimits { rows: 32, pixels: usize::MAX },
+            max_canvases: 4,
+            storing: 0.5,
+        }
+    }
+
+    /// When each of the jobs ends, in seconds from the beginning.
+    fn ends(scene: Scene, jobs: &[&Work]) -> Vec<Option<f64>> {
+        let forecast = scene.play(None);
+        let end = |work: &&Work| forecast.ends.get(&work.job.unwrap()).map(|end| (end * 1e3).round() / 1e3 - 100.0);
+        jobs.iter().map(end).collect()
+    }
+
+    /// A second a row.
+    fn rows_bring_nothing() -> Costs {
+        costs(|rows| rows as f64, 3.0)
+    }
+
+    /// A second a call.
+    fn rows_are_free() -> Costs {
+        costs(|_| 1.0, 3.0)
+    }
+
+    #[test]
+    fn a_job_alone_takes_its_calls_its_decode_and_its_storing() {
+        let job = begun(64, 10);
+        assert_eq!(ends(scene(std::slice::from_ref(&job), &[], &rows_bring_nothing()), &[&job]), [Some(23.5)]);
+    }
+
+    #[test]
+    fn where_rows_bring_nothing_the_shortest_is_done_first() {
+        let (long, short) = (begun(64, 10), begun(64, 2));
+        let scene = scene(&[long.clone(), short.clone()], &[], &rows_bring_nothing());
+        assert_eq!(ends(scene, &[&long, &short]), [Some(30.5), Some(7.5)]);
+    }
+
+    #[test]
+    fn where_rows_are_free_all_are_painted_together() {
+        let (long, short) = (begun(64, 10), begun(64, 2));
+        let scene = scene(&[long.clone(), short.clone()], &[], &rows_are_free());
+        // The longer one waits for the decode of the shorter one.
+        assert_eq!(ends(scene, &[&long, &short]), [Some(16.5), Some(5.5)]);
+    }
+
+    #[test]
+    fn what_waits_begins_when_there_is_room_and_the_next_claim_is_foreseen() {
+        let device = [begun(64, 4), begun(64, 4), begun(64, 4), begun(64, 9)];
+        let waits = work(64, 5);
+        let scene = scene(&device, std::slice::from_ref(&waits), &costs(|_| 1.0, 0.0));
+        let forecast = scene.clone().play(None);
+        assert_eq!(forecast.next_claim, Some(104.0));
+        assert_eq!(ends(scene, &[&device[3], &waits]), [Some(9.5), Some(9.5)]);
+    }
+
+    #[test]
+    fn sizes_that_cannot_share_calls_share_the_time() {
+        let (small, large) = (begun(64, 10), begun(128, 10));
+        let mut scene = scene(&[small.clone(), large.clone()], &[], &costs(|_| 1.0, 0.0));
+        scene.costs.insert(kind(128), costs(|_| 4.0, 0.0));
+        assert_eq!(ends(scene, &[&small, &large]), [Some(20.5), Some(50.5)]);
+    }
+
+    #[test]
+    fn while_others_come_for_those_that_end_a_job_has_company_to_its_end() {
+        let (short, long) = (begun(64, 10), begun(64, 20));
+        let mut busy = scene(&[short.clone(), long.clone()], &[], &costs(|rows| rows as f64 / 2.0 + 1.0, 0.0));
+        let quiet = busy.clone();
+        busy.newcomers = (vec![work(64, 10)], 1.0);
+        assert_eq!(ends(quiet, &[&short, &long]), [Some(30.5), Some(50.5)]);
+        assert_eq!(ends(busy, &[&short, &long]), [Some(30.5), Some(60.5)]);
+    }
+
+    #[test]
+    fn of_what_was_never_measured_nothing_is_foreseen_nor_of_what_comes_after_it() {
+        let (known, unknown, after) = (begun(64, 10), work(128, 10), work(64, 1));
+        let mut scene = scene(std::slice::from_ref(&known), &[unknown.clone(), after.clone()], &rows_are_free());
+        scene.max_canvases = 1;
+        assert_eq!(ends(scene, &[&known, &unknown, &after]), [Some(13.5), None, None]);
+    }
+
+    #[test]
+    fn pictures_of_one_job_are_painted_as_there_is_room_and_it_ends_with_the_last() {
+        let job = Work { unbegun: 5, ..work(64, 2) };
+        let mut scene = scene(&[], std::slice::from_ref(&job), &costs(|_| 1.0, 0.0));
+        scene.max_canvases = 2;
+        assert_eq!(ends(scene, &[&job]), [Some(6.5)]);
+    }
+
+    #[test]
+    fn a_forecast_has_an_end_however_many_come() {
+        let jobs: Vec<Work> = (0..400).map(|_| work(64, 150)).collect();
+        let mut scene = scene(&[], &jobs, &rows_bring_nothing());
+        scene.newcomers = (vec![work(64, 1)], 1.0);
+        let forecast = scene.play(None);
+        assert!(forecast.horizon.is_finite() && forecast.ends.len() > 10);
+    }
+}

@@ -62,6 +62,21 @@ struct Traffic {
 }
 
 impl Traffic {
+    fn note_arrival(&mut self, work: Work) {
+        self.arrivals += 1;
+        self.came.push_back(work);
+        if self.came.len() > RECENT {
+            self.came.pop_front();
+        }
+    }
+
+    fn note_end(&mut self) {
+        self.ends.push_back(self.arrivals);
+        if self.ends.len() > RECENT {
+            self.ends.pop_front();
+        }
+    }
+
     /// How many jobs come for each that ends: most clients send the next when they have got the last, and others send at their own pace,
     /// so that a busy server stays about as busy; while nobody sends any more, it becomes idle.
     fn share(&self) -> f64 {
@@ -147,11 +162,13 @@ impl Outlook {
         (state.queue, state.sees_all) = (queue, is_all);
     }
 
-    /// Foresees the ends of all jobs anew.
-    pub(super) fn look_ahead(&self) {
+    /// Foresees the ends of all jobs anew. Answers whether it could.
+    pub(super) fn look_ahead(&self) -> bool {
         let scene = lock(&self.state).scene(&self.foresight);
         let forecast = scene.play(None);
+        let could = !forecast.ends.is_empty();
         lock(&self.state).forecast = forecast;
+        could
     }
 
     /// Seconds until the job has probably ended; `None` where that is not known.
@@ -194,12 +211,7 @@ impl Outlook {
             state.promised.insert(job, end);
             state.forecast.ends.insert(job, now + end);
         }
-        let traffic = &mut state.traffic;
-        traffic.arrivals += 1;
-        traffic.came.push_back(work);
-        if traffic.came.len() > RECENT {
-            traffic.came.pop_front();
-        }
+        state.traffic.note_arrival(work);
     }
 
     /// Work begins after idleness: what was before tells nothing about who comes now.
@@ -211,12 +223,7 @@ impl Outlook {
     pub(super) fn ended(&self, job: JobId) -> Option<f64> {
         let mut state = lock(&self.state);
         state.forecast.ends.remove(&job);
-        let arrivals = state.traffic.arrivals;
-        let ends = &mut state.traffic.ends;
-        ends.push_back(arrivals);
-        if ends.len() > RECENT {
-            ends.pop_front();
-        }
+        state.traffic.note_end();
         state.promised.remove(&job)
     }
 
@@ -234,4 +241,30 @@ pub(super) struct Expectation {
     pub(super) end: Option<f64>,
     /// Seconds that it will take at least.
     pub(super) at_least: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers the share after each of the letters: a job comes, or one ends.
+    fn shares(letters: &str) -> Vec<f64> {
+        let mut traffic = Traffic::default();
+        let share = |letter| {
+            match letter {
+                'c' => traffic.arrivals += 1,
+                _ => traffic.note_end(),
+            }
+            traffic.share()
+        };
+        letters.chars().map(share).collect()
+    }
+
+    #[test]
+    fn as_many_are_expected_as_have_come_since_others_ended() {
+        assert_eq!(shares("cccceeee").last(), Some(&0.0), "a burst that is over");
+        assert_eq!(shares("cccecece").last(), Some(&(2.0 / 3.0)));
+        assert_eq!(shares("ececececec").last(), Some(&1.0), "each client sends the next when it has got the last");
+        assert_eq!(shares("ecccc").last(), Some(&1.0), "no more than one for one");
+    }
 }

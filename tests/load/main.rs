@@ -1,10 +1,11 @@
-//! Load, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `models`, `kill`,
+//! Load, estimate, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `estimate`, `models`, `kill`,
 //! `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- throughput | models | kill | crowd | soak MINUTES`.
+//! They measure, so they are no tests: `cargo bench --bench load -- throughput | estimate | models | kill | crowd | soak MINUTES`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod crowd;
+mod estimate;
 mod kill;
 mod leftovers;
 mod models;
@@ -23,8 +24,9 @@ async fn main() {
         ["throughput"] => throughput::run().await,
         ["kill"] => kill::run().await,
         ["crowd"] => crowd::run().await,
+        ["estimate"] => estimate::run().await,
         ["models"] => models::run().await,
         ["soak", minutes] => soak::run(minutes.parse().expect("soak takes a whole number of minutes")).await,
-        _ => eprintln!("say which run: throughput, models, kill, crowd or soak MINUTES"),
+        _ => eprintln!("say which run: throughput, estimate, models, kill, crowd or soak MINUTES"),
     }
 }

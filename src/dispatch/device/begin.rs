@@ -63,8 +63,7 @@ impl<E: Engine> Device<E> {
         let job = &mut self.jobs[place];
         let images = job.next_group(room);
         let order = &job.order;
-        let begun =
-            guard::with_room(&mut self.engine, &order.request.models(), |engine| engine.begin(order, images.clone()))?;
+        let begun = guard::with_room(&mut self.engine, &order.request.models(), |engine| engine.begin(order, images.clone()))?;
         let took = self.engine.now().saturating_duration_since(start);
         job.times.encode += took;
         match begun {

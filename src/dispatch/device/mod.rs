@@ -196,8 +196,8 @@ impl<E: Engine> Device<E> {
         if is_idle || self.looked_ahead.is_some_and(|then| now - then < LOOK_AHEAD) {
             return;
         }
-        self.looked_ahead = Some(now);
-        self.shared.outlook.look_ahead();
+        // What nothing is known of yet may be known after the next step.
+        self.looked_ahead = self.shared.outlook.look_ahead().then_some(now);
     }
 
     /// Drops the jobs that failed, that somebody has stopped or whose time is over, with all their canvases.

@@ -59,12 +59,7 @@ impl<E: Engine> Device<E> {
             let work = job.work();
             let rank = rank(work.turn(), work.left(times.measured(&work.kind)));
             let moving = job.slots.iter().filter(|slot| !slot.canvas.is_done());
-            moving.map(move |slot| Candidate {
-                key: slot.canvas.batch_key(),
-                kind: job.kind(slot),
-                rows: slot.canvas.rows(),
-                rank,
-            })
+            moving.map(move |slot| Candidate { key: slot.canvas.batch_key(), kind: job.kind(slot), rows: slot.canvas.rows(), rank })
         });
         of_job.collect()
     }

@@ -124,7 +124,8 @@ impl Studio {
         let (dispatcher, workers) = Dispatcher::start(doors, models(), settings, move || {
             let _ = load.recv();
             let clock = Clock::default();
-            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate, costs, clock };
+            let engine =
+                FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate, costs, clock };
             load_error.map_or(Ok(engine), Err)
         });
         Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }

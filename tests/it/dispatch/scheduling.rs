@@ -162,7 +162,8 @@ async fn a_job_that_cannot_keep_its_deadline_is_refused() {
         studio.let_one_step_through();
     }
     studio.next_step().await;
-    let with_deadline = |seconds: u32| submission(json!({"prompt": "a house", "num_inference_steps": 10, "deadline_seconds": seconds}));
+    let with_deadline =
+        |seconds: u32| submission(json!({"prompt": "a house", "num_inference_steps": 10, "deadline_seconds": seconds}));
     let refused = studio.dispatcher.submit(with_deadline(20), &Origin::default()).await;
     let Err(DispatchError::DeadlineUnreachable { deadline: 20, seconds, retry_after }) = refused else { panic!("{refused:?}") };
     assert!((29.0..=31.0).contains(&seconds) && (9..=11).contains(&retry_after.as_secs()), "{seconds} s, {retry_after:?}");

@@ -42,7 +42,10 @@ async fn a_job_that_would_miss_its_deadline_is_refused_and_told_when_to_come_bac
     let problem = json_of(refused, 503).await;
     assert_eq!((&problem["code"], &problem["title"]), (&json!("deadline_unreachable"), &json!("The deadline cannot be kept")));
     let detail = problem["detail"].as_str().unwrap();
-    assert!(detail.starts_with("the job would be done in about ") && detail.ends_with(" s, and its deadline_seconds are 1"), "{detail}");
+    assert!(
+        detail.starts_with("the job would be done in about ") && detail.ends_with(" s, and its deadline_seconds are 1"),
+        "{detail}"
+    );
     assert!((1..=3).contains(&seconds), "{seconds}");
     let patient = app.submit(&request(json!({"deadline_seconds": 3600}))).await;
     assert_eq!(patient["request"]["deadline_seconds"], 3600);
