@@ -18,7 +18,7 @@ use crate::{
 
 /// Seconds after which a request that met a draining or busy server, or a store that was away, is worth another try: a restart or a
 /// failover takes about as long.
-const RETRY_SOON_SECONDS: u64 = 5;
+const SOON: u64 = 5;
 
 /// Everything that can go wrong between a request's head and its answer.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,6 @@ impl ApiError {
     fn row(&self) -> Row {
         use DispatchError as D;
         use StatusCode as S;
-        const SOON: u64 = RETRY_SOON_SECONDS;
         match self {
             Self::MalformedJson(_) => Row::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
             Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
