@@ -209,8 +209,3 @@ pub(super) fn merge_heads(x: &Tensor) -> Result<Tensor> {
     let (batch, heads, length, width) = x.size4()?;
     x.f_transpose(1, 2)?.f_reshape([batch, length, heads * width])
 }
-
-/// One value a row as `[B, 1, 1, 1]` float32, to be broadcast over latents.
-pub(super) fn per_row(values: &[f64], device: Device) -> Result<Tensor> {
-    Tensor::f_from_slice(values)?.f_to_device(device)?.f_to_kind(Kind::Float)?.f_reshape([-1, 1, 1, 1])
-}

@@ -80,6 +80,11 @@ pub(super) fn metered<T>(look: Look, work: impl FnOnce() -> T) -> (T, Readings) 
     (done, readings)
 }
 
+/// Whether this thread's work is under a meter.
+pub(super) fn is_up() -> bool {
+    METER.get().is_some()
+}
+
 /// Does one operation, each of whose output values takes so many multiplications and additions.
 pub(super) fn measure(op: Op, macs_a_value: impl FnOnce() -> i64, work: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
     let Some((look, mut readings)) = METER.get() else { return work() };
@@ -176,7 +181,7 @@ mod tests {
         assert_eq!(timed.flops(), 2.0 * 64.0 * 64.0 * 64.0);
         assert!(timed.seconds_by_kind()[Op::Linear as usize] > 0.0);
         assert_eq!(timed.seconds_by_kind()[Op::Conv as usize], 0.0);
-        assert_eq!(METER.get(), None);
+        assert!(!is_up());
         let (inner, outer) = metered(Look::Flops, || metered(Look::Flops, product).1);
         assert_eq!((inner.flops(), outer.flops()), (timed.flops(), 0.0));
     }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, residency::ModelSource,
+    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, gpu::Gpu, residency::ModelSource,
     stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
@@ -14,6 +14,7 @@ pub(super) struct StoredModel {
     pub(super) folder: ModelFolder,
     pub(super) placement: Placement,
     pub(super) vae_policy: VaePolicy,
+    pub(super) gpu: Gpu,
 }
 
 impl ModelSource<Model> for StoredModel {
@@ -31,6 +32,6 @@ impl ModelSource<Model> for StoredModel {
     }
 
     fn load(&self) -> Result<Model, LoadError> {
-        Model::load(self.info.clone(), &Arc::new(self.folder.open()?), self.placement, self.vae_policy.clone())
+        Model::load(self.info.clone(), &Arc::new(self.folder.open()?), (self.placement, self.gpu), self.vae_policy.clone())
     }
 }

@@ -35,7 +35,10 @@ pub(super) fn serve(settings: &EngineSettings, folders: Vec<ModelFolder>) -> Res
 fn time(bench: &mut Bench, line: &str) -> Value {
     let case = serde_json::from_str::<BenchCase>(line).map_err(|error| error.to_string());
     match case.and_then(|case| bench.time(&case).map_err(|error| error.to_string())) {
-        Ok(seconds) => json!({"seconds": seconds}),
+        Ok(seconds) => match bench.peak_gpu_memory() {
+            Some(bytes) => json!({"seconds": seconds, "peak_gpu_memory_bytes": bytes}),
+            None => json!({"seconds": seconds}),
+        },
         Err(error) => json!({"error": error}),
     }
 }

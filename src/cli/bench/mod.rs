@@ -198,7 +198,7 @@ fn time_model(arguments: &BenchArgs, settings: EngineSettings, is_first: bool, r
         answer(timed.line())?;
         results.push(timed);
     }
-    report.models.push(ModelReport { model, load_seconds, results });
+    report.models.push(ModelReport { model, load_seconds, results, peak_gpu_memory_bytes: bench.peak_gpu_memory() });
     Ok(())
 }
 

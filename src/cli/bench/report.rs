@@ -51,6 +51,9 @@ pub(super) struct ModelReport {
     pub(super) model: String,
     pub(super) load_seconds: f64,
     pub(super) results: Vec<Timed>,
+    /// The most that libtorch has had of a GPU's memory, while it loaded and in all cases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) peak_gpu_memory_bytes: Option<u64>,
 }
 
 /// One case's times.

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     dispatch::ports::{CanvasState, Engine, EngineError, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
+    sys::gpu_memory_peak,
 };
 
 /// The steps of a canvas of which single ones are timed; the most that a request can have.
@@ -102,6 +103,14 @@ impl Bench {
         };
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
         BenchDevice { name, dtype: dtype.to_owned(), threads, batch_invariant }
+    }
+
+    /// The most bytes of a GPU's memory that libtorch has had since this was last asked; none on a CPU.
+    pub fn peak_gpu_memory(&self) -> Option<u64> {
+        match self.engine.placement().device {
+            Device::Cuda(index) => gpu_memory_peak(index).ok(),
+            _ => None,
+        }
     }
 
     /// Runs a case once and takes its time.
