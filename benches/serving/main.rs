@@ -51,7 +51,7 @@ struct Options {
     #[arg(long, default_value_t = 128)]
     size: u32,
     /// Steps of jobs with few, with the usual number, and with many
-    #[arg(long, value_delimiter = ',', num_args = 3, default_values_t = [12, 20, 40])]
+    #[arg(long, value_delimiter = ',', default_values_t = [12, 20, 40])]
     steps: Vec<u32>,
     /// A job is in time when it takes at most so many times as long as alone
     #[arg(long, default_value_t = 5.0)]
