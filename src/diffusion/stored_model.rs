@@ -3,8 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, gpu::Gpu, residency::ModelSource,
-    stable_diffusion::Model,
+    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, gpu::Gpu, prompt::PromptCachePolicy,
+    residency::ModelSource, stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
 
@@ -14,6 +14,7 @@ pub(super) struct StoredModel {
     pub(super) folder: ModelFolder,
     pub(super) placement: Placement,
     pub(super) vae_policy: VaePolicy,
+    pub(super) prompt_cache: PromptCachePolicy,
     pub(super) gpu: Gpu,
 }
 
@@ -32,6 +33,7 @@ impl ModelSource<Model> for StoredModel {
     }
 
     fn load(&self) -> Result<Model, LoadError> {
-        Model::load(self.info.clone(), &Arc::new(self.folder.open()?), (self.placement, self.gpu), self.vae_policy.clone())
+        let (files, vae_policy, prompt_cache) = (self.folder.open()?, self.vae_policy.clone(), self.prompt_cache.clone());
+        Model::load(self.info.clone(), &Arc::new(files), (self.placement, self.gpu), vae_policy, prompt_cache)
     }
 }
