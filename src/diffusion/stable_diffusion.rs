@@ -17,7 +17,7 @@ use super::{
     canvas::{Canvas, Takeover},
     conditioning::{ConditioningSchedule, RowPicture},
     denoise,
-    device::{Placement, Precision},
+    device::{Placement, PlacementPolicy, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
     files::ModelFiles,
@@ -67,7 +67,7 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    fn vae_policy(&self, placement: Placement) -> VaePolicy {
+    fn vae_policy(&self, placement: PlacementPolicy) -> VaePolicy {
         let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
         VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
     }
@@ -76,7 +76,7 @@ impl EngineSettings {
 /// The models of one device.
 pub struct StableDiffusion {
     models: Residency<Model>,
-    placement: Placement,
+    placement: PlacementPolicy,
     /// As [`VaePolicy::float32_retries`].
     float32_retries: Arc<AtomicU64>,
 }
@@ -90,6 +90,7 @@ impl fmt::Debug for StableDiffusion {
 /// A model that is on the device.
 pub struct Model {
     info: ModelInfo,
+    placement: Placement,
     /// None for a model that takes no text.
     prompts: Option<PromptEncoder>,
     unet: UNet,
@@ -124,6 +125,7 @@ impl Model {
         }
         let input = samples.input(latents.channels);
         Ok(Self {
+            placement,
             prompts,
             input: input.map_err(|problem| files.invalid(problem))?,
             unet,
@@ -191,7 +193,7 @@ impl StableDiffusion {
     /// # Errors
     /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
-        let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
+        let placement = PlacementPolicy::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
@@ -202,9 +204,8 @@ impl StableDiffusion {
         };
         let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
-        let Placement { device, kind, batch_invariant } = placement;
         let threads = tch::get_num_threads();
-        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "models loaded");
+        info!(device = ?placement.device, threads, models = models.loaded(), "models loaded");
         Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
     }
 
@@ -241,7 +242,7 @@ impl StableDiffusion {
         (request, steps, model): (&GenerationRequest, u32, &Model),
     ) -> std::result::Result<(PromptEmbeds, Extras), EngineError> {
         let embeds = prompts.encode(request, steps, model.guides(request))?;
-        let extras = Extras::of(request, &model.info, config, self.placement).map_err(|error| engine_error(&error))?;
+        let extras = Extras::of(request, &model.info, config, model.placement).map_err(|error| engine_error(&error))?;
         Ok((embeds, extras))
     }
 
@@ -269,7 +270,7 @@ impl StableDiffusion {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
-                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(self.placement.device)
+                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(model.placement.device)
             })?;
             let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
@@ -350,8 +351,8 @@ impl Engine for StableDiffusion {
         if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
-        let unet = &self.models.get(&first.model)?.unet;
-        denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
+        let Model { unet, placement, .. } = self.models.get(&first.model)?;
+        denoise::step(unet, placement.kind, canvases).map_err(|error| engine_error(&error))
     }
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {

@@ -2,12 +2,14 @@
 //! argument why it holds.
 #![allow(unsafe_code, reason = "the one room where it is allowed; every use is argued")]
 
+mod attention;
 mod cuda;
 mod malloc;
 mod memory;
 mod mmap;
 mod threads;
 
+pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
 pub use cuda::load_cuda;
 pub use memory::{gpu_memory, host_memory};
 pub use mmap::{forget_pages, map_file};
