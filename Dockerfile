@@ -29,9 +29,10 @@ RUN find src -name '*.rs' -exec touch {} + && cargo build --release --locked
 # The libraries that go into the image: what Easel links against, and with DEVICE=cuda what libtorch needs for a GPU.
 FROM libtorch AS libraries
 ARG DEVICE=cpu
+COPY src/sys/cuda/easel_cuda.cpp src/sys/cuda/
 RUN case "$DEVICE" in \
         cpu) ;; \
-        cuda) bash .cargo/libtorch.sh cuda ;; \
+        cuda) bash .cargo/libtorch.sh cuda && rm .libtorch/lib/*.stamp ;; \
         *) echo "DEVICE must be cpu or cuda, not $DEVICE" >&2; exit 1 ;; \
     esac
 

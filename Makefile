@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint load models memory parity files reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint bench load models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ lint: libtorch ## Check format, lints, the documentation's links, and the depend
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	bash .ci/deny.sh
+
+bench: libtorch ## Time every part of full-size models, made on the spot, on the CPU or the GPU (some 10 minutes; ARGS="--model sd15 --profile")
+	cargo build --release --locked
+	target/release/easel bench --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)
 
 load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
 	cargo bench --locked --bench load -- throughput

@@ -30,6 +30,18 @@ use_given() {
     [ "$device" = cpu ] || [ -e "$LIBTORCH/lib/libtorch_cuda.so" ] ||
         fail "LIBTORCH is set to $LIBTORCH, which has no lib/libtorch_cuda.so; unset it to fetch the pinned one"
     echo "libtorch: using LIBTORCH=$LIBTORCH"
+    [ "$device" = cpu ] || shim_of_given
+}
+
+# The headers of a given libtorch's CUDA: those of a toolkit on this machine.
+shim_of_given() {
+    local folder
+    for folder in "${CUDA_HOME:-/usr/local/cuda}/include" /usr/local/cuda-13.0/include; do
+        [ -e "$folder/crt/host_config.h" ] || continue
+        bash "$here/libtorch_shim.sh" "$LIBTORCH" "$folder"
+        return
+    done
+    fail "CUDA's headers are not in ${CUDA_HOME:-/usr/local/cuda}/include; set CUDA_HOME to a toolkit of CUDA 13"
 }
 
 check_machine() {
@@ -80,10 +92,12 @@ if [ -n "${LIBTORCH:-}" ]; then
     exit 0
 fi
 add_cuda
-cat "${requirements[@]}" | cmp -s - "$target/stamp" && exit 0
-check_machine
-work="$(mktemp -d "$root/.libtorch.XXXXXX")"
-trap 'rm -rf "$work"' EXIT
-find_pip
-download
-install
+if ! cat "${requirements[@]}" | cmp -s - "$target/stamp"; then
+    check_machine
+    work="$(mktemp -d "$root/.libtorch.XXXXXX")"
+    trap 'rm -rf "$work"' EXIT
+    find_pip
+    download
+    install
+fi
+[ "$device" = cpu ] || bash "$here/libtorch_shim.sh" "$target" "$target/include-cuda"

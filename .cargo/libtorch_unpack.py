@@ -35,6 +35,9 @@ CUDA = [
     "libnvshmem_host.so.3",
 ]
 INCLUDE = "torch/include/"
+# CUDA's own headers, of two wheels, for what Easel compiles against libtorch_cuda.so.
+CUDA_INCLUDE = "nvidia/cu13/include/"
+CUDA_HEADERS = ["nvidia_cuda_runtime-", "nvidia_cuda_crt-"]
 
 
 def main():
@@ -42,9 +45,10 @@ def main():
     libraries = CPU + CUDA if sys.argv[3] == "cuda" else CPU
     missing = set(libraries)
     for wheel in sorted(wheels.glob("*.whl")):
+        has_headers = sys.argv[3] == "cuda" and any(wheel.name.startswith(name) for name in CUDA_HEADERS)
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.infolist():
-                place = place_of(entry.filename, libraries)
+                place = place_of(entry.filename, libraries, has_headers)
                 if place is not None and not entry.is_dir():
                     unpack(archive, entry, destination / place)
                     missing.discard(Path(place).name)
@@ -54,13 +58,15 @@ def main():
     (destination / "lib" / "libtorch.so").symlink_to("libtorch_cpu.so")
 
 
-def place_of(name, libraries):
+def place_of(name, libraries, has_headers):
     """Where a file of a wheel belongs; None when it is not needed."""
     parts = name.split("/")
     if parts[-1] in libraries and parts[-2:-1] == ["lib"]:
         return f"lib/{parts[-1]}"
     if name.startswith(INCLUDE) and ".." not in parts:
         return f"include/{name[len(INCLUDE):]}"
+    if has_headers and name.startswith(CUDA_INCLUDE) and ".." not in parts:
+        return f"include-cuda/{name[len(CUDA_INCLUDE):]}"
     return None
 
 

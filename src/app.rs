@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
     config::{
-        AuthConfig, BatchInvariant, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig,
-        ServerConfig, Tiling,
+        AuthConfig, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig, ServerConfig,
+        Tiling,
     },
     diffusion::{
-        EngineSettings, FileSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
-        describe_models, schedulers::PredictionType,
+        EngineSettings, FileSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion,
+        VaeTiling, describe_models, schedulers::PredictionType,
     },
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
@@ -161,11 +161,8 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
             Dtype::Bfloat16 => Precision::Bfloat16,
             Dtype::Float16 => Precision::Float16,
         },
-        batch_invariant: match config.device.batch_invariant {
-            BatchInvariant::Auto => None,
-            BatchInvariant::Always => Some(true),
-            BatchInvariant::Never => Some(false),
-        },
+        batch_invariant: config.device.batch_invariant.0,
+        gpu: GpuSettings { graphs: config.device.cuda_graphs.0, kernels: config.device.cuda_kernels.0 },
         threads: config.device.threads,
         vae_tiling: match config.device.vae_tiling {
             Tiling::Auto => VaeTiling::Auto,
@@ -206,6 +203,7 @@ fn model_folders(config: &Config) -> Vec<ModelFolder> {
         guidance_scale: model.guidance_scale,
         num_inference_steps: model.num_inference_steps,
         max_size: model.max_size,
+        random: None,
     };
     config.models.iter().map(folder).collect()
 }

@@ -1,6 +1,7 @@
-//! The terminal: `easel serve | generate | health | key | migrate | models | pull | inspect | convert`.
+//! The terminal: `easel serve | generate | bench | health | key | migrate | models | pull | inspect | convert`.
 
 mod answer;
+mod bench;
 mod convert;
 mod error;
 mod generate;
@@ -44,6 +45,8 @@ enum Command {
     /// Paint here, without a server
     #[command(visible_alias = "gen")]
     Generate(Box<generate::GenerateArgs>),
+    /// Time this machine at each part of a picture: the step, the decode, whole pictures; against what a matrix product reaches
+    Bench(Box<bench::BenchArgs>),
     /// Ask the server that runs here with these settings whether it can take jobs; ends with 0 when it can
     Health,
     /// Make a key for a client, and what the settings say about it
@@ -88,6 +91,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Serve => serve::serve(config()?),
         Command::Generate(arguments) => generate::generate(&warned()?, &arguments),
+        Command::Bench(arguments) => bench::bench(&warned()?, &arguments),
         Command::Health => health::health(&warned()?),
         // Keys are made before there are settings, so wrong ones are no hindrance.
         Command::Key(arguments) => key::key(&arguments),

@@ -89,7 +89,9 @@ pub struct PicturesConfig {
 pub struct DeviceConfig {
     pub name: String,
     pub dtype: Dtype,
-    pub batch_invariant: BatchInvariant,
+    pub batch_invariant: AutoOr,
+    pub cuda_graphs: AutoOr,
+    pub cuda_kernels: AutoOr,
     pub threads: usize,
     pub vae_tiling: Tiling,
     pub vae_memory_mib: u64,
@@ -118,32 +120,29 @@ pub enum Tiling {
     Never,
 }
 
-/// `[device] batch_invariant`
+/// `[device] batch_invariant`, `cuda_graphs` and `cuda_kernels`: true, false or "auto".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "BatchInvariantValue")]
-#[allow(missing_docs, reason = "described in config/default.toml")]
-pub enum BatchInvariant {
-    Auto,
-    Always,
-    Never,
-}
+#[serde(try_from = "AutoOrValue")]
+pub struct AutoOr(
+    /// None is "auto".
+    pub Option<bool>,
+);
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "expected true, false or \"auto\"")]
-enum BatchInvariantValue {
+enum AutoOrValue {
     Flag(bool),
     Word(String),
 }
 
-impl TryFrom<BatchInvariantValue> for BatchInvariant {
+impl TryFrom<AutoOrValue> for AutoOr {
     type Error = String;
 
-    fn try_from(value: BatchInvariantValue) -> Result<Self, String> {
+    fn try_from(value: AutoOrValue) -> Result<Self, String> {
         match value {
-            BatchInvariantValue::Flag(true) => Ok(Self::Always),
-            BatchInvariantValue::Flag(false) => Ok(Self::Never),
-            BatchInvariantValue::Word(word) if word == "auto" => Ok(Self::Auto),
-            BatchInvariantValue::Word(word) => Err(format!("expected true, false or \"auto\", got {word:?}")),
+            AutoOrValue::Flag(flag) => Ok(Self(Some(flag))),
+            AutoOrValue::Word(word) if word == "auto" => Ok(Self(None)),
+            AutoOrValue::Word(word) => Err(format!("expected true, false or \"auto\", got {word:?}")),
         }
     }
 }

@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::{
     conditioning::{Conditioning, ConditioningSchedule},
+    error::engine_error,
+    finite::FiniteRows,
     layers::Result,
     mask::Underlay,
     noise::NoiseGenerator,
     residency::{ModelHold, ModelId},
     schedulers::{Call, HISTORY, Plan},
     source::Kept,
+    transfer::upload,
 };
-use crate::dispatch::ports::{BatchKey, CanvasState};
+use crate::dispatch::ports::{BatchKey, CanvasState, EngineError};
 
 /// One picture in progress. Owns all that the picture depends on; no other canvas can change it.
 #[derive(Debug)]
@@ -44,6 +47,18 @@ pub struct Canvas {
     pub(super) steps_before: usize,
     /// What is done when the plan is.
     pub(super) refiner: Option<Takeover>,
+    /// What the device has been asked of the last call's result.
+    pub(super) check: Option<Check>,
+}
+
+/// A question to the device that may not have been answered yet.
+#[derive(Debug)]
+pub(super) struct Check {
+    pub(super) rows: Arc<FiniteRows>,
+    /// The canvas's among them.
+    pub(super) row: usize,
+    /// The user's step that is checked, from 1.
+    pub(super) step: u32,
 }
 
 /// A second model that does the last steps of a picture.
@@ -85,14 +100,26 @@ impl Canvas {
         self.conditioning.at(self.steps_before + self.plan.progress(self.calls).0 as usize)
     }
 
-    /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype.
+    /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype. Where that fails, nothing has been drawn.
     pub(super) fn draw_noise(&mut self) -> Result<()> {
         if self.noise.is_none() && self.next_call().is_some_and(Call::draws_noise) {
-            let values = self.generator.randn(self.latents.numel());
-            let noise = Tensor::f_from_slice(&values)?.f_reshape(self.latents.size())?;
-            self.noise = Some(noise.f_to_device(self.latents.device())?);
+            let mut generator = self.generator.clone();
+            let noise = Tensor::f_from_slice(&generator.randn(self.latents.numel()))?.f_reshape(self.latents.size())?;
+            self.noise = Some(upload(&noise, self.latents.device())?);
+            self.generator = generator;
         }
         Ok(())
+    }
+
+    /// Whether what the call before the last made is numbers only, if it is not known yet; afterwards it is.
+    ///
+    /// # Errors
+    /// When it is not, or the device fails.
+    pub(super) fn settle_check(&mut self) -> std::result::Result<(), EngineError> {
+        match self.check.take() {
+            Some(Check { rows, row, step }) if !rows.is_finite(row)? => Err(EngineError::NotFinite { step }),
+            _ => Ok(()),
+        }
     }
 
     /// The result of the next call with what a mask keeps put back.
@@ -139,6 +166,21 @@ impl Canvas {
         self.history.clear();
         self.begun_by = Some(self.model.model());
         (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
+    }
+
+    /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn latents(&self) -> std::result::Result<(Vec<i64>, Vec<f32>), EngineError> {
+        let read = || {
+            let latents = self.latents.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            let mut values = vec![0.0_f32; latents.numel()];
+            let count = values.len();
+            latents.f_copy_data(&mut values, count)?;
+            Ok((latents.size(), values))
+        };
+        read().map_err(|error| engine_error(&error))
     }
 }
 

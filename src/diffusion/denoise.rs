@@ -1,11 +1,17 @@
 //! One UNet call of many canvases, and the step that each makes of it.
+//!
+//! Nothing here waits for the device until all of a step has been told it, so that it has the next step to do while this one is put together.
+
+use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
 use super::{
-    canvas::{Canvas, Moved},
+    canvas::{Canvas, Check, Moved},
+    finite::FiniteRows,
     guidance::GuidanceRows,
-    layers::{Result, per_row},
+    layers::Result,
+    numbers::{Floats, Numbers, Uploaded},
     schedulers::{Call, Combination, HISTORY, Limit},
     unet::UNet,
 };
@@ -13,6 +19,9 @@ use crate::dispatch::ports::{CanvasState, EngineError};
 
 /// Moves every canvas forward by one UNet call; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
+///
+/// Where the device takes its time to say whether a canvas's latents are still numbers, the next call answers for this one; a canvas's last
+/// call answers for itself.
 pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Result<Vec<std::result::Result<(), EngineError>>> {
     let calls: Vec<Call> = canvases.iter().filter_map(|canvas| canvas.next_call().copied()).collect();
     if calls.len() != canvases.len() {
@@ -23,75 +32,142 @@ pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Res
     }
     let latents: Vec<&Tensor> = canvases.iter().map(|canvas| &canvas.latents).collect();
     let sample = Tensor::f_cat(&latents, 0)?; // [B, C, h, w]
-    let model_output = predict(unet, kind, canvases, (&sample, &calls))?;
-    let moved = mix(canvases, &calls, sample, model_output)?;
-    let finite = finite_rows(&moved.prev_sample)?;
+    let mut numbers = Numbers::default();
+    let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect(), &mut numbers);
+    let batch = Batch { coefficients: Coefficients::of(&calls, &rows, &mut numbers), numbers: numbers.upload(sample.device())? };
+    let model_output = batch.predict((unet, kind), &rows, &sample)?;
+    let moved = batch.mix(canvases, sample, model_output)?;
+    let finite = Arc::new(FiniteRows::of(&moved.prev_sample)?);
     let row = |(row, canvas): (i64, &&mut Canvas)| {
         let own = moved.row(row)?;
         Ok(Moved { prev_sample: canvas.put_back(own.prev_sample)?, ..own })
     };
     let rows = (0..).zip(canvases.iter()).map(row).collect::<Result<Vec<_>>>()?;
-    let settle = |((canvas, row), finite): ((&mut &mut Canvas, Moved), bool)| {
-        let step = canvas.progress().0 + 1;
-        canvas.advance(row);
-        if finite { Ok(()) } else { Err(EngineError::NotFinite { step }) }
-    };
-    Ok(canvases.iter_mut().zip(rows).zip(finite).map(settle).collect())
+    Ok(canvases.iter_mut().zip(rows).enumerate().map(|(row, (canvas, moved))| settle(canvas, moved, (&finite, row))).collect())
 }
 
-/// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
-fn predict(unet: &UNet, kind: Kind, canvases: &[&mut Canvas], (sample, calls): (&Tensor, &[Call])) -> Result<Tensor> {
-    let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect());
-    let of_calls = |value: fn(&Call) -> f64| calls.iter().map(value).collect::<Vec<f64>>();
-    let scaled = sample.f_mul(&per_row(&of_calls(|call| call.input_scale), sample.device())?)?;
-    let timesteps = Tensor::f_from_slice(&rows.expand(&of_calls(|call| call.timestep)))?;
-    let timesteps = timesteps.f_to_kind(Kind::Float)?.f_to_device(sample.device())?; // [rows]
-    let model_input = rows.model_input(&scaled)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-    let model_output = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref())?;
-    rows.combine(&model_output.f_to_kind(Kind::Float)?)
+/// Gives a canvas what a call made of it, and answers for what is known by now: on a GPU the call before, of which the device is done while it
+/// has this one to do.
+fn settle(canvas: &mut Canvas, moved: Moved, (rows, row): (&Arc<FiniteRows>, usize)) -> std::result::Result<(), EngineError> {
+    let step = canvas.progress().0 + 1;
+    canvas.advance(moved);
+    // Drawn here while the device is busy; where there is no room for it now, the next call draws it.
+    let _ = canvas.draw_noise();
+    canvas.settle_check()?;
+    canvas.check = Some(Check { rows: Arc::clone(rows), row, step });
+    if canvas.next_call().is_none() || rows.is_here()? { canvas.settle_check() } else { Ok(()) }
 }
 
-/// The schedulers' combinations, all canvases at once.
-fn mix(canvases: &[&mut Canvas], calls: &[Call], sample: Tensor, model_output: Tensor) -> Result<Moved> {
-    let of_calls = |value: fn(&Call) -> f64| per_row(&calls.iter().map(value).collect::<Vec<f64>>(), sample.device());
-    let predicted = sample.f_mul(&of_calls(|call| call.predict.sample)?)?;
-    let predicted = predicted.f_add(&model_output.f_mul(&of_calls(|call| call.predict.model_output)?)?)?;
-    let pred_original_sample = limit(predicted, canvases)?;
-    let terms = Terms { sample, model_output, pred_original_sample };
-    let records: Vec<Combination> = calls.iter().map(|call| call.record.unwrap_or_default()).collect();
-    let is_recorded = calls.iter().any(|call| call.record.is_some());
-    Ok(Moved {
-        prev_sample: terms.combine(canvases, &calls.iter().map(|call| call.combine).collect::<Vec<_>>())?,
-        record: if is_recorded { Some(terms.combine(canvases, &records)?) } else { None },
-        pred_original_sample: terms.pred_original_sample,
-    })
+/// A step's numbers, on the device and where each is among them.
+struct Batch {
+    numbers: Uploaded,
+    coefficients: Coefficients,
+}
+
+/// What the canvases' calls say, a value a canvas each; the timesteps, a value a row.
+struct Coefficients {
+    input_scale: Floats,
+    timesteps: Floats,
+    predict_sample: Floats,
+    predict_model_output: Floats,
+    combine: Terms<Option<Floats>>,
+    /// Where a call leaves something for later ones.
+    record: Option<Terms<Option<Floats>>>,
+}
+
+/// Something for each term of a [`Combination`].
+struct Terms<T> {
+    sample: T,
+    model_output: T,
+    pred_original_sample: T,
+    noise: T,
+    history: [T; HISTORY],
+}
+
+impl Coefficients {
+    fn of(calls: &[Call], rows: &GuidanceRows, numbers: &mut Numbers) -> Self {
+        let of_calls = |value: fn(&Call) -> f64| calls.iter().map(value).collect::<Vec<f64>>();
+        let combine: Vec<Combination> = calls.iter().map(|call| call.combine).collect();
+        let records: Vec<Combination> = calls.iter().map(|call| call.record.unwrap_or_default()).collect();
+        let is_recorded = calls.iter().any(|call| call.record.is_some());
+        Self {
+            input_scale: numbers.floats(of_calls(|call| call.input_scale)),
+            timesteps: numbers.floats(rows.expand(&of_calls(|call| call.timestep))),
+            predict_sample: numbers.floats(of_calls(|call| call.predict.sample)),
+            predict_model_output: numbers.floats(of_calls(|call| call.predict.model_output)),
+            combine: Terms::of(&combine, numbers),
+            record: is_recorded.then(|| Terms::of(&records, numbers)),
+        }
+    }
+}
+
+impl Terms<Option<Floats>> {
+    /// None for terms that no canvas uses. Leaving them out changes no bit of those that do without them in a mixed batch: a sum begins at
+    /// +0, is then never -0, and a number that is not -0 stays what it is when ±0 is added.
+    fn of(combinations: &[Combination], numbers: &mut Numbers) -> Self {
+        let mut list = |coefficient: &dyn Fn(&Combination) -> f64| {
+            let coefficients: Vec<f64> = combinations.iter().map(coefficient).collect();
+            coefficients.iter().any(|&coefficient| coefficient != 0.0).then(|| numbers.floats(coefficients))
+        };
+        Self {
+            sample: list(&|one| one.sample),
+            model_output: list(&|one| one.model_output),
+            pred_original_sample: list(&|one| one.pred_original_sample),
+            noise: list(&|one| one.noise),
+            history: std::array::from_fn(|back| list(&|one| one.history[back])),
+        }
+    }
+}
+
+impl Batch {
+    /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
+    fn predict(&self, (unet, kind): (&UNet, Kind), rows: &GuidanceRows, sample: &Tensor) -> Result<Tensor> {
+        let numbers = &self.numbers;
+        let scaled = sample.f_mul(&numbers.per_row(&self.coefficients.input_scale)?)?;
+        let timesteps = numbers.floats(&self.coefficients.timesteps)?; // [rows]
+        let model_input = rows.model_input(&scaled, numbers)?.f_to_kind(kind)?; // [rows, C + C', h, w]
+        let model_output = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref())?;
+        rows.combine(&model_output.f_to_kind(Kind::Float)?, numbers)
+    }
+
+    /// The schedulers' combinations, all canvases at once.
+    fn mix(&self, canvases: &[&mut Canvas], sample: Tensor, model_output: Tensor) -> Result<Moved> {
+        let Coefficients { predict_sample, predict_model_output, combine, record, .. } = &self.coefficients;
+        let predicted = sample.f_mul(&self.numbers.per_row(predict_sample)?)?;
+        let predicted = predicted.f_add(&model_output.f_mul(&self.numbers.per_row(predict_model_output)?)?)?;
+        let pred_original_sample = limit(predicted, canvases)?;
+        let made = Made { sample, model_output, pred_original_sample };
+        Ok(Moved {
+            prev_sample: made.combine(canvases, combine, &self.numbers)?,
+            record: record.as_ref().map(|record| made.combine(canvases, record, &self.numbers)).transpose()?,
+            pred_original_sample: made.pred_original_sample,
+        })
+    }
 }
 
 /// What the schedulers combine, `[B, C, h, w]` each.
-struct Terms {
+struct Made {
     sample: Tensor,
     model_output: Tensor,
     pred_original_sample: Tensor,
 }
 
-impl Terms {
-    /// The sum of the terms, each row with its own coefficients. A term that no canvas uses is left out; that changes no bit of those that
-    /// do without it in a mixed batch: the sum begins at +0, is then never -0, and a number that is not -0 stays what it is when ±0 is added.
-    fn combine(&self, canvases: &[&mut Canvas], combinations: &[Combination]) -> Result<Tensor> {
+impl Made {
+    /// The sum of the terms, each row with its own coefficients.
+    fn combine(&self, canvases: &[&mut Canvas], terms: &Terms<Option<Floats>>, numbers: &Uploaded) -> Result<Tensor> {
         let mut sum = self.sample.f_zeros_like()?;
-        let mut add = |coefficient: &dyn Fn(&Combination) -> f64, term: &dyn Fn() -> Result<Tensor>| -> Result<()> {
-            let coefficients: Vec<f64> = combinations.iter().map(coefficient).collect();
-            if coefficients.iter().any(|&coefficient| coefficient != 0.0) {
-                sum = sum.f_add(&term()?.f_mul(&per_row(&coefficients, self.sample.device())?)?)?;
+        let mut add = |coefficients: &Option<Floats>, term: &dyn Fn() -> Result<Tensor>| -> Result<()> {
+            if let Some(coefficients) = coefficients {
+                sum = sum.f_add(&term()?.f_mul(&numbers.per_row(coefficients)?)?)?;
             }
             Ok(())
         };
-        add(&|one| one.sample, &|| Ok(self.sample.shallow_clone()))?;
-        add(&|one| one.model_output, &|| Ok(self.model_output.shallow_clone()))?;
-        add(&|one| one.pred_original_sample, &|| Ok(self.pred_original_sample.shallow_clone()))?;
-        add(&|one| one.noise, &|| stack(canvases, |canvas| canvas.noise.as_ref()))?;
-        for back in 0..HISTORY {
-            add(&|one| one.history[back], &|| stack(canvases, |canvas| canvas.history.get(back)))?;
+        add(&terms.sample, &|| Ok(self.sample.shallow_clone()))?;
+        add(&terms.model_output, &|| Ok(self.model_output.shallow_clone()))?;
+        add(&terms.pred_original_sample, &|| Ok(self.pred_original_sample.shallow_clone()))?;
+        add(&terms.noise, &|| stack(canvases, |canvas| canvas.noise.as_ref()))?;
+        for (back, coefficients) in terms.history.iter().enumerate() {
+            add(coefficients, &|| stack(canvases, |canvas| canvas.history.get(back)))?;
         }
         Ok(sum)
     }
@@ -122,13 +198,4 @@ fn limit_one(prediction: &Tensor, limit: Limit) -> Result<Tensor> {
             prediction.f_clamp_tensor(Some(&threshold.f_neg()?), Some(&threshold))?.f_div(&threshold)
         }
     }
-}
-
-/// Whether each row of `[B, C, h, w]` holds numbers only.
-fn finite_rows(latents: &Tensor) -> Result<Vec<bool>> {
-    let finite = latents.f_isfinite()?.f_flatten(1, -1)?.f_all_dim(1, false)?.f_to_kind(Kind::Uint8)?; // [B]
-    let mut rows = vec![0_u8; finite.size()[0] as usize];
-    let count = rows.len();
-    finite.f_to_device(tch::Device::Cpu)?.f_copy_data(&mut rows, count)?;
-    Ok(rows.into_iter().map(|row| row != 0).collect())
 }

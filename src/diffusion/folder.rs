@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     error::LoadError,
-    files::{FileSettings, ModelFiles},
+    files::{FileSettings, ModelFiles, RandomModel},
     first_stage::Latents,
     models::{config::UNetConfig, unet_input::UNetInput},
     pipeline::ModelIndex,
@@ -49,6 +49,8 @@ pub struct ModelFolder {
     pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
+    /// A model of random weights in the place of the path's.
+    pub random: Option<RandomModel>,
 }
 
 impl ModelFolder {
@@ -61,12 +63,21 @@ impl ModelFolder {
             guidance_scale: None,
             num_inference_steps: None,
             max_size: None,
+            random: None,
         }
+    }
+
+    /// A model of random weights.
+    pub fn random(model: RandomModel) -> Self {
+        Self { random: Some(model), ..Self::new(model.name(), model.name()) }
     }
 
     /// Opens its files. No weights are read.
     pub(super) fn open(&self) -> Result<ModelFiles, LoadError> {
-        ModelFiles::open_with(&self.path, &self.files)
+        match self.random {
+            Some(model) => ModelFiles::random(model),
+            None => ModelFiles::open_with(&self.path, &self.files),
+        }
     }
 }
 

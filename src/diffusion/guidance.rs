@@ -3,12 +3,13 @@
 //! Canvases of one call may have different numbers of rows and of terms. A canvas's bits do not depend on that: what it lacks is left out,
 //! not added as zero.
 
-use tch::{Device, TchError, Tensor};
+use tch::{TchError, Tensor};
 
 use super::{
     conditioning::{Conditioning, Rescale, Row},
-    layers::{Result, per_row},
+    layers::Result,
     models::{time_embedding::AddedCondition, unet::UNetCondition},
+    numbers::{Floats, Indices, Numbers, Uploaded},
 };
 
 /// The rows of one UNet call, those of a canvas side by side.
@@ -18,17 +19,40 @@ pub(super) struct GuidanceRows<'a> {
     canvas: Vec<i64>,
     /// Each canvas's first row.
     first: Vec<i64>,
+    /// What the device is told of that.
+    places: Places,
+}
+
+/// Places of rows and canvases, among the numbers of a step.
+struct Places {
+    canvas: Indices,
+    first: Indices,
+    terms: Vec<TermPlaces>,
+}
+
+/// The terms of one place of all canvases that have one there.
+struct TermPlaces {
+    canvases: Indices,
+    plus: Indices,
+    minus: Indices,
+    scale: Floats,
 }
 
 impl<'a> GuidanceRows<'a> {
-    /// One conditioning a canvas.
-    pub(super) fn of(conditionings: Vec<&'a Conditioning>) -> Self {
+    /// One conditioning a canvas. Adds to the numbers of the step, which the other functions want on the device.
+    pub(super) fn of(conditionings: Vec<&'a Conditioning>, numbers: &mut Numbers) -> Self {
         let (mut canvas, mut first) = (Vec::new(), Vec::new());
         for (index, conditioning) in (0..).zip(&conditionings) {
             first.push(canvas.len() as i64);
             canvas.extend(conditioning.rows.iter().map(|_| index));
         }
-        Self { conditionings, canvas, first }
+        let terms = conditionings.iter().map(|conditioning| conditioning.terms.len()).max().unwrap_or_default();
+        let places = Places {
+            canvas: numbers.indices(&canvas),
+            first: numbers.indices(&first),
+            terms: (0..terms).map(|place| TermPlaces::at(place, (&conditionings, &first), numbers)).collect(),
+        };
+        Self { conditionings, canvas, first, places }
     }
 
     /// What the UNet is told in each row; none when the model takes no text.
@@ -69,35 +93,21 @@ impl<'a> GuidanceRows<'a> {
     }
 
     /// What the UNet sees: the canvases' scaled latents `[canvases, C, h, w] → [rows, C + C', h, w]`, each row's own picture behind them.
-    pub(super) fn model_input(&self, latents: &Tensor) -> Result<Tensor> {
-        let latents = select(latents, &self.canvas)?;
+    pub(super) fn model_input(&self, latents: &Tensor, numbers: &Uploaded) -> Result<Tensor> {
+        let latents = latents.f_index_select(0, &numbers.indices(&self.places.canvas)?)?;
         let pictures: Vec<&Tensor> = self.rows().filter_map(|row| row.image_latents.as_ref()).collect();
         if self.all_or_none(&pictures)? { Tensor::f_cat(&[latents, Tensor::f_cat(&pictures, 0)?], 1) } else { Ok(latents) }
     }
 
     /// Model output `[rows, …] → [canvases, …]`: each canvas's guided output.
-    pub(super) fn combine(&self, model_output: &Tensor) -> Result<Tensor> {
-        let mut guided = select(model_output, &self.first)?;
-        let terms = self.conditionings.iter().map(|conditioning| conditioning.terms.len()).max().unwrap_or_default();
-        for place in 0..terms {
-            guided = self.add_term(&guided, model_output, place)?;
+    pub(super) fn combine(&self, model_output: &Tensor, numbers: &Uploaded) -> Result<Tensor> {
+        let select = |rows: &Indices| model_output.f_index_select(0, &numbers.indices(rows)?);
+        let mut guided = select(&self.places.first)?;
+        for TermPlaces { canvases, plus, minus, scale } in &self.places.terms {
+            let term = select(plus)?.f_sub(&select(minus)?)?.f_mul(&numbers.per_row(scale)?)?;
+            guided = guided.f_index_add(0, &numbers.indices(canvases)?, &term)?;
         }
         self.rescale(guided, model_output)
-    }
-
-    /// Adds the term at `place` to those canvases that have one there.
-    fn add_term(&self, guided: &Tensor, model_output: &Tensor, place: usize) -> Result<Tensor> {
-        let (mut canvases, mut plus, mut minus, mut scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for ((index, conditioning), first) in (0..).zip(&self.conditionings).zip(&self.first) {
-            let Some(term) = conditioning.terms.get(place) else { continue };
-            canvases.push(index);
-            plus.push(first + term.plus as i64);
-            minus.push(first + term.minus as i64);
-            scale.push(term.scale);
-        }
-        let difference = select(model_output, &plus)?.f_sub(&select(model_output, &minus)?)?;
-        let term = difference.f_mul(&per_row(&scale, model_output.device())?)?;
-        guided.f_index_add(0, &on(guided.device(), &canvases)?, &term)
     }
 
     /// Each canvas by itself: the bits of a sum over a row may depend on how many rows there are.
@@ -120,17 +130,25 @@ fn rescale_noise_cfg(guided: &Tensor, reference: &Tensor, factor: f64) -> Result
     rescaled.f_mul_scalar(factor)?.f_add(&guided.f_mul_scalar(1.0 - factor)?)
 }
 
-fn select(tensor: &Tensor, rows: &[i64]) -> Result<Tensor> {
-    tensor.f_index_select(0, &on(tensor.device(), rows)?)
-}
-
-fn on(device: Device, indices: &[i64]) -> Result<Tensor> {
-    Tensor::f_from_slice(indices)?.f_to_device(device)
+impl TermPlaces {
+    /// The terms at `place` of those canvases that have one there.
+    fn at(place: usize, (conditionings, first): (&[&Conditioning], &[i64]), numbers: &mut Numbers) -> Self {
+        let (mut canvases, mut plus, mut minus, mut scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for ((index, conditioning), first) in (0..).zip(conditionings).zip(first) {
+            let Some(term) = conditioning.terms.get(place) else { continue };
+            canvases.push(index);
+            plus.push(first + term.plus as i64);
+            minus.push(first + term.minus as i64);
+            scale.push(term.scale);
+        }
+        let [canvases, plus, minus] = [canvases, plus, minus].map(|places| numbers.indices(&places));
+        Self { canvases, plus, minus, scale: numbers.floats(scale) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tch::Kind;
+    use tch::{Device, Kind};
 
     use super::{
         super::conditioning::{Branch, Guidance, Row},
@@ -154,7 +172,9 @@ mod tests {
     }
 
     fn combined(conditionings: Vec<&Conditioning>, outputs: &Tensor) -> Tensor {
-        GuidanceRows::of(conditionings).combine(outputs).unwrap()
+        let mut numbers = Numbers::default();
+        let rows = GuidanceRows::of(conditionings, &mut numbers);
+        rows.combine(outputs, &numbers.upload(Device::Cpu).unwrap()).unwrap()
     }
 
     fn assert_close(got: &Tensor, expected: &Tensor) {
@@ -220,10 +240,15 @@ mod tests {
             weight: 1.0,
         }]);
         let latents = outputs(2, 6);
-        let input = GuidanceRows::of(vec![&conditioning; 2]).model_input(&latents).unwrap();
+        let model_input = |conditionings| {
+            let mut numbers = Numbers::default();
+            let rows = GuidanceRows::of(conditionings, &mut numbers);
+            rows.model_input(&latents, &numbers.upload(Device::Cpu).unwrap())
+        };
+        let input = model_input(vec![&conditioning; 2]).unwrap();
         assert_eq!(input.size(), [2, 8, 13, 17]);
         assert_eq!((input.narrow(1, 0, 4), input.narrow(0, 1, 1).narrow(1, 4, 4)), (latents.shallow_clone(), picture));
         let without = Conditioning::unguided(branches(&[1.0]));
-        assert!(GuidanceRows::of(vec![&conditioning, &without]).model_input(&latents).is_err());
+        assert!(model_input(vec![&conditioning, &without]).is_err());
     }
 }

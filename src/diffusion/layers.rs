@@ -17,7 +17,12 @@
 
 use tch::{Device, Kind, TchError, Tensor};
 
-use super::{device::Placement, error::LoadError, weights::Scope};
+use super::{
+    device::Placement,
+    error::LoadError,
+    meter::{Op, measure},
+    weights::Scope,
+};
 
 /// A result of libtorch.
 pub(super) type Result<T> = std::result::Result<T, TchError>;
@@ -59,6 +64,10 @@ impl Linear {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        measure(Op::Linear, || self.weight.size()[1], || self.apply(x))
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let size = x.size();
         let rows_a_sample: i64 = size[1..size.len() - 1].iter().product();
         if self.batch_invariant && rows_a_sample == 1 {
@@ -109,6 +118,10 @@ impl Conv2d {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        measure(Op::Conv, || self.weight.size()[1..].iter().product(), || self.apply(x))
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         if x.device() == Device::Cpu {
             let output = x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
@@ -225,7 +238,9 @@ pub(super) fn channels_last(x: &Tensor) -> Result<Tensor> {
 
 /// softmax(q·kᵀ / √d)·v for `[B, heads, L, d]`; every row attends to itself and to those before it when `causal`.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, causal: bool) -> Result<Tensor> {
-    Tensor::f_scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, causal, None, false)
+    let attend = || Tensor::f_scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, causal, None, false);
+    // For each value of the output as many for its weight, which is its share of q·kᵀ, as for its part of the sum.
+    measure(Op::Attention, || 2 * k.size()[2], attend)
 }
 
 /// `[B, L, heads · d] → [B, heads, L, d]`
@@ -238,9 +253,4 @@ pub(super) fn split_heads(x: &Tensor, heads: i64) -> Result<Tensor> {
 pub(super) fn merge_heads(x: &Tensor) -> Result<Tensor> {
     let (batch, heads, length, width) = x.size4()?;
     x.f_transpose(1, 2)?.f_reshape([batch, length, heads * width])
-}
-
-/// One value a row as `[B, 1, 1, 1]` float32, to be broadcast over latents.
-pub(super) fn per_row(values: &[f64], device: Device) -> Result<Tensor> {
-    Tensor::f_from_slice(values)?.f_to_device(device)?.f_to_kind(Kind::Float)?.f_reshape([-1, 1, 1, 1])
 }

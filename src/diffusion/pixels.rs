@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
-use super::{error::engine_error, layers::Result, mask::Underlay};
+use super::{error::engine_error, finite::FiniteRows, layers::Result, mask::Underlay, transfer::Download};
 use crate::dispatch::ports::{EngineError, IntoRgb};
 
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
@@ -38,10 +38,14 @@ where
     Cow::Owned(imageops::resize(&rows, width, height, imageops::FilterType::Lanczos3))
 }
 
-/// A picture on the device, `[H, W, 3]` bytes. The device may still be painting it.
+/// A picture on its way from the device, `[H, W, 3]` bytes. The device may still be painting it.
 #[derive(Debug)]
 pub struct Frame {
-    bytes: Tensor,
+    bytes: Download,
+    /// `[height, width]`
+    size: [u32; 2],
+    /// Whether its pixels were numbers, where nobody knows yet.
+    finite: Option<FiniteRows>,
     underlay: Option<Arc<Underlay>>,
 }
 
@@ -50,27 +54,31 @@ impl Frame {
     pub(super) fn of(pixels: &Tensor) -> Result<Self> {
         let unit = pixels.f_div_scalar(2.0)?.f_add_scalar(0.5)?.f_clamp(0.0, 1.0)?;
         let bytes = unit.f_mul_scalar(255.0)?.f_round()?.f_permute([1, 2, 0])?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
-        Ok(Self { bytes, underlay: None })
+        let (height, width, _) = bytes.size3()?;
+        Ok(Self { bytes: Download::start(&bytes)?, size: [height as u32, width as u32], finite: None, underlay: None })
+    }
+
+    /// [`Self::of`] pixels that may not be numbers. The CPU's are known to be: whoever made them has looked, which there costs no waiting.
+    pub(super) fn checked(pixels: &Tensor) -> Result<Self> {
+        let finite = if pixels.device() == Device::Cpu { None } else { Some(FiniteRows::of(pixels)?) };
+        Ok(Self { finite, ..Self::of(pixels)? })
     }
 
     /// The picture with another under it.
     pub(super) fn over(self, underlay: Option<Arc<Underlay>>) -> Self {
         Self { underlay, ..self }
     }
-
-    fn to_rgb(&self) -> Result<Option<RgbImage>> {
-        let (height, width, channels) = self.bytes.size3()?;
-        let count = (height * width * channels) as usize;
-        let mut raw = vec![0_u8; count];
-        self.bytes.f_to_device(Device::Cpu)?.f_copy_data(&mut raw, count)?;
-        Ok(RgbImage::from_raw(width as u32, height as u32, raw))
-    }
 }
 
 impl IntoRgb for Frame {
     fn into_rgb(self) -> std::result::Result<RgbImage, EngineError> {
-        let rgb = self.to_rgb().map_err(|error| engine_error(&error))?;
-        let mut rgb = rgb.ok_or_else(|| EngineError::Failed("a frame's pixels do not fill its size".to_owned()))?;
+        if self.finite.is_some_and(|finite| !finite.are_all_finite().unwrap_or(false)) {
+            return Err(EngineError::PictureNotFinite);
+        }
+        let [height, width] = self.size;
+        let bytes = self.bytes.bytes().map_err(|error| engine_error(&error))?;
+        let mut rgb = RgbImage::from_raw(width, height, bytes)
+            .ok_or_else(|| EngineError::Failed("a frame's pixels do not fill its size".to_owned()))?;
         if let Some(underlay) = &self.underlay {
             underlay.show_through(&mut rgb);
         }

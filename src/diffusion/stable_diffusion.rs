@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use tracing::info;
 
 use super::{
@@ -23,6 +23,7 @@ use super::{
     files::ModelFiles,
     first_stage::FirstStage,
     folder::{ModelFolder, describe_models, read_scheduler},
+    gpu::{Gpu, GpuSettings, SettlesFirst},
     layers::Result,
     models::{config::UNetConfig, unet_input::UNetInput},
     noise::NoiseGenerator,
@@ -35,6 +36,7 @@ use super::{
     source::Source,
     stages::{Stage, stages, total_steps},
     stored_model::StoredModel,
+    transfer::upload,
     unet::UNet,
 };
 use crate::{
@@ -60,6 +62,8 @@ pub struct EngineSettings {
     pub vae_tiling: VaeTiling,
     /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
     pub vae_memory: Option<u64>,
+    /// What a GPU is used with.
+    pub gpu: GpuSettings,
     /// The models that are served.
     pub models: Vec<ModelFolder>,
     /// Which of them are on the device, and when.
@@ -67,8 +71,8 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    fn vae_policy(&self, placement: PlacementPolicy) -> VaePolicy {
-        let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
+    fn vae_policy(&self, device: PlacementPolicy) -> VaePolicy {
+        let bytes = self.vae_memory.unwrap_or_else(|| device.memory() / VAE_SHARE);
         VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
     }
 }
@@ -76,19 +80,22 @@ impl EngineSettings {
 /// The models of one device.
 pub struct StableDiffusion {
     models: Residency<Model>,
-    placement: PlacementPolicy,
+    device: PlacementPolicy,
+    gpu: Gpu,
     /// As [`VaePolicy::float32_retries`].
     float32_retries: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for StableDiffusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StableDiffusion").field("placement", &self.placement).finish_non_exhaustive()
+        f.debug_struct("StableDiffusion").field("device", &self.device).finish_non_exhaustive()
     }
 }
 
 /// A model that is on the device.
 pub struct Model {
+    /// First, for fields are dropped in their order.
+    _settles_first: SettlesFirst,
     info: ModelInfo,
     placement: Placement,
     /// None for a model that takes no text.
@@ -108,7 +115,7 @@ impl Model {
     pub(super) fn load(
         info: ModelInfo,
         files: &Arc<ModelFiles>,
-        placement: Placement,
+        (placement, gpu): (Placement, Gpu),
         vae_policy: VaePolicy,
     ) -> std::result::Result<Self, LoadError> {
         let index = ModelIndex::read(files)?;
@@ -125,10 +132,11 @@ impl Model {
         }
         let input = samples.input(latents.channels);
         Ok(Self {
+            _settles_first: SettlesFirst(gpu),
             placement,
             prompts,
             input: input.map_err(|problem| files.invalid(problem))?,
-            unet,
+            unet: unet.recorded(gpu.graphs()),
             channels: samples.out_channels,
             factor: latents.factor,
             first_stage: FirstStage::load(files, index.first_stage(), (latents, samples), placement, vae_policy)?,
@@ -193,20 +201,27 @@ impl StableDiffusion {
     /// # Errors
     /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
-        let placement = PlacementPolicy::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
+        let device = PlacementPolicy::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
+        let gpu = Gpu::prepare(device, settings.gpu)?;
         let infos = describe_models(&settings.models)?;
-        let vae_policy = settings.vae_policy(placement);
+        let vae_policy = settings.vae_policy(device);
         let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(StoredModel { info, folder: folder.clone(), placement, vae_policy: vae_policy.clone() })
+            Box::new(StoredModel { info, folder: folder.clone(), device, vae_policy: vae_policy.clone(), gpu })
         };
         let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
         let threads = tch::get_num_threads();
-        info!(device = ?placement.device, threads, models = models.loaded(), "models loaded");
-        Ok(Self { models, placement, float32_retries: vae_policy.float32_retries })
+        info!(device = ?device.device, threads, models = models.loaded(), "models loaded");
+        Ok(Self { models, device, gpu, float32_retries: vae_policy.float32_retries })
+    }
+
+    /// Where a model's tensors are, and in which dtype.
+    pub(super) fn placement_of(&mut self, model: &str) -> std::result::Result<Placement, EngineError> {
+        let hold = self.models.hold(model)?;
+        Ok(self.models.get(&hold)?.placement)
     }
 
     fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
@@ -270,7 +285,7 @@ impl StableDiffusion {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
-                Tensor::f_from_slice(&values)?.f_reshape(shape)?.f_to_device(model.placement.device)
+                upload(&Tensor::f_from_slice(&values)?.f_reshape(shape)?, self.device.device)
             })?;
             let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
@@ -290,6 +305,7 @@ impl StableDiffusion {
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
                 kept: beginning.kept,
                 underlay: source.underlay(),
+                check: None,
             })
         };
         images.map(canvas).collect::<Result<_>>().map_err(|error| engine_error(&error))
@@ -297,8 +313,10 @@ impl StableDiffusion {
 
     fn decode(&mut self, canvas: &Canvas) -> std::result::Result<Frame, EngineError> {
         canvas.begun_by.into_iter().chain([canvas.model.model()]).for_each(|used| self.models.note_use(used));
-        let pixels = self.models.get(&canvas.model)?.first_stage.decode(&canvas.latents)?;
-        Ok(Frame::of(&pixels)?.over(canvas.underlay.clone()))
+        let first_stage = &self.models.get(&canvas.model)?.first_stage;
+        // Beside the steps of other canvases, which do not wait for it.
+        let frame = self.gpu.aside(&canvas.latents, || Ok(Frame::checked(&first_stage.decode(&canvas.latents)?)?));
+        frame.map(|frame| frame.over(canvas.underlay.clone()))
     }
 }
 
@@ -376,21 +394,4 @@ impl Engine for StableDiffusion {
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
 fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
     BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
-}
-
-impl Canvas {
-    /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.
-    ///
-    /// # Errors
-    /// When the device fails.
-    pub fn latents(&self) -> std::result::Result<(Vec<i64>, Vec<f32>), EngineError> {
-        let read = || {
-            let latents = self.latents.f_to_kind(Kind::Float)?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-            let mut values = vec![0.0_f32; latents.numel()];
-            let count = values.len();
-            latents.f_copy_data(&mut values, count)?;
-            Ok((latents.size(), values))
-        };
-        read().map_err(|error| engine_error(&error))
-    }
 }

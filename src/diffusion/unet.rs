@@ -1,12 +1,15 @@
 //! The UNet of a model, whichever kind it is.
 
+use std::cell::RefCell;
+
 use tch::Tensor;
 
 use super::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers,
+    graphs::{CudaRecorder, Graphs, Recorder},
+    layers, meter,
     models::{
         config::UNetConfig,
         unet::{UNet2DConditionModel, UNetCondition},
@@ -71,7 +74,13 @@ impl Samples {
 }
 
 /// Predicts the noise, or what the model was trained to predict.
-pub(super) enum UNet {
+pub(super) struct UNet {
+    network: Network,
+    /// Where its calls are recorded.
+    graphs: Option<RefCell<Graphs<CudaRecorder>>>,
+}
+
+enum Network {
     Condition(Box<UNet2DConditionModel>),
     Plain(Box<UNet2DModel>),
 }
@@ -79,17 +88,23 @@ pub(super) enum UNet {
 impl UNet {
     /// Loads the part `unet`.
     pub(super) fn load(files: &ModelFiles, class: UNetClass, placement: Placement) -> Result<Self, LoadError> {
-        match class {
-            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Self::Condition),
-            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Self::Plain),
-        }
+        let network = match class {
+            UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Network::Condition),
+            UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Network::Plain),
+        };
+        Ok(Self { network: network?, graphs: None })
+    }
+
+    /// Whose calls are recorded, if there is a place for that.
+    pub(super) fn recorded(self, graphs: Option<Graphs<CudaRecorder>>) -> Self {
+        Self { graphs: graphs.map(RefCell::new), ..self }
     }
 
     /// The config of a UNet that is told the prompt.
     pub(super) fn condition_config(&self) -> Option<&UNetConfig> {
-        match self {
-            Self::Condition(unet) => Some(unet.config()),
-            Self::Plain(_) => None,
+        match &self.network {
+            Network::Condition(unet) => Some(unet.config()),
+            Network::Plain(_) => None,
         }
     }
 
@@ -98,11 +113,78 @@ impl UNet {
     /// # Errors
     /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
     pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
+        // What is replayed passes no meter.
+        let Some(graphs) = self.graphs.as_ref().filter(|_| !meter::is_up()) else {
+            return self.network.forward(sample, timesteps, condition);
+        };
+        self.network.replayed(&mut graphs.borrow_mut(), (sample, timesteps), condition)
+    }
+}
+
+impl Network {
+    fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
         match (self, condition) {
             (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
             (Self::Plain(unet), None) => unet.forward(sample, timesteps),
             (Self::Condition(_), None) => Err(tch::TchError::Shape("the UNet asks for a prompt".to_owned())),
             (Self::Plain(_), Some(_)) => Err(tch::TchError::Shape("the UNet takes no prompt".to_owned())),
+        }
+    }
+    /// [`Self::forward`], recorded and replayed.
+    fn replayed<R: Recorder>(
+        &self,
+        graphs: &mut Graphs<R>,
+        (sample, timesteps): (&Tensor, &Tensor),
+        condition: Option<&UNetCondition>,
+    ) -> layers::Result<Tensor> {
+        let mut inputs = vec![sample.shallow_clone(), timesteps.shallow_clone()];
+        inputs.extend(condition.into_iter().flat_map(UNetCondition::tensors));
+        graphs.call(&inputs, &|inputs| {
+            let [sample, timesteps, told @ ..] = inputs else {
+                return Err(tch::TchError::Shape("a UNet without inputs".to_owned()));
+            };
+            let condition = condition.map(|condition| condition.with_tensors(told)).transpose()?;
+            self.forward(sample, timesteps, condition.as_ref())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::diffusion::{graphs::tests::Again, models::time_embedding::AddedCondition};
+
+    const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
+
+    fn randn(size: &[i64]) -> Tensor {
+        Tensor::randn(size, (Kind::Float, Device::Cpu))
+    }
+
+    fn condition(rows: i64, width: i64, is_xl: bool) -> UNetCondition {
+        let added = || AddedCondition { text_embeds: randn(&[rows, 16]), time_ids: randn(&[rows, 6]) };
+        UNetCondition { encoder_hidden_states: randn(&[rows, 77, width]), added: is_xl.then(added), timestep_cond: None }
+    }
+
+    #[test]
+    fn a_replayed_unet_answers_what_it_would_have_answered() {
+        for (model, width, is_xl) in [("tiny-sd1", 16, false), ("tiny-sdxl", 40, true)] {
+            let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap();
+            let unet = UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
+            let recorder = Again::default();
+            let done = std::rc::Rc::clone(&recorder.done);
+            let mut graphs = Graphs::new(recorder, u64::MAX);
+            for rows in [2, 2, 2, 3, 3] {
+                let (sample, timesteps) = (randn(&[rows, 4, 16, 24]), Tensor::rand([rows], (Kind::Float, Device::Cpu)) * 1000.0);
+                let condition = condition(rows, width, is_xl);
+                let expected = unet.forward(&sample, &timesteps, Some(&condition)).unwrap();
+                let got = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&condition)).unwrap();
+                assert_eq!(got, expected, "{model}, {rows} rows");
+            }
+            assert_eq!(*done.borrow(), ["rehearse", "record", "replay", "replay", "rehearse", "record", "replay"]);
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     device::Placement,
     error::{LoadError, Mismatch},
     files::StoredTensor,
+    random_tensors::RandomTensors,
 };
 
 /// Turns a checkpoint's key into the name that our modules use; `None` for a tensor that no module reads.
@@ -28,6 +29,8 @@ pub(super) struct Weights {
     unread: RefCell<BTreeSet<String>>,
     mismatch: RefCell<Mismatch>,
     placement: Placement,
+    /// Where there are no files.
+    random: Option<RandomTensors>,
 }
 
 impl Weights {
@@ -41,7 +44,23 @@ impl Weights {
             }
         }
         let unread = RefCell::new(entries.keys().cloned().collect());
-        Self { place, entries, unread, mismatch: RefCell::new(Mismatch { repeated, ..Mismatch::default() }), placement }
+        Self {
+            place,
+            entries,
+            unread,
+            mismatch: RefCell::new(Mismatch { repeated, ..Mismatch::default() }),
+            placement,
+            random: None,
+        }
+    }
+
+    /// Whatever tensors are asked for, with random values.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn random(place: PathBuf, placement: Placement) -> Result<Self, LoadError> {
+        let random = Some(RandomTensors::new(placement)?);
+        Ok(Self { random, ..Self::new(place, Vec::new(), |_| None, placement) })
     }
 
     /// The root of the component's names.
@@ -62,6 +81,9 @@ impl Weights {
     /// Copies a tensor to the device in the dtype of the placement. A tensor that is not there is remembered and answered as zeros, so
     /// that one error can name every tensor that is missing.
     fn read(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError> {
+        if let Some(random) = &self.random {
+            return Ok(random.tensor(name, shape)?);
+        }
         self.unread.borrow_mut().remove(name);
         let Some(stored) = self.entries.get(name) else {
             self.mismatch.borrow_mut().missing.push(name.to_owned());

@@ -10,7 +10,10 @@ mod mmap;
 mod threads;
 
 pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
-pub use cuda::load_cuda;
-pub use memory::{gpu_memory, host_memory};
+pub use cuda::{
+    BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak, gpu_memory_reserved, group_norm,
+    load_cuda, prepare_kernels, prepare_shim,
+};
+pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;

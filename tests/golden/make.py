@@ -9,7 +9,7 @@ Run it from the project's root, in a virtual environment of its own (some 10 min
 
 Each part says in its own file under `maker/` what it writes and what it holds. Everything runs on the CPU in float32 (the
 schedulers in float64), on one thread, without downloading anything: the models are `models/demo` and the small ones with
-random weights that the part `tiny` makes. `pictures` and `inpainting` need what `tiny` has made.
+random weights that the part `tiny` makes. `flops`, `pictures` and `inpainting` need what `tiny` has made.
 """
 
 import importlib
@@ -17,7 +17,7 @@ import sys
 
 import torch
 
-PARTS = ["noise", "tokens", "prompts", "schedulers", "layers", "tiny", "tiny_latent", "latent", "pictures", "inpainting", "families"]
+PARTS = ["noise", "tokens", "prompts", "schedulers", "layers", "tiny", "tiny_latent", "latent", "flops", "pictures", "inpainting", "families"]
 
 
 def main():

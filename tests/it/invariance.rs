@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use easel::{
-    diffusion::{Canvas, EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
+    diffusion::{
+        Canvas, EngineSettings, GpuSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+    },
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -29,6 +31,7 @@ impl Studio {
             device: "cpu".to_owned(),
             dtype: Precision::Float32,
             batch_invariant: None,
+            gpu: GpuSettings::default(),
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,

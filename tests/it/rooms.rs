@@ -18,7 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 7] = [
 ];
 /// What only one room knows; `app` puts the parts together and may name axum's server.
 const OWNED: [(&str, &[&str]); 8] = [
-    ("tch", &["diffusion"]),
+    ("tch", &["diffusion", "sys"]),
     ("sqlx", &["store"]),
     ("object_store", &["store"]),
     ("axum", &["api", "app"]),

@@ -9,7 +9,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use tracing::warn;
 
 use super::{
@@ -106,6 +106,8 @@ impl Autoencoder {
 
     /// latents `[1, C, h, w]` in the UNet's scale → pixels `[1, 3, H, W]`, float32 in about −1..1
     ///
+    /// On a GPU pixels in a dtype of float32's range are not looked at, for that would be waited for: whoever reads them does.
+    ///
     /// # Errors
     /// When the device fails, or the pixels are not finite in float32 either.
     pub(super) fn decode(&self, latents: &Tensor) -> std::result::Result<Tensor, EngineError> {
@@ -115,6 +117,9 @@ impl Autoencoder {
             let tiles = self.policy.tiles(vae.config(), (height * factor, width * factor), vae.decode_bytes_per_pixel());
             vae.decode(latents, tiles)
         };
+        if self.vae.placement().device != Device::Cpu && self.vae.placement().kind != Kind::Half {
+            return Ok(decode(&self.vae)?);
+        }
         self.until_finite(decode, is_finite)
     }
 

@@ -7,7 +7,6 @@ use std::{
 
 use super::*;
 use safetensors::SafeTensors;
-use tch::Device;
 
 fn config(sample_size: i64) -> VaeConfig {
     VaeConfig { block_out_channels: vec![8; 4], sample_size: Some(sample_size.into()), ..VaeConfig::default() }

@@ -11,6 +11,7 @@ mod kind;
 mod original;
 mod part;
 mod pickle;
+mod random;
 mod replacement;
 mod shapes;
 mod single;
@@ -30,6 +31,7 @@ pub use convert::{Conversion, convert};
 pub use inspect::{Inspection, PartInspection, inspect};
 pub use kind::FileKind;
 pub(super) use part::Part;
+pub use random::RandomModel;
 pub use replacement::FileSettings;
 pub(super) use stored::StoredTensor;
 
@@ -227,6 +229,9 @@ impl ModelFiles {
     /// When there are none, or a file is not what it should be.
     pub(super) fn weights(&self, part: &str, alias: Alias, placement: Placement) -> Result<Weights, LoadError> {
         let found = self.part(part)?;
+        if let Part::Random { .. } = found {
+            return Weights::random(found.place(""), placement);
+        }
         Ok(Weights::new(found.place(""), found.tensors(stem(part))?, alias, placement))
     }
 

@@ -31,6 +31,13 @@ pub(in crate::diffusion) enum Part {
         /// Its tensors, in diffusers' names.
         tensors: Tensors,
     },
+    /// One whose weights are drawn when they are asked for.
+    Random {
+        /// What errors call it.
+        place: PathBuf,
+        /// Its configs by name.
+        texts: BTreeMap<String, String>,
+    },
     /// CLIP's own tokenizer, which is built in.
     Clip {
         /// The token that fills a text up.
@@ -52,7 +59,7 @@ impl Part {
     /// What an error about a file of this part calls it; without a name it is about the part as a whole.
     pub(in crate::diffusion) fn place(&self, name: &str) -> PathBuf {
         let place = match self {
-            Self::Folder(place) | Self::Mapped { place, .. } => place,
+            Self::Folder(place) | Self::Mapped { place, .. } | Self::Random { place, .. } => place,
             Self::Clip { .. } => Path::new("the built-in tokenizer"),
         };
         if name.is_empty() { place.to_owned() } else { place.join(name) }
@@ -67,7 +74,7 @@ impl Part {
     pub(in crate::diffusion) fn text(&self, name: &str) -> Result<Option<String>, LoadError> {
         match self {
             Self::Folder(folder) => read_text(&folder.join(name)),
-            Self::Mapped { texts, .. } => Ok(texts.get(name).cloned()),
+            Self::Mapped { texts, .. } | Self::Random { texts, .. } => Ok(texts.get(name).cloned()),
             Self::Clip { pad } => Ok(clip_vocabulary::text(name, pad)),
         }
     }
@@ -76,7 +83,7 @@ impl Part {
     pub(super) fn texts(&self) -> Result<BTreeMap<String, String>, LoadError> {
         match self {
             Self::Folder(folder) => texts_in(folder),
-            Self::Mapped { texts, .. } => Ok(texts.clone()),
+            Self::Mapped { texts, .. } | Self::Random { texts, .. } => Ok(texts.clone()),
             Self::Clip { pad } => Ok(clip_vocabulary::texts(pad)),
         }
     }
@@ -90,7 +97,7 @@ impl Part {
                 Ok(files.iter().flat_map(MappedFile::tensors).collect())
             }
             Self::Mapped { tensors, .. } => Ok(tensors.iter().map(|(name, tensor)| (name.clone(), tensor.clone())).collect()),
-            Self::Clip { .. } => Ok(Vec::new()),
+            Self::Random { .. } | Self::Clip { .. } => Ok(Vec::new()),
         }
     }
 }

@@ -44,6 +44,30 @@ pub(in crate::diffusion) struct UNetCondition {
     pub(in crate::diffusion) timestep_cond: Option<Tensor>,
 }
 
+impl UNetCondition {
+    /// All that it holds, in the order of [`Self::with_tensors`].
+    pub(in crate::diffusion) fn tensors(&self) -> Vec<Tensor> {
+        let added = self.added.iter().flat_map(|added| [&added.text_embeds, &added.time_ids]);
+        let tensors = std::iter::once(&self.encoder_hidden_states).chain(added).chain(&self.timestep_cond);
+        tensors.map(Tensor::shallow_clone).collect()
+    }
+
+    /// A condition of the same parts, with other tensors.
+    ///
+    /// # Errors
+    /// When they are not as many.
+    pub(in crate::diffusion) fn with_tensors(&self, tensors: &[Tensor]) -> Result<Self> {
+        let mut tensors = tensors.iter().map(Tensor::shallow_clone);
+        let mut next = || tensors.next().ok_or_else(|| tch::TchError::Shape("a UNet's condition lacks a part".to_owned()));
+        let encoder_hidden_states = next()?;
+        let added = match &self.added {
+            Some(_) => Some(AddedCondition { text_embeds: next()?, time_ids: next()? }),
+            None => None,
+        };
+        Ok(Self { encoder_hidden_states, added, timestep_cond: self.timestep_cond.as_ref().map(|_| next()).transpose()? })
+    }
+}
+
 impl UNet2DConditionModel {
     /// Loads the config and the weights of the part `unet`.
     pub(in crate::diffusion) fn load(files: &ModelFiles, placement: Placement) -> std::result::Result<Self, LoadError> {

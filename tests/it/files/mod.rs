@@ -8,8 +8,8 @@ use std::{
 
 use easel::{
     diffusion::{
-        Conversion, EngineSettings, FileSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
-        convert, describe_models,
+        Conversion, EngineSettings, FileSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings,
+        StableDiffusion, VaeTiling, convert, describe_models,
     },
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::Submission,
@@ -69,6 +69,7 @@ fn settings(path: &Path, files: FileSettings) -> EngineSettings {
         device: "cpu".to_owned(),
         dtype: Precision::Float32,
         batch_invariant: Some(true),
+        gpu: GpuSettings::default(),
         threads: 0,
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,

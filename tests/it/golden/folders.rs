@@ -8,7 +8,8 @@ use std::{
 
 use easel::{
     diffusion::{
-        EngineSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+        EngineSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
+        describe_models,
     },
     domain::Task,
 };
@@ -42,6 +43,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         device: "cpu".to_owned(),
         dtype: Precision::Float32,
         batch_invariant: None,
+        gpu: GpuSettings::default(),
         threads: 0,
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
@@ -268,6 +270,7 @@ fn a_device_that_is_not_there_is_refused() {
             device: name.to_owned(),
             dtype: Precision::Auto,
             batch_invariant: None,
+            gpu: GpuSettings::default(),
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,

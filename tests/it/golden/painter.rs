@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use easel::{
-    diffusion::{EngineSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models},
+    diffusion::{
+        EngineSettings, GpuSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+    },
     dispatch::ports::{CanvasState, Engine, PaintOrder},
     domain::{ModelInfo, Submission},
 };
@@ -33,6 +35,7 @@ impl Painter {
             device: "cpu".to_owned(),
             dtype: Precision::Float32,
             batch_invariant: Some(true),
+            gpu: GpuSettings::default(),
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,

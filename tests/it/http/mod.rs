@@ -3,6 +3,7 @@
 mod auth;
 mod bad_input;
 mod batching;
+mod bench;
 mod cli;
 mod contract;
 mod disk;

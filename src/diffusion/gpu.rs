@@ -1,0 +1,155 @@
+//! What a GPU is used with besides what libtorch does by itself: graphs, kernels of our own, a second stream.
+
+use tch::{Device, Tensor};
+use tracing::{info, warn};
+
+use super::{
+    device::PlacementPolicy,
+    error::LoadError,
+    graphs::{CudaRecorder, Graphs},
+    layers::Result,
+};
+use crate::sys::{Stream, prepare_kernels, prepare_shim};
+
+/// The recordings of one network may take one in this many bytes of the device's memory.
+const GRAPHS_SHARE: u64 = 8;
+
+/// What the settings say; `None` is: where it can be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GpuSettings {
+    /// Whether calls of a UNet are recorded and replayed.
+    pub graphs: Option<bool>,
+    /// Whether group norm, GEGLU and sums are done by kernels of our own.
+    pub kernels: Option<bool>,
+}
+
+/// A GPU with what is used of it. Of a CPU nothing is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Gpu {
+    /// The GPU whose calls are recorded, and bytes for the recordings of a network.
+    recorded: Option<(usize, u64)>,
+    /// Where pictures are decoded, beside the steps of other canvases.
+    side: Option<Stream>,
+}
+
+impl Gpu {
+    /// Gets ready what the settings want and the device has.
+    ///
+    /// # Errors
+    /// When something that must be used cannot be.
+    pub(super) fn prepare(placement: PlacementPolicy, settings: GpuSettings) -> std::result::Result<Self, LoadError> {
+        let Device::Cuda(device) = placement.device else {
+            let asked = [("cuda_graphs", settings.graphs), ("cuda_kernels", settings.kernels)];
+            return match asked.into_iter().find(|(_, wanted)| *wanted == Some(true)) {
+                Some((name, _)) => Err(LoadError::Device(format!("device.{name}: there are none on {:?}", placement.device))),
+                None => Ok(Self::default()),
+            };
+        };
+        let kernels = wanted("cuda_kernels", settings.kernels, || prepare_kernels(device))?;
+        let graphs = wanted("cuda_graphs", settings.graphs, prepare_shim)?;
+        let side = prepare_shim().ok().and_then(|()| Stream::new(device).ok());
+        info!(graphs, kernels, second_stream = side.is_some(), "what the GPU is used with");
+        Ok(Self { recorded: graphs.then(|| (device, placement.memory() / GRAPHS_SHARE)), side })
+    }
+
+    /// A place for the recordings of one network.
+    pub(super) fn graphs(self) -> Option<Graphs<CudaRecorder>> {
+        let (device, bytes) = self.recorded?;
+        match CudaRecorder::new(device) {
+            Ok(recorder) => Some(Graphs::new(recorder, bytes)),
+            Err(problem) => {
+                warn!(problem, "calls are not recorded");
+                None
+            }
+        }
+    }
+
+    /// Does `work`, which reads `input`, beside what the device is told otherwise; it comes behind all that it has been told before.
+    ///
+    /// # Errors
+    /// `work`'s, and the device's.
+    pub(super) fn aside<T, E: From<tch::TchError>>(
+        self,
+        input: &Tensor,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let Some(side) = self.side else { return work() };
+        side.uses(input)?;
+        side.scope(work)
+    }
+
+    /// Waits for what is done aside.
+    pub(super) fn settle(self) -> Result<()> {
+        self.side.map_or(Ok(()), |side| side.record()?.wait())
+    }
+}
+
+/// Whether something is used: not where the settings say so, nor, if they leave it open, where it cannot be.
+fn wanted(
+    name: &str,
+    setting: Option<bool>,
+    prepare: impl FnOnce() -> std::result::Result<(), String>,
+) -> std::result::Result<bool, LoadError> {
+    if setting == Some(false) {
+        return Ok(false);
+    }
+    match (prepare(), setting) {
+        (Ok(()), _) => Ok(true),
+        (Err(problem), Some(_)) => Err(LoadError::Device(format!("device.{name}: true cannot be had: {problem}"))),
+        (Err(problem), None) => {
+            warn!(problem, "device.{name} is off");
+            Ok(false)
+        }
+    }
+}
+
+/// Waits, when it is dropped, for what a GPU does aside: the first field of what must not be freed before.
+#[derive(Debug)]
+pub(super) struct SettlesFirst(pub(super) Gpu);
+
+impl Drop for SettlesFirst {
+    fn drop(&mut self) {
+        // A device that fails here says so to the next who asks it.
+        let _ = self.0.settle();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::diffusion::device::Precision;
+
+    fn on_cpu() -> PlacementPolicy {
+        PlacementPolicy::choose("cpu", Precision::Auto, None).unwrap()
+    }
+
+    #[test]
+    fn a_cpu_has_nothing_of_a_gpu_and_says_so_when_it_must_have() {
+        let gpu = Gpu::prepare(on_cpu(), GpuSettings::default()).unwrap();
+        assert_eq!(gpu, Gpu::default());
+        assert!(gpu.graphs().is_none());
+        let settings = GpuSettings { graphs: Some(false), kernels: Some(true) };
+        let error = Gpu::prepare(on_cpu(), settings).unwrap_err().to_string();
+        assert!(error.contains("device.cuda_kernels") && error.contains("Cpu"), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_left_out_unless_it_must_be() {
+        let missing = || Err("libeasel_cuda.so: not found".to_owned());
+        assert!(!wanted("cuda_graphs", None, missing).unwrap());
+        assert!(!wanted("cuda_graphs", Some(false), || unreachable!()).unwrap());
+        assert!(wanted("cuda_graphs", Some(true), || Ok(())).unwrap());
+        let error = wanted("cuda_graphs", Some(true), missing).unwrap_err().to_string();
+        assert!(error.contains("device.cuda_graphs") && error.contains("not found"), "{error}");
+    }
+
+    #[test]
+    fn without_a_second_stream_work_aside_is_done_at_once() {
+        let input = Tensor::from_slice(&[1.0, 2.0]);
+        let sum: Result<Tensor> = Gpu::default().aside(&input, || input.f_sum(Kind::Double));
+        assert_eq!(sum.unwrap().double_value(&[]), 3.0);
+        Gpu::default().settle().unwrap();
+    }
+}

@@ -1,0 +1,160 @@
+// What Easel asks of libtorch's CUDA half that its C++ interface offers and tch does not: graphs, streams, events, attention's kernels and
+// how much memory there was at most. Host code only: a C++ compiler builds it from the headers of the wheels (.cargo/shim.sh) into
+// libeasel_cuda.so, which src/sys/cuda/ loads behind libtorch_cuda.so. ATen/cuda/CUDAContext.h is not included: it wants CUDA's C++ library.
+//
+// Every function that can fail answers null or what went wrong, in a text that the thread's next call overwrites. `tensor` is an `at::Tensor *` as tch keeps it.
+
+#include <ATen/Context.h>
+#include <ATen/Tensor.h>
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/core/Event.h>
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <cstdint>
+#include <exception>
+#include <string>
+
+#define EASEL extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+template <class F>
+const char *guarded(F &&body) noexcept {
+    static thread_local std::string problem;
+    try {
+        body();
+        return nullptr;
+    } catch (const c10::Error &error) {
+        problem = error.what_without_backtrace();
+    } catch (const std::exception &error) {
+        problem = error.what();
+    } catch (...) {
+        problem = "an error that says nothing";
+    }
+    return problem.c_str();
+}
+
+// A stream as Rust holds it.
+struct Stream {
+    int64_t id;
+    int64_t device;
+};
+
+c10::cuda::CUDAStream unpacked(Stream stream) {
+    return c10::cuda::CUDAStream::unpack3(stream.id, static_cast<c10::DeviceIndex>(stream.device), c10::DeviceType::CUDA);
+}
+
+Stream packed(const c10::cuda::CUDAStream &stream) {
+    const auto parts = stream.pack3();
+    return {parts.stream_id, parts.device_index};
+}
+
+// All graphs take their memory from one pool: no two of them run at a time, and what one answers is copied before the next runs.
+at::cuda::MempoolId_t shared_pool() {
+    static const auto pool = at::cuda::graph_pool_handle();
+    return pool;
+}
+
+} // namespace
+
+// Goes up with every change of this interface.
+EASEL int32_t easel_cuda_interface() { return 1; }
+
+EASEL const char *easel_stream_new(int64_t device, Stream *stream) {
+    return guarded([&] { *stream = packed(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))); });
+}
+
+EASEL const char *easel_stream_current(int64_t device, Stream *stream) {
+    return guarded([&] { *stream = packed(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device))); });
+}
+
+EASEL const char *easel_stream_make_current(Stream stream) {
+    return guarded([&] { c10::cuda::setCurrentCUDAStream(unpacked(stream)); });
+}
+
+// The driver's name of a stream, for what is launched by the driver itself.
+EASEL const char *easel_stream_handle(Stream stream, void **handle) {
+    return guarded([&] { *handle = unpacked(stream).stream(); });
+}
+
+// The memory of `tensor` is not given to others before what `stream` has been told so far is done.
+EASEL const char *easel_stream_uses(Stream stream, const at::Tensor *tensor) {
+    return guarded([&] { c10::cuda::CUDACachingAllocator::recordStream(tensor->storage().data_ptr(), unpacked(stream)); });
+}
+
+EASEL const char *easel_event_new(Stream stream, c10::Event **event) {
+    return guarded([&] {
+        auto made = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+        made->record(unpacked(stream));
+        *event = made.release();
+    });
+}
+
+EASEL const char *easel_event_block(const c10::Event *event, Stream stream) {
+    return guarded([&] { event->block(unpacked(stream)); });
+}
+
+EASEL const char *easel_event_query(const c10::Event *event, int32_t *is_done) {
+    return guarded([&] { *is_done = event->query() ? 1 : 0; });
+}
+
+EASEL const char *easel_event_wait(const c10::Event *event) {
+    return guarded([&] { event->synchronize(); });
+}
+
+EASEL void easel_event_free(c10::Event *event) { delete event; }
+
+// Begins to record what the current stream is told, which must not be the default stream. Other threads go on as they like.
+EASEL const char *easel_graph_begin(at::cuda::CUDAGraph **graph) {
+    return guarded([&] {
+        auto made = std::make_unique<at::cuda::CUDAGraph>();
+        made->capture_begin(shared_pool(), cudaStreamCaptureModeThreadLocal);
+        *graph = made.release();
+    });
+}
+
+// Where the recording has failed, libtorch leaves its allocator as if it still went on, which then never gives some of its memory back.
+EASEL const char *easel_graph_end(at::cuda::CUDAGraph *graph) {
+    return guarded([&] {
+        try {
+            graph->capture_end();
+        } catch (...) {
+            const auto device = c10::cuda::getCurrentCUDAStream().device_index();
+            guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, shared_pool()); });
+            throw;
+        }
+    });
+}
+
+EASEL const char *easel_graph_replay(at::cuda::CUDAGraph *graph) {
+    return guarded([&] { graph->replay(); });
+}
+
+EASEL void easel_graph_free(at::cuda::CUDAGraph *graph) {
+    guarded([&] { delete graph; });
+}
+
+// Which of attention's kernels may be used: bits 1 flash, 2 memory-efficient, 4 cuDNN, 8 plain.
+EASEL const char *easel_attention_kernels(int32_t allowed) {
+    return guarded([&] {
+        auto &context = at::globalContext();
+        context.setSDPUseFlash((allowed & 1) != 0);
+        context.setSDPUseMemEfficient((allowed & 2) != 0);
+        context.setSDPUseCuDNN((allowed & 4) != 0);
+        context.setSDPUseMath((allowed & 8) != 0);
+    });
+}
+
+// Bytes that libtorch has taken of the device's memory: now, and at most since the last reset.
+EASEL const char *easel_memory_reserved(int64_t device, int64_t *now, int64_t *peak) {
+    return guarded([&] {
+        const auto stats = c10::cuda::CUDACachingAllocator::getDeviceStats(static_cast<c10::DeviceIndex>(device));
+        *now = stats.reserved_bytes[0].current;
+        *peak = stats.reserved_bytes[0].peak;
+    });
+}
+
+EASEL const char *easel_memory_reset_peak(int64_t device) {
+    return guarded([&] { c10::cuda::CUDACachingAllocator::resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
+}
