@@ -11,8 +11,8 @@ mod threads;
 
 pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
 pub use cuda::{
-    BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak, gpu_memory_reserved, group_norm,
-    load_cuda, prepare_kernels, prepare_shim,
+    AttentionKernel, BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak,
+    gpu_memory_reserved, group_norm, has_kernels, load_cuda, only_attention, prepare_kernels, prepare_shim,
 };
 pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};

@@ -4,7 +4,7 @@ mod group_norm;
 mod layout;
 mod pointwise;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     ffi::c_void,
@@ -34,13 +34,27 @@ trait Launcher {
     fn launch(&self, launch: &Launch) -> Result<(), TchError>;
 }
 
+/// Whether there are kernels for a tensor's device.
+pub fn has_kernels(tensor: &Tensor) -> bool {
+    launcher(tensor).is_some()
+}
+
+/// What starts kernels for a tensor, if anything does.
+fn launcher(tensor: &Tensor) -> Option<Box<dyn Launcher>> {
+    #[cfg(test)]
+    if let Some(emulator) = tests::emulator_for(tensor) {
+        return Some(Box::new(emulator));
+    }
+    OnGpu::of(tensor).map(|gpu| -> Box<dyn Launcher> { Box::new(gpu) })
+}
+
 /// Kernels by the GPU that they are for.
 type Modules = Vec<(usize, Arc<Module>)>;
 
 /// The kernels of each GPU that has been prepared.
 static MODULES: LazyLock<Mutex<Modules>> = LazyLock::new(Mutex::default);
 
-/// Compiles the kernels for a GPU, so that [`group_norm`] and the others can be used there. Takes some seconds.
+/// Compiles the kernels for a GPU, so that [`group_norm()`] and the others can be used there. Takes some seconds.
 ///
 /// # Errors
 /// Why they cannot be used; all goes on without them.
