@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use tracing::info;
+
 use super::{
-    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, gpu::Gpu, prompt::PromptCachePolicy,
+    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, prompt::PromptCachePolicy,
     residency::ModelSource, stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
@@ -12,7 +14,7 @@ use crate::domain::ModelInfo;
 pub(super) struct StoredModel {
     pub(super) info: ModelInfo,
     pub(super) folder: ModelFolder,
-    pub(super) placement: Placement,
+    pub(super) device: PlacementPolicy,
     pub(super) vae_policy: VaePolicy,
     pub(super) prompt_cache: PromptCachePolicy,
     pub(super) gpu: Gpu,
@@ -29,11 +31,14 @@ impl ModelSource<Model> for StoredModel {
 
     fn bytes(&self) -> Result<u64, LoadError> {
         let values = self.folder.open()?.weights_len()?;
-        Ok(values.saturating_mul(self.placement.kind.elt_size_in_bytes() as u64))
+        Ok(values.saturating_mul(self.device.of_model(values).kind.elt_size_in_bytes() as u64))
     }
 
     fn load(&self) -> Result<Model, LoadError> {
-        let (files, vae_policy, prompt_cache) = (self.folder.open()?, self.vae_policy.clone(), self.prompt_cache.clone());
-        Model::load(self.info.clone(), &Arc::new(files), (self.placement, self.gpu), vae_policy, prompt_cache)
+        let files = Arc::new(self.folder.open()?);
+        let placement = self.device.of_model(files.weights_len()?);
+        info!(model = self.info.name, dtype = ?placement.kind, placement.batch_invariant, "loading a model");
+        let (vae_policy, prompt_cache) = (self.vae_policy.clone(), self.prompt_cache.clone());
+        Model::load(self.info.clone(), &files, (placement, self.gpu), vae_policy, prompt_cache)
     }
 }
