@@ -1,0 +1,56 @@
+"""What is measured, in which order, and how long each may take."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`ratio` is the peer's time ÷ Easel's, or what serving.py's `way` says. `seconds` is the least that it is begun with."""
+
+    id: str
+    model: str
+    at_least: float
+    seconds: int
+    most_seconds: int
+    case: dict = None
+    peer: str = None
+    way: str = None
+
+
+def whole(size, steps, **more):
+    return {"part": "whole", "size": size, "steps": steps, **more}
+
+
+EAGER, COMPILED = "diffusers bf16", "compile bf16"
+G1, G4 = whole(512, 50), whole(512, 50, canvases=16)
+G2, G3, G5 = whole(1024, 30), whole(1024, 30, canvases=8), whole(512, 1, guided=False)
+CROWD = {"steps": [20, 50], "clients": 32}
+# Goals of one model stand together, so that its programs are started once.
+PLAN = [
+    Goal("G1 eager", "sd15", 2.0, 30, 60, G1, EAGER),
+    Goal("G4 eager", "sd15", 1.15, 30, 80, G4, EAGER),
+    Goal("G7", "sd15", 1 / 1.03, 20, 50, G1, way="overhead"),
+    Goal("G6", "sd15", 2.0, 40, 80, {"size": 512, "jobs": 96, **CROWD}, way="closed_loop"),
+    Goal("G6 p95", "sd15", 1 / 0.7, 30, 60, {"size": 512, "jobs": 96, **CROWD}, way="whole_requests"),
+    Goal("G2 eager", "sdxl", 1.25, 60, 120, G2, EAGER),
+    Goal("G5 eager", "sdxl", 2.0, 20, 60, G5, EAGER),
+    Goal("G3 eager", "sdxl", 1.15, 60, 120, G3, EAGER),
+    Goal("G1 compiled", "sd15", 0.85, 90, 200, G1, COMPILED),
+    Goal("G2 compiled", "sdxl", 0.9, 150, 400, G2, COMPILED),
+    Goal("G5 compiled", "sdxl", 0.9, 100, 300, G5, COMPILED),
+    Goal("G3 compiled", "sdxl", 0.9, 100, 400, G3, COMPILED),
+    Goal("G6 sdxl", "sdxl", 1.15, 90, 150, {"size": 1024, "jobs": 32, **CROWD}, way="closed_loop"),
+    Goal("G4 compiled", "sd15", 0.85, 150, 300, G4, COMPILED),
+]
+
+
+def plan(dry_run):
+    """The goals; a dry run has the same with a tiny model and few steps."""
+    return [tiny(goal) for goal in PLAN] if dry_run else PLAN
+
+
+def tiny(goal):
+    steps = [2, 4] if goal.way in ("closed_loop", "whole_requests") else min(goal.case["steps"], 2)
+    case = {**goal.case, "size": 64, "steps": steps}
+    case |= {name: few for name, few in {"canvases": 2, "clients": 4, "jobs": 8}.items() if name in case}
+    return replace(goal, model="tiny", case=case, seconds=1)

@@ -1,0 +1,174 @@
+"""Measures the GPU's goals, G1 to G7, in one command of at most ten minutes, on a machine that may have no network: `run.py --json FILE`.
+
+    python benches/gpu/run.py [--budget SECONDS] [--pack FOLDER] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
+
+Every goal has its time, and one that does not fit into what is left of the budget is reported as not measured, with the reason. What says most
+comes first: the programs against eager diffusers, then serving, then torch.compile, which takes minutes before its first picture. Sides of
+one goal take turns, A B A B, on the same weights, which are made on the spot.
+
+The machine needs Python with torch 2.11 for CUDA 13, transformers and diffusers. What it lacks is carried: `pack.py` says what, and puts it
+into FOLDER; easel then runs with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
+ratios mean nothing.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent / "peers"))
+
+import layout  # noqa: E402
+import serving  # noqa: E402
+from boxed import Clock, NotMeasured, Sides  # noqa: E402
+from plan import plan  # noqa: E402
+
+# Kept for writing the report.
+RESERVE = 15
+
+
+def main():
+    options = parse()
+    clock = Clock(options.budget - RESERVE)
+    device = "cpu" if options.dry_run else "cuda:0"
+    with tempfile.TemporaryDirectory(dir=layout.scratch()) as scratch:
+        scratch = Path(scratch)
+        easel = layout.lay_out(options.easel, options.pack, scratch / "easel")
+        report = {**about(options), "results": [], "ceiling": ceiling(easel, device, options)}
+        bench = Bench(easel, device, scratch, options)
+        for goal in plan(options.dry_run):
+            if options.only and goal.id not in options.only:
+                continue
+            report["results"].append(measure(goal, bench, clock))
+            write(options.json, report)
+        bench.sides.stop()
+    print(table(report["results"]), flush=True)
+
+
+class Bench:
+    """What all goals are measured with."""
+
+    def __init__(self, easel, device, scratch, options):
+        self.easel, self.device, self.scratch, self.rounds = easel, device, scratch, options.rounds
+        self.sides = Sides(easel, device)
+
+    def model(self, name):
+        """The folder of a model, made when it is first asked for, in a process of its own whose memory is gone afterwards."""
+        folder = self.scratch / name
+        code = "import sys, pathlib, models; models.make(sys.argv[1], pathlib.Path(sys.argv[2]))"
+        subprocess.run([sys.executable, "-c", code, name, folder], cwd=ROOT / "tests" / "memory", check=True)
+        return folder
+
+
+def measure(goal, bench, clock):
+    """The goal's result, or why there is none."""
+    start = time.monotonic()
+    try:
+        left = clock.left()
+        if left < goal.seconds:
+            raise NotMeasured(f"takes some {goal.seconds} s, and {left:.0f} s were left")
+        box = Clock(min(left, goal.most_seconds))
+        found = serve(goal, bench, box) if goal.way else times(goal, bench, box)
+    except (NotMeasured, subprocess.CalledProcessError, OSError) as problem:
+        # Whoever was in the middle of something would answer the next question with it.
+        bench.sides.stop()
+        found = {"not_measured": str(problem)}
+    found = {"id": goal.id, "model": goal.model, "took": round(time.monotonic() - start, 1), **found}
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def times(goal, bench, clock):
+    """Easel and one peer in turns. A round that no longer fits is left out."""
+    folder = bench.model(goal.model)
+    taken, peaks = [[], []], [None, None]
+    sides = [bench.sides.of(name, folder, clock) for name in ("easel", goal.peer)]
+    for turn in range(bench.rounds + 1):
+        for place, side in enumerate(sides):
+            answer = side.ask(goal.case, clock, enough=bool(taken[1]))
+            if turn and answer:
+                taken[place].append(answer["seconds"])
+                peaks[place] = answer.get("peak_gpu_memory_bytes", peaks[place])
+    return compared(goal, taken, peaks, bench.rounds)
+
+
+def compared(goal, taken, peaks, rounds):
+    pairs = list(zip(*taken))
+    if not pairs:
+        raise NotMeasured("no round came to its end")
+    ratios = [peer / own for own, peer in pairs]
+    ours, peer = min(own for own, _ in pairs), min(other for _, other in pairs)
+    found = {"case": goal.case, "peer": goal.peer, "seconds": taken, "rounds": [len(pairs), rounds]}
+    found |= {"ratio": peer / ours, "spread": [min(ratios), max(ratios)], "at_least": goal.at_least, "reached": peer / ours >= goal.at_least}
+    if None not in peaks:
+        found |= {"peak_gpu_memory_bytes": peaks, "memory_ratio": peaks[0] / peaks[1]}
+    return found
+
+
+def serve(goal, bench, clock):
+    bench.sides.stop()
+    folder = bench.model(goal.model)
+    found = getattr(serving, goal.way)(goal, serving.Site(bench.easel, bench.device, folder, bench.scratch), clock)
+    return found | {"at_least": goal.at_least, "reached": found["ratio"] >= goal.at_least}
+
+
+def ceiling(easel, device, options):
+    """What a product of two large matrices reaches, by `easel bench`."""
+    command = [easel, "bench", "--model", "tiny", "--part", "preview", "--device", device, "--json", "/dev/stdout"]
+    run = subprocess.run(command + (["--matmul", "512"] if options.dry_run else []), capture_output=True, text=True)
+    start = run.stdout.find("\n{")
+    return json.loads(run.stdout[start:])["matmul"] if run.returncode == 0 and start >= 0 else {"not_measured": run.stderr[-500:]}
+
+
+def about(options):
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit or None,
+        "command": sys.argv,
+        "machine": {"cpu": platform.processor() or platform.machine(), "gpu": gpu, "torch": torch.__version__},
+        "dry_run": options.dry_run,
+    }
+
+
+def write(file, report):
+    """After every goal, so that a command that is cut off leaves what it has."""
+    if file:
+        Path(file).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def table(results):
+    lines = ["| id | peer | ratio | spread | at least |", "|---|---|---|---|---|"]
+    for found in results:
+        if "not_measured" in found:
+            lines.append(f"| {found['id']} | not measured: {found['not_measured']} | | | |")
+            continue
+        low, high = found.get("spread", [found["ratio"]] * 2)
+        reached = "" if found["reached"] else ", not reached"
+        lines.append(f"| {found['id']} | {found.get('peer', '')} | **{found['ratio']:.2f}** | {low:.2f}–{high:.2f} | {found['at_least']}{reached} |")
+    return "\n".join(lines)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--budget", type=float, default=580)
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="what pack.py has made")
+    parser.add_argument("--easel", type=Path, default=ROOT / "target" / "release" / "easel")
+    parser.add_argument("--only", metavar="ID", nargs="+")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--dry-run", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
