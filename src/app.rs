@@ -11,12 +11,12 @@ use tracing::{info, warn};
 use crate::{
     api::{ApiSettings, ApiState, AuthSettings, KeySettings, ServeSettings, router, serve},
     config::{
-        AuthConfig, Config, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig, ServerConfig,
-        Tiling,
+        AuthConfig, Config, CudaAttention, DispatchConfig, Dtype, KeyConfig, LoadTime, PredictionTypeSetting, RetentionConfig,
+        ServerConfig, Tiling,
     },
     diffusion::{
-        EngineSettings, FileSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion,
-        VaeTiling, describe_models, schedulers::PredictionType,
+        AttentionKernel, EngineSettings, FileSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings,
+        StableDiffusion, VaeTiling, describe_models, schedulers::PredictionType,
     },
     dispatch::{
         DispatchSettings, Dispatcher, Doors, LocalEvents, RetentionSettings, StepLimits, Workers,
@@ -162,7 +162,7 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
             Dtype::Float16 => Precision::Float16,
         },
         batch_invariant: config.device.batch_invariant.0,
-        gpu: GpuSettings { graphs: config.device.cuda_graphs.0, kernels: config.device.cuda_kernels.0 },
+        gpu: gpu_settings(config),
         threads: config.device.threads,
         vae_tiling: match config.device.vae_tiling {
             Tiling::Auto => VaeTiling::Auto,
@@ -172,6 +172,19 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
         vae_memory: (config.device.vae_memory_mib > 0).then_some(config.device.vae_memory_mib << 20),
         models: model_folders(config),
         residency: residency_settings(config),
+    }
+}
+
+fn gpu_settings(config: &Config) -> GpuSettings {
+    GpuSettings {
+        graphs: config.device.cuda_graphs.0,
+        kernels: config.device.cuda_kernels.0,
+        attention: match config.device.cuda_attention {
+            CudaAttention::Auto => None,
+            CudaAttention::Flash => Some(AttentionKernel::Flash),
+            CudaAttention::MemoryEfficient => Some(AttentionKernel::MemoryEfficient),
+            CudaAttention::Cudnn => Some(AttentionKernel::CuDnn),
+        },
     }
 }
 

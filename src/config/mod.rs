@@ -92,6 +92,7 @@ pub struct DeviceConfig {
     pub batch_invariant: AutoOr,
     pub cuda_graphs: AutoOr,
     pub cuda_kernels: AutoOr,
+    pub cuda_attention: CudaAttention,
     pub threads: usize,
     pub vae_tiling: Tiling,
     pub vae_memory_mib: u64,
@@ -108,6 +109,17 @@ pub enum Dtype {
     Float32,
     Bfloat16,
     Float16,
+}
+
+/// `[device] cuda_attention`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "described in config/default.toml")]
+pub enum CudaAttention {
+    Auto,
+    Flash,
+    MemoryEfficient,
+    Cudnn,
 }
 
 /// `[device] vae_tiling`

@@ -9,7 +9,7 @@ use super::{
     graphs::{CudaRecorder, Graphs},
     layers::Result,
 };
-use crate::sys::{Stream, prepare_kernels, prepare_shim};
+use crate::sys::{AttentionKernel, Stream, only_attention, prepare_kernels, prepare_shim};
 
 /// The recordings of one network may take one in this many bytes of the device's memory.
 const GRAPHS_SHARE: u64 = 8;
@@ -21,6 +21,8 @@ pub struct GpuSettings {
     pub graphs: Option<bool>,
     /// Whether group norm, GEGLU and sums are done by kernels of our own.
     pub kernels: Option<bool>,
+    /// How attention is computed; `None` leaves it to libtorch.
+    pub attention: Option<AttentionKernel>,
 }
 
 /// A GPU with what is used of it. Of a CPU nothing is.
@@ -39,14 +41,18 @@ impl Gpu {
     /// When something that must be used cannot be.
     pub(super) fn prepare(placement: Placement, settings: GpuSettings) -> std::result::Result<Self, LoadError> {
         let Device::Cuda(device) = placement.device else {
-            let asked = [("cuda_graphs", settings.graphs), ("cuda_kernels", settings.kernels)];
+            let attention = settings.attention.map(|_| true);
+            let asked = [("cuda_graphs", settings.graphs), ("cuda_kernels", settings.kernels), ("cuda_attention", attention)];
             return match asked.into_iter().find(|(_, wanted)| *wanted == Some(true)) {
-                Some((name, _)) => Err(LoadError::Device(format!("device.{name}: there are none on {:?}", placement.device))),
+                Some((name, _)) => Err(LoadError::Device(format!("device.{name}: {:?} has none", placement.device))),
                 None => Ok(Self::default()),
             };
         };
         let kernels = wanted("cuda_kernels", settings.kernels, || prepare_kernels(device))?;
         let graphs = wanted("cuda_graphs", settings.graphs, prepare_shim)?;
+        if let Some(kernel) = settings.attention {
+            only_attention(kernel).map_err(|problem| LoadError::Device(format!("device.cuda_attention: {problem}")))?;
+        }
         let side = prepare_shim().ok().and_then(|()| Stream::new(device).ok());
         info!(graphs, kernels, second_stream = side.is_some(), "what the GPU is used with");
         Ok(Self { recorded: graphs.then(|| (device, placement.memory() / GRAPHS_SHARE)), side })
@@ -127,9 +133,11 @@ mod tests {
         let gpu = Gpu::prepare(ON_CPU, GpuSettings::default()).unwrap();
         assert_eq!(gpu, Gpu::default());
         assert!(gpu.graphs().is_none());
-        let settings = GpuSettings { graphs: Some(false), kernels: Some(true) };
-        let error = Gpu::prepare(ON_CPU, settings).unwrap_err().to_string();
-        assert!(error.contains("device.cuda_kernels") && error.contains("Cpu"), "{error}");
+        let error = |settings| Gpu::prepare(ON_CPU, settings).unwrap_err().to_string();
+        let kernels = error(GpuSettings { graphs: Some(false), kernels: Some(true), attention: None });
+        assert!(kernels.contains("device.cuda_kernels") && kernels.contains("Cpu"), "{kernels}");
+        let attention = error(GpuSettings { attention: Some(AttentionKernel::Flash), ..GpuSettings::default() });
+        assert!(attention.contains("device.cuda_attention"), "{attention}");
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod unet;
 mod weights;
 mod wordpiece;
 
+pub use crate::sys::AttentionKernel;
 pub use autoencoder::VaeTiling;
 pub use bench::{Bench, BenchCase, BenchDevice, BenchError, BenchPart, Lap};
 pub use canvas::Canvas;

@@ -8,9 +8,11 @@ mod memory;
 mod mmap;
 mod threads;
 
+#[cfg(test)]
+pub(crate) use cuda::with_kernels_on_the_cpu;
 pub use cuda::{
-    BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak, gpu_memory_reserved, group_norm,
-    load_cuda, prepare_kernels, prepare_shim,
+    AttentionKernel, BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak,
+    gpu_memory_reserved, group_norm, has_kernels, load_cuda, only_attention, prepare_kernels, prepare_shim,
 };
 pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};

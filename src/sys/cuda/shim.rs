@@ -36,6 +36,7 @@ functions! {
         graph_end = "easel_graph_end": unsafe extern "C" fn(Handle) -> Answer,
         graph_replay = "easel_graph_replay": unsafe extern "C" fn(Handle) -> Answer,
         graph_free = "easel_graph_free": unsafe extern "C" fn(Handle),
+        attention_kernels = "easel_attention_kernels": unsafe extern "C" fn(i32) -> Answer,
         memory_reserved = "easel_memory_reserved": unsafe extern "C" fn(i64, *mut i64, *mut i64) -> Answer,
         memory_reset_peak = "easel_memory_reset_peak": unsafe extern "C" fn(i64) -> Answer,
     }
@@ -64,6 +65,32 @@ fn loaded() -> Result<&'static Shim, String> {
         }
     };
     LOADED.get_or_init(load).as_ref().map_err(Clone::clone)
+}
+
+/// A way to compute attention on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionKernel {
+    /// FlashAttention 2
+    Flash,
+    /// The one that was xFormers'.
+    MemoryEfficient,
+    /// cuDNN's
+    CuDnn,
+}
+
+/// Lets libtorch compute attention in this way only; plainly where it cannot.
+///
+/// # Errors
+/// When there is no `libeasel_cuda.so`.
+pub fn only_attention(kernel: AttentionKernel) -> Result<(), String> {
+    const PLAIN: i32 = 8;
+    let allowed = match kernel {
+        AttentionKernel::Flash => 1,
+        AttentionKernel::MemoryEfficient => 2,
+        AttentionKernel::CuDnn => 4,
+    };
+    // SAFETY: it takes a number, and sets flags of libtorch's that are read when an attention is computed.
+    answered(unsafe { (loaded()?.attention_kernels)(allowed | PLAIN) }).map_err(|error| error.to_string())
 }
 
 /// The loaded library.

@@ -6,7 +6,7 @@ use tch::{Kind, TchError, Tensor};
 
 use super::{
     super::driver::{Argument, Launch},
-    Launcher, OnGpu,
+    Launcher, launcher,
     layout::{address, channels_last, kernel, pack_of},
 };
 
@@ -41,7 +41,7 @@ pub struct GroupNormCall<'a> {
 
 /// `act(group_norm(x + shift))` in two passes over memory. None where there are no kernels for the device, or not for such tensors.
 pub fn group_norm(call: &GroupNormCall) -> Option<Result<Tensor, TchError>> {
-    Some(call.run(&OnGpu::of(call.x)?, call.shape()?))
+    Some(call.run(&*launcher(call.x)?, call.shape()?))
 }
 
 /// How a group norm's launches divide a feature map.
@@ -87,7 +87,7 @@ impl GroupNormCall<'_> {
         Some(NormShape { samples, cells, channels, block: [packs, rows], cells_per_block, pieces })
     }
 
-    pub(super) fn run(&self, launcher: &impl Launcher, shape: NormShape) -> Result<Tensor, TchError> {
+    pub(super) fn run(&self, launcher: &dyn Launcher, shape: NormShape) -> Result<Tensor, TchError> {
         let NormShape { samples, cells, channels, block: [packs, rows], cells_per_block, pieces } = shape;
         let partials = Tensor::f_empty([samples, pieces, self.groups, 2], (Kind::Float, self.x.device()))?;
         let out = self.x.f_empty_like()?;

@@ -4,7 +4,7 @@ mod group_norm;
 mod layout;
 mod pointwise;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     ffi::c_void,
@@ -32,6 +32,20 @@ const KERNELS: [&str; 4] = ["group_norm_statistics", "group_norm_apply", "geglu"
 /// Starts kernels.
 trait Launcher {
     fn launch(&self, launch: &Launch) -> Result<(), TchError>;
+}
+
+/// Whether there are kernels for a tensor's device.
+pub fn has_kernels(tensor: &Tensor) -> bool {
+    launcher(tensor).is_some()
+}
+
+/// What starts kernels for a tensor, if anything does.
+fn launcher(tensor: &Tensor) -> Option<Box<dyn Launcher>> {
+    #[cfg(test)]
+    if let Some(emulator) = tests::emulator_for(tensor) {
+        return Some(Box::new(emulator));
+    }
+    OnGpu::of(tensor).map(|gpu| -> Box<dyn Launcher> { Box::new(gpu) })
 }
 
 /// Kernels by the GPU that they are for.

@@ -4,7 +4,7 @@ use tch::{TchError, Tensor};
 
 use super::{
     super::driver::{Argument, Launch},
-    Launcher, OnGpu,
+    Launcher, launcher,
     layout::{address, channels_last, is_aligned, kernel, pack_of},
 };
 
@@ -25,7 +25,7 @@ pub struct BiasResidual<'a> {
 
 /// `hidden · gelu(gate)` of `[…, 2 · inner]`, hidden and gate side by side → `[…, inner]`. None as in [`group_norm`].
 pub fn geglu(projected: &Tensor) -> Option<Result<Tensor, TchError>> {
-    Some(run_geglu(&OnGpu::of(projected)?, projected, geglu_inner(projected)?))
+    Some(run_geglu(&*launcher(projected)?, projected, geglu_inner(projected)?))
 }
 
 /// `x + bias + residual` in one pass over memory. None as in [`group_norm`].
@@ -33,7 +33,7 @@ pub fn add_bias_residual(call: &BiasResidual) -> Option<Result<Tensor, TchError>
     if !call.is_fit() {
         return None;
     }
-    Some(call.run(&OnGpu::of(call.x)?))
+    Some(call.run(&*launcher(call.x)?))
 }
 
 /// The width of each half, where the kernel can do it.
@@ -43,7 +43,7 @@ pub(super) fn geglu_inner(projected: &Tensor) -> Option<i64> {
     (fits && projected.numel() > 0 && is_aligned(projected)).then_some(inner)
 }
 
-pub(super) fn run_geglu(launcher: &impl Launcher, projected: &Tensor, inner: i64) -> Result<Tensor, TchError> {
+pub(super) fn run_geglu(launcher: &dyn Launcher, projected: &Tensor, inner: i64) -> Result<Tensor, TchError> {
     let mut size = projected.size();
     size.iter_mut().last().into_iter().for_each(|last| *last = inner);
     let out = Tensor::f_empty(&size, (projected.kind(), projected.device()))?;
@@ -61,7 +61,7 @@ impl BiasResidual<'_> {
         same(self.bias) && same(self.residual) && has_bias && size[1] % pack == 0 && self.x.numel() > 0
     }
 
-    pub(super) fn run(&self, launcher: &impl Launcher) -> Result<Tensor, TchError> {
+    pub(super) fn run(&self, launcher: &dyn Launcher) -> Result<Tensor, TchError> {
         let out = self.x.f_empty_like()?;
         let addresses = vec![address(self.x), address(self.bias), address(self.residual), address(&out)];
         launcher.launch(&striding("add_bias_residual", &out, self.bias.size()[0], addresses))?;

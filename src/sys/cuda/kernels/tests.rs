@@ -1,6 +1,7 @@
 //! The kernels' own text, compiled for the CPU, against libtorch in float64.
 
 use std::{
+    cell::Cell,
     ffi::{CString, c_char, c_int, c_uint, c_void},
     fs,
     process::Command,
@@ -18,7 +19,23 @@ use super::{
 type Emulate = unsafe extern "C" fn(*const c_char, *const c_uint, *const c_uint, c_uint, *mut *mut c_void) -> c_int;
 
 /// Starts kernels on the CPU.
-struct Emulator;
+pub(super) struct Emulator;
+
+thread_local! {
+    static IS_ON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does `work` on this thread as if the CPU had kernels.
+pub(crate) fn with_kernels_on_the_cpu<T>(work: impl FnOnce() -> T) -> T {
+    IS_ON.set(true);
+    let done = work();
+    IS_ON.set(false);
+    done
+}
+
+pub(super) fn emulator_for(tensor: &Tensor) -> Option<Emulator> {
+    (IS_ON.get() && tensor.device() == Device::Cpu).then_some(Emulator)
+}
 
 fn emulate() -> &'static Mutex<Emulate> {
     static LOADED: OnceLock<(Library, Mutex<Emulate>)> = OnceLock::new();

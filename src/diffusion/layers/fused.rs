@@ -1,0 +1,59 @@
+//! Layers that a GPU does in one kernel with what stands beside them, where there is one; otherwise one after the other.
+
+use tch::Tensor;
+
+use super::{Activation, Conv2d, GroupNorm, Linear, Result};
+use crate::sys::{self, BiasResidual, GroupNormCall};
+
+impl GroupNorm {
+    /// `activation(norm(x + shift))` in one, `shift` `[B, C]`; None where there is no kernel for that.
+    pub(super) fn fused(&self, x: &Tensor, shift: Option<&Tensor>, activation: Option<Activation>) -> Option<Result<Tensor>> {
+        let silu = match activation {
+            None => false,
+            Some(Activation::Silu) => true,
+            Some(_) => return None,
+        };
+        let Self { weight, bias, groups, eps, .. } = self;
+        sys::group_norm(&GroupNormCall { x, shift, weight, bias, groups: *groups, eps: *eps, silu })
+    }
+
+    /// The norm of `x + shift` with an activation behind it: `x` `[B, C, H, W]`, which may be written to, `shift` `[B, C]`.
+    pub(in crate::diffusion) fn forward_shifted(&self, mut x: Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
+        match self.fused(&x, Some(shift), Some(activation)) {
+            Some(output) => output,
+            None => self.forward_then(&x.f_add_(&shift.f_unsqueeze(-1)?.f_unsqueeze(-1)?)?, activation),
+        }
+    }
+}
+
+impl Conv2d {
+    /// [`Self::forward`] with `past`, of the output's shape, added.
+    pub(in crate::diffusion) fn forward_onto(&self, x: &Tensor, past: &Tensor) -> Result<Tensor> {
+        let Some(bias) = self.bias.as_ref().filter(|_| sys::has_kernels(x)) else { return self.forward(x)?.f_add_(past) };
+        let output = self.convolve(x, None)?;
+        match sys::add_bias_residual(&BiasResidual { x: &output, bias, residual: past }) {
+            Some(sum) => sum,
+            None => output.f_add(&bias.f_reshape([1, -1, 1, 1])?)?.f_add_(past),
+        }
+    }
+
+    /// Leaves the bias to whoever stands behind, where the device has kernels that add it with something else.
+    pub(in crate::diffusion) fn take_bias(&mut self) -> Option<Tensor> {
+        if sys::has_kernels(&self.weight) { self.bias.take() } else { None }
+    }
+}
+
+impl Linear {
+    /// Adds to the bias that it has.
+    pub(in crate::diffusion) fn add_to_bias(&mut self, more: &Tensor) -> Result<()> {
+        if let Some(bias) = &self.bias {
+            self.bias = Some(bias.f_add(more)?);
+        }
+        Ok(())
+    }
+}
+
+/// `hidden · gelu(gate)` of `[…, 2 · inner]`, hidden and gate side by side; None where there is no kernel for that.
+pub(in crate::diffusion) fn geglu(projected: &Tensor) -> Option<Result<Tensor>> {
+    sys::geglu(projected)
+}
