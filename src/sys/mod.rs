@@ -2,12 +2,14 @@
 //! argument why it holds.
 #![allow(unsafe_code, reason = "the one room where it is allowed; every use is argued")]
 
+mod attention;
 mod cuda;
 mod malloc;
 mod memory;
 mod mmap;
 mod threads;
 
+pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
 #[cfg(test)]
 pub(crate) use cuda::with_kernels_on_the_cpu;
 pub use cuda::{

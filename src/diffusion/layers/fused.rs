@@ -17,9 +17,11 @@ impl GroupNorm {
         sys::group_norm(&GroupNormCall { x, shift, weight, bias, groups: *groups, eps: *eps, silu })
     }
 
-    /// The norm of `x + shift` with an activation behind it: `x` `[B, C, H, W]`, which may be written to, `shift` `[B, C]`.
+    /// The norm of `x + shift` with an activation behind it: `x` `[B, C, H, W]`, which may be written to, `shift` `[B or 1, C]`.
     pub(in crate::diffusion) fn forward_shifted(&self, mut x: Tensor, shift: &Tensor, activation: Activation) -> Result<Tensor> {
-        match self.fused(&x, Some(shift), Some(activation)) {
+        let (rows, channels, ..) = x.size4()?;
+        let of_rows = shift.f_expand([rows, channels], false)?.f_contiguous()?;
+        match self.fused(&x, Some(&of_rows), Some(activation)) {
             Some(output) => output,
             None => self.forward_then(&x.f_add_(&shift.f_unsqueeze(-1)?.f_unsqueeze(-1)?)?, activation),
         }
@@ -44,12 +46,13 @@ impl Conv2d {
 }
 
 impl Linear {
-    /// Adds to the bias that it has.
-    pub(in crate::diffusion) fn add_to_bias(&mut self, more: &Tensor) -> Result<()> {
-        if let Some(bias) = &self.bias {
-            self.bias = Some(bias.f_add(more)?);
-        }
-        Ok(())
+    /// The same with more added to its bias.
+    pub(in crate::diffusion) fn with_more_bias(self, more: &Tensor) -> Result<Self> {
+        let bias = match self.bias {
+            Some(bias) => bias.f_add(more)?,
+            None => more.shallow_clone(),
+        };
+        Ok(Self { bias: Some(bias), ..self })
     }
 }
 

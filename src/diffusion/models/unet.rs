@@ -128,7 +128,7 @@ impl UNet2DConditionModel {
         for block in &self.up_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
-        let hidden = self.config.act_fn.forward(&self.conv_norm_out.forward(&hidden)?, self.placement)?;
+        let hidden = self.conv_norm_out.forward_then(&hidden, self.config.act_fn)?;
         self.conv_out.forward(&hidden)
     }
 

@@ -101,7 +101,7 @@ impl UNet2DModel {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
         // diffusers has SiLU here whatever `act_fn` says.
-        let hidden = Activation::Silu.forward(&self.conv_norm_out.forward(&hidden)?, self.placement)?;
+        let hidden = self.conv_norm_out.forward_then(&hidden, Activation::Silu)?;
         let output = self.conv_out.forward(&hidden)?;
         match self.time_proj {
             TimeProjection::Positional(_) => Ok(output),

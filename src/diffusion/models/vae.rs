@@ -157,7 +157,6 @@ struct Head {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     act_fn: Activation,
-    placement: Placement,
 }
 
 impl Head {
@@ -166,12 +165,11 @@ impl Head {
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, inputs, EPS)?,
             conv_out: Conv2d::load(&(vs / "conv_out"), ConvShape::same(inputs, outputs))?,
             act_fn: config.act_fn,
-            placement: vs.placement(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv_out.forward(&self.act_fn.forward(&self.conv_norm_out.forward(x)?, self.placement)?)
+        self.conv_out.forward(&self.conv_norm_out.forward_then(x, self.act_fn)?)
     }
 }
 
