@@ -4,7 +4,7 @@
 
 Every goal has its time, and one that does not fit into what is left of the budget is reported as not measured, with the reason. What says most
 comes first: the programs against eager diffusers, then serving, then torch.compile, which takes minutes before its first picture. Sides of
-one goal take turns, A B A B, on the same weights, which are made on the spot.
+one goal take turns, A B A B, on the same weights, which are made on the spot. A second command measures the rest: `--only "G2 compiled"`.
 
 The machine needs Python with torch 2.11 for CUDA 13, transformers and diffusers. What it lacks is carried: `pack.py` says what, and puts it
 into FOLDER; easel then runs with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
@@ -154,7 +154,7 @@ def table(results):
             continue
         low, high = found.get("spread", [found["ratio"]] * 2)
         reached = "" if found["reached"] else ", not reached"
-        lines.append(f"| {found['id']} | {found.get('peer', '')} | **{found['ratio']:.2f}** | {low:.2f}–{high:.2f} | {found['at_least']}{reached} |")
+        lines.append(f"| {found['id']} | {found.get('peer', '')} | **{found['ratio']:.2f}** | {low:.2f}–{high:.2f} | {found['at_least']:.2f}{reached} |")
     return "\n".join(lines)
 
 

@@ -199,3 +199,81 @@ fn limit_one(prediction: &Tensor, limit: Limit) -> Result<Tensor> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tch::Device;
+
+    use super::*;
+    use crate::{
+        diffusion::{
+            EngineSettings, GpuSettings, ModelFolder, Precision, RandomModel, ResidencySettings, StableDiffusion, VaeTiling,
+            describe_models,
+        },
+        dispatch::ports::{Engine, PaintOrder},
+        domain::Submission,
+    };
+
+    /// Two canvases of a small model with random weights, at their beginning.
+    fn begun(scheduler: &str) -> (StableDiffusion, Vec<Canvas>) {
+        let settings = EngineSettings {
+            device: "cpu".to_owned(),
+            dtype: Precision::Float32,
+            batch_invariant: None,
+            threads: 1,
+            vae_tiling: VaeTiling::Never,
+            vae_memory: None,
+            gpu: GpuSettings::default(),
+            models: vec![ModelFolder::random(RandomModel::Tiny)],
+            residency: ResidencySettings::default(),
+        };
+        let mut engine = StableDiffusion::load(&settings).unwrap();
+        let body = json!({"prompt": "a lake", "num_inference_steps": 4, "num_images": 2, "width": 64, "height": 64, "scheduler": scheduler});
+        let submission = Submission::parse(body, &describe_models(&settings.models).unwrap(), 0).unwrap();
+        let canvases = engine.begin(&PaintOrder::of(submission).unwrap(), 0..2).unwrap().canvases;
+        (engine, canvases)
+    }
+
+    fn step_all(engine: &mut StableDiffusion, canvases: &mut [Canvas]) -> Vec<std::result::Result<(), EngineError>> {
+        engine.step(&mut canvases.iter_mut().collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn a_late_answer_that_latents_are_no_numbers_names_their_step_and_canvas() {
+        let (mut engine, mut canvases) = begun("ddim");
+        assert_eq!(step_all(&mut engine, &mut canvases), [Ok(()), Ok(())]);
+        assert!(canvases.iter().all(|canvas| canvas.check.is_none()), "a CPU answers at once");
+        // As a GPU leaves it, whose answer comes while the next step runs.
+        let latents = Tensor::zeros([2, 4, 8, 8], (Kind::Float, Device::Cpu));
+        drop(latents.get(1).fill_(f64::NAN));
+        let rows = Arc::new(FiniteRows::of(&latents).unwrap());
+        for (row, canvas) in canvases.iter_mut().enumerate() {
+            canvas.check = Some(Check { rows: Arc::clone(&rows), row, step: 1 });
+        }
+        assert_eq!(step_all(&mut engine, &mut canvases), [Ok(()), Err(EngineError::NotFinite { step: 1 })]);
+    }
+
+    #[test]
+    fn latents_that_a_step_makes_no_numbers_of_fail_in_that_step() {
+        let (mut engine, mut canvases) = begun("ddim");
+        assert_eq!(step_all(&mut engine, &mut canvases), [Ok(()), Ok(())]);
+        canvases[0].latents = canvases[0].latents.full_like(f64::INFINITY);
+        assert_eq!(step_all(&mut engine, &mut canvases), [Err(EngineError::NotFinite { step: 2 }), Ok(())]);
+    }
+
+    #[test]
+    fn the_next_steps_noise_is_drawn_while_the_device_is_busy_and_only_once() {
+        let (mut engine, mut canvases) = begun("euler_a");
+        let mut alone = canvases[0].generator.clone();
+        let first = alone.randn(canvases[0].latents.numel());
+        assert!(canvases[0].noise.is_none());
+        drop(step_all(&mut engine, &mut canvases));
+        let second = alone.randn(canvases[0].latents.numel());
+        assert_ne!(first, second);
+        let drawn = canvases[0].noise.as_ref().unwrap().flatten(0, -1);
+        assert_eq!(drawn, Tensor::from_slice(&second));
+        canvases[0].draw_noise().unwrap();
+        assert_eq!(canvases[0].noise.as_ref().unwrap().flatten(0, -1), drawn);
+    }
+}

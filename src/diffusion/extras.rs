@@ -6,6 +6,7 @@ use super::{
     device::Placement,
     layers::Result,
     models::{config::UNetConfig, time_embedding::guidance_scale_embedding},
+    transfer::upload,
 };
 use crate::domain::{GenerationRequest, ModelInfo, SizeConditioning};
 
@@ -30,7 +31,7 @@ impl Extras {
         let time_ids = || TimeIds::of(request, info.takes("aesthetic_score"), placement);
         let embed = |width| {
             let embedding = guidance_scale_embedding(request.guidance_scale, width)?;
-            embedding.f_to_device(placement.device)?.f_to_kind(placement.kind)
+            upload(&embedding, placement.device)?.f_to_kind(placement.kind)
         };
         Ok(Self {
             time_ids: unet.addition_embed_type.map(|_| time_ids()).transpose()?,
@@ -52,7 +53,7 @@ impl TimeIds {
             } else {
                 numbers.extend(target.map(f64::from))
             }
-            Tensor::f_from_slice(&numbers)?.f_to_kind(Kind::Float)?.f_to_device(placement.device)?.f_unsqueeze(0)
+            upload(&Tensor::f_from_slice(&numbers)?.f_to_kind(Kind::Float)?, placement.device)?.f_unsqueeze(0)
         };
         let [original, corner, target] = sizes.negative(scored, request.img2img.is_some());
         Ok(Self {

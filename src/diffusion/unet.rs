@@ -113,10 +113,11 @@ impl UNet {
     /// # Errors
     /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
     pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
-        // What is replayed passes no meter.
-        let Some(graphs) = self.graphs.as_ref().filter(|_| !meter::is_up()) else {
-            return self.network.forward(sample, timesteps, condition);
-        };
+        let Some(graphs) = &self.graphs else { return self.network.forward(sample, timesteps, condition) };
+        if meter::is_up() {
+            // What is replayed passes no meter.
+            return graphs.borrow_mut().rehearse(&|| self.network.forward(sample, timesteps, condition));
+        }
         self.network.replayed(&mut graphs.borrow_mut(), (sample, timesteps), condition)
     }
 }

@@ -106,6 +106,14 @@ impl<R: Recorder> Graphs<R> {
         output.f_narrow(0, 0, count)
     }
 
+    /// What `run` answers, as it answers before it is recorded.
+    ///
+    /// # Errors
+    /// `run`'s.
+    pub(super) fn rehearse(&mut self, run: &dyn Fn() -> Result<Tensor>) -> Result<Tensor> {
+        self.recorder.rehearse(run)
+    }
+
     /// On an error the entry is not kept.
     fn answer(
         &mut self,

@@ -10,6 +10,7 @@ use crate::diffusion::{
     error::LoadError,
     files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
+    transfer::upload,
     weights::Scope,
 };
 
@@ -108,7 +109,7 @@ impl LdmBertModel {
     /// A hidden state of one text: ids `[L]` → `[1, L, d_model]`. Padding is attended to like any token, as the model was trained.
     pub(in crate::diffusion) fn forward(&self, ids: &[i64], layer: HiddenLayer) -> Result<Tensor> {
         let device = self.embed_tokens.device();
-        let ids = Tensor::f_from_slice(ids)?.f_to_device(device)?.f_unsqueeze(0)?; // [1, L]
+        let ids = upload(&Tensor::f_from_slice(ids)?, device)?.f_unsqueeze(0)?; // [1, L]
         let tokens = Tensor::f_embedding(&self.embed_tokens, &ids, -1, false, false)?;
         let mut hidden = tokens.f_add(&self.embed_positions.f_narrow(0, 0, ids.size()[1])?)?; // [1, L, d_model]
         for layer in &self.layers[..self.layers.len().saturating_sub(layer.skipped)] {

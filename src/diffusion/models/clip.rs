@@ -8,6 +8,7 @@ use crate::diffusion::{
     error::LoadError,
     files::ModelFiles,
     layers::{Activation, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
+    transfer::upload,
     weights::Scope,
 };
 
@@ -143,7 +144,7 @@ impl ClipTextModel {
 
     fn embed(&self, ids: &[i64]) -> Result<Tensor> {
         let device = self.token_embedding.device();
-        let ids = Tensor::f_from_slice(ids)?.f_to_device(device)?.f_unsqueeze(0)?; // [1, L]
+        let ids = upload(&Tensor::f_from_slice(ids)?, device)?.f_unsqueeze(0)?; // [1, L]
         let length = ids.size()[1];
         let tokens = Tensor::f_embedding(&self.token_embedding, &ids, -1, false, false)?;
         tokens.f_add(&self.position_embedding.f_narrow(0, 0, length)?) // [1, L, hidden]

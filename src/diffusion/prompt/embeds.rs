@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::diffusion::{layers::Result, models::clip::TextOutput};
+use crate::diffusion::{layers::Result, models::clip::TextOutput, transfer::upload};
 
 /// One text as the UNet is told of it.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl TextEmbeds {
 /// Weighs the tokens of a chunk's hidden states `[1, L, hidden]` and restores their mean over all of it: the "Original" emphasis of
 /// AUTOMATIC1111's `modules/sd_emphasis.py`.
 pub(super) fn emphasise(hidden: &Tensor, weights: &[f32]) -> Result<Tensor> {
-    let weights = Tensor::f_from_slice(weights)?.f_to_device(hidden.device())?.f_to_kind(hidden.kind())?;
+    let weights = upload(&Tensor::f_from_slice(weights)?, hidden.device())?.f_to_kind(hidden.kind())?;
     let weighted = hidden.f_mul(&weights.f_reshape([1, -1, 1])?)?;
     weighted.f_mul(&hidden.f_mean(None)?.f_div(&weighted.f_mean(None)?)?)
 }
