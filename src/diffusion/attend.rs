@@ -9,7 +9,7 @@ use super::{
 };
 use crate::sys::{self, AttentionShape, Rows};
 
-/// Rows of all samples and heads below which libtorch's kernel is called: waking threads would take longer.
+/// Rows of all heads of a sample below which libtorch's kernel is called: waking threads would take longer.
 const FEWEST_ROWS: usize = 512;
 
 /// softmax(q·kᵀ / √d)·v in `heads` heads: query `[B, L, C]`, key and value `[B, L', C]` → `[B, L, C]`
@@ -52,9 +52,10 @@ fn measured(shape: AttentionShape, attend: impl FnOnce() -> Result<Tensor>) -> R
     measure(Op::Attention, || 2 * shape.keys as i64, attend)
 }
 
+/// Whether our kernel is to be called. Each sample by itself decides: its bits must not depend on how many there are.
 fn has_kernel(query: &Tensor, shape: AttentionShape) -> bool {
     let is_here = query.device() == Device::Cpu && query.kind() == Kind::BFloat16;
-    is_here && shape.batch * shape.heads * shape.queries >= FEWEST_ROWS && shape.is_supported()
+    is_here && shape.heads * shape.queries >= FEWEST_ROWS && shape.is_supported()
 }
 
 fn values(tensor: &Tensor) -> Result<Vec<bf16>> {

@@ -37,8 +37,9 @@ pub(super) fn load_pairs(pairs: &[u32; LANES]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn store_pairs(pairs: &mut [u32; LANES], [first, second]: [__m512; 2]) {
+    let rounded = _mm512_cvtne2ps_pbh(second, first);
     // SAFETY: both are 64 bytes without a forbidden pattern.
-    let rounded: __m512i = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) };
+    let rounded: __m512i = unsafe { std::mem::transmute(rounded) };
     // SAFETY: as for `store`.
     unsafe { _mm512_storeu_si512(pairs.as_mut_ptr().cast(), rounded) }
 }
@@ -59,7 +60,7 @@ pub(super) fn dot(sum: __m512, a: __m512i, b: __m512i) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn exp2(x: __m512) -> __m512 {
-    const TERMS: [f32; 4] = [0.055_504_11, 0.240_226_5, 0.693_147_2, 1.0];
+    const TERMS: [f32; 4] = [0.055_504_11, 0.240_226_5, std::f32::consts::LN_2, 1.0];
     let whole = _mm512_roundscale_ps::<0>(x);
     let rest = _mm512_sub_ps(x, whole);
     let mut power = _mm512_set1_ps(0.009_618_129);
