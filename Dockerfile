@@ -15,8 +15,8 @@ FROM libtorch AS build
 ENV CARGO_PROFILE_RELEASE_DEBUG=none
 COPY .cargo/build.rs .cargo/config.toml .cargo/
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src tests/it tests/load \
-    && touch src/lib.rs tests/it/main.rs tests/load/main.rs \
+RUN mkdir -p src tests/it tests/load benches/serving \
+    && touch src/lib.rs tests/it/main.rs tests/load/main.rs benches/serving/main.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked
 COPY config config

@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint bench load models memory parity files reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint bench peers load models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,13 @@ bench: libtorch ## Time every part of full-size models, made on the spot, on the
 	cargo build --release --locked
 	target/release/easel bench --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)
 
-load: libtorch ## Measure latency, pictures a second and what batching brings (some minutes)
-	cargo bench --locked --bench load -- throughput
+peers: libtorch reference ## Time the same beside diffusers, compiled or not, and OpenVINO (20 GB, some 10 minutes; ARGS=--dry-run: one)
+	cargo build --release --locked
+	.venv/bin/pip install --quiet --disable-pip-version-check -r benches/peers/requirements.txt
+	.venv/bin/python benches/peers/run.py $(ARGS)
+
+load: libtorch ## Measure a server under load: latency, pictures a second, what batching brings (some minutes; ARGS="closed --jobs 40")
+	cargo bench --locked --bench serving -- --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)
 
 models: libtorch ## Measure two models in turns where one fits: waits, loads, switches, memory (some minutes)
 	cargo bench --locked --bench load -- models

@@ -1,7 +1,6 @@
-//! Load, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make load`, `models`, `kill`,
-//! `crowd`, `soak`.
+//! Models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make models`, `kill`, `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- throughput | models | kill | crowd | soak MINUTES`.
+//! They measure, so they are no tests: `cargo bench --bench load -- models | kill | crowd | soak MINUTES`. Throughput and latency: benches/serving.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod crowd;
@@ -12,7 +11,6 @@ mod readers;
 mod server;
 mod soak;
 mod soak_client;
-mod throughput;
 mod vitals;
 mod work;
 
@@ -20,11 +18,10 @@ mod work;
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["throughput"] => throughput::run().await,
         ["kill"] => kill::run().await,
         ["crowd"] => crowd::run().await,
         ["models"] => models::run().await,
         ["soak", minutes] => soak::run(minutes.parse().expect("soak takes a whole number of minutes")).await,
-        _ => eprintln!("say which run: throughput, models, kill, crowd or soak MINUTES"),
+        _ => eprintln!("say which run: models, kill, crowd or soak MINUTES"),
     }
 }

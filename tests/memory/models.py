@@ -33,12 +33,12 @@ VAE_BLOCKS = {
 
 
 def make(name, folder):
-    """Makes the model `sd15` or `sdxl`; one that is there already is used."""
+    """Makes the model `sd15`, `sdxl` or `tiny`; one that is there already is used."""
     if (folder / "model_index.json").is_file():
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    parts = {"sd15": sd15, "sdxl": sdxl}[name](folder)
+    parts = {"sd15": sd15, "sdxl": sdxl, "tiny": tiny}[name](folder)
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
     # Last, so that a folder with an index is whole.
@@ -51,6 +51,24 @@ def sd15(folder):
         save(folder / "vae", AutoencoderKL(sample_size=512, **VAE_BLOCKS))
         save(folder / "text_encoder", CLIPTextModel(clip_l()))
     save_tokenizer(folder / "tokenizer")
+    return sd1_index()
+
+
+def tiny(folder):
+    """All parts of sd15, each as small as can be."""
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    sizes = {"block_out_channels": (32, 64), "layers_per_block": 1, "cross_attention_dim": 32, "attention_head_dim": 4}
+    with torch.device("meta"):
+        save(folder / "unet", UNet2DConditionModel(sample_size=16, norm_num_groups=8, **blocks, **sizes))
+        vae_blocks = VAE_BLOCKS | {"block_out_channels": (16, 16, 32, 32)}
+        save(folder / "vae", AutoencoderKL(sample_size=128, norm_num_groups=8, **vae_blocks))
+        text_sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+        save(folder / "text_encoder", CLIPTextModel(clip(**text_sizes, hidden_act="quick_gelu")))
+    save_tokenizer(folder / "tokenizer")
+    return sd1_index()
+
+
+def sd1_index():
     return {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
