@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint bench peers load models memory parity files reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint bench peers gpu load models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ peers: libtorch reference ## Time the same beside diffusers, compiled or not, an
 	cargo build --release --locked
 	.venv/bin/pip install --quiet --disable-pip-version-check -r benches/peers/requirements.txt
 	.venv/bin/python benches/peers/run.py $(ARGS)
+
+gpu: libtorch reference ## Hold a GPU to diffusers and torch.compile in ten minutes (needs `make libtorch-cuda`; ARGS=--dry-run: a CPU)
+	cargo build --release --locked
+	.venv/bin/python benches/gpu/run.py $(ARGS)
 
 load: libtorch ## Measure a server under load: latency, pictures a second, what batching brings (some minutes; ARGS="closed --jobs 40")
 	cargo bench --locked --bench serving -- --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)

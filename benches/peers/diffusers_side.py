@@ -48,6 +48,14 @@ class Diffusers:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def memory(self):
+        """The most bytes of a GPU's memory that torch has had since this was last asked; nothing of a CPU."""
+        if self.device.type != "cuda":
+            return {}
+        peak = torch.cuda.max_memory_reserved(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return {"peak_gpu_memory_bytes": peak}
+
     def prompt(self):
         self.prompts += 1
         return f"a photograph of a red house by a lake, number {self.prompts}"
@@ -131,7 +139,7 @@ def main():
     side = Diffusers(options)
     say({"ready": str(options.folder), "device": options.device, "dtype": options.dtype, "threads": torch.get_num_threads()})
     for line in sys.stdin:
-        say({"seconds": side.time(json.loads(line))})
+        say({"seconds": side.time(json.loads(line)), **side.memory()})
 
 
 def parse():
