@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 # Where a file of some gigabytes is made fast.
@@ -20,22 +21,18 @@ def lay_out(easel, pack, folder):
     """The program to start: `easel` as it is, or that of a pack with its libraries in `../lib`, where it looks for them."""
     if pack is None:
         return easel
-    (folder / "bin").mkdir(parents=True)
-    (folder / "lib").mkdir()
+    folder.mkdir()
+    with tarfile.open(pack) as archive:
+        archive.extractall(folder, filter="data")
     for library in libraries():
         link(folder / "lib" / library.name, library)
     # torch's own libtorch.so is empty and drags in every library of CUDA's.
     (folder / "lib" / "libtorch.so").unlink(missing_ok=True)
     (folder / "lib" / "libtorch.so").symlink_to("libtorch_cpu.so")
-    for shim in pack.glob("lib/*.so"):
-        link(folder / "lib" / shim.name, shim.resolve())
-    program = folder / "bin" / "easel"
-    shutil.copy(pack / "bin" / "easel", program)
-    program.chmod(0o755)
-    if (pack / "site").is_dir():
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(pack / "site"), os.environ.get("PYTHONPATH")]))
-        sys.path.insert(0, str(pack / "site"))
-    return program
+    site = str(folder / "site")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [site, os.environ.get("PYTHONPATH")]))
+    sys.path.insert(0, site)
+    return folder / "bin" / "easel"
 
 
 def libraries():

@@ -1,13 +1,13 @@
 """Measures the GPU's goals, G1 to G7, in one command of at most ten minutes, on a machine that may have no network: `run.py --json FILE`.
 
-    python benches/gpu/run.py [--budget SECONDS] [--pack FOLDER] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
+    python benches/gpu/run.py [--budget SECONDS] [--pack FILE] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
 
 Every goal has its time, and one that does not fit into what is left of the budget is reported as not measured, with the reason. What says most
 comes first: the programs against eager diffusers, then serving, then torch.compile, which takes minutes before its first picture. Sides of
 one goal take turns, A B A B, on the same weights, which are made on the spot. A second command measures the rest: `--only "G2 compiled"`.
 
-The machine needs Python with torch 2.11 for CUDA 13, transformers and diffusers. What it lacks is carried: `pack.py` says what, and puts it
-into FOLDER; easel then runs with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
+The machine needs Python with torch 2.11 for CUDA 13 and transformers. The rest is carried: `pack.py` puts it into FILE, and easel then runs
+with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
 ratios mean nothing.
 """
 
@@ -105,7 +105,8 @@ def compared(goal, taken, peaks, rounds):
     ratios = [peer / own for own, peer in pairs]
     ours, peer = min(own for own, _ in pairs), min(other for _, other in pairs)
     found = {"case": goal.case, "peer": goal.peer, "seconds": taken, "rounds": [len(pairs), rounds]}
-    found |= {"ratio": peer / ours, "spread": [min(ratios), max(ratios)], "at_least": goal.at_least, "reached": peer / ours >= goal.at_least}
+    found |= {"ratio": peer / ours, "spread": [min(ratios), max(ratios)]}
+    found |= {"at_least": goal.at_least, "reached": peer / ours >= goal.at_least}
     if None not in peaks:
         found |= {"peak_gpu_memory_bytes": peaks, "memory_ratio": peaks[0] / peaks[1]}
     return found
@@ -153,15 +154,16 @@ def table(results):
             lines.append(f"| {found['id']} | not measured: {found['not_measured']} | | | |")
             continue
         low, high = found.get("spread", [found["ratio"]] * 2)
-        reached = "" if found["reached"] else ", not reached"
-        lines.append(f"| {found['id']} | {found.get('peer', '')} | **{found['ratio']:.2f}** | {low:.2f}–{high:.2f} | {found['at_least']:.2f}{reached} |")
+        wanted = f"{found['at_least']:.2f}" + ("" if found["reached"] else ", not reached")
+        cells = [found["id"], found.get("peer", ""), f"**{found['ratio']:.2f}**", f"{low:.2f}–{high:.2f}", wanted]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--budget", type=float, default=580)
-    parser.add_argument("--pack", type=Path, metavar="FOLDER", help="what pack.py has made")
+    parser.add_argument("--pack", type=Path, metavar="FILE", help="what pack.py has made")
     parser.add_argument("--easel", type=Path, default=ROOT / "target" / "release" / "easel")
     parser.add_argument("--only", metavar="ID", nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
