@@ -23,7 +23,7 @@ pub(super) enum Op {
 
 const OPS: usize = 3;
 
-/// What a meter has seen, by kind in the order of [`Op`].
+/// What a meter has seen, by kind: attention, convolutions, linears.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Readings {
     flops: [f64; OPS],

@@ -54,7 +54,7 @@ type Modules = Vec<(usize, Arc<Module>)>;
 /// The kernels of each GPU that has been prepared.
 static MODULES: LazyLock<Mutex<Modules>> = LazyLock::new(Mutex::default);
 
-/// Compiles the kernels for a GPU, so that [`group_norm`] and the others can be used there. Takes some seconds.
+/// Compiles the kernels for a GPU, so that [`group_norm()`] and the others can be used there. Takes some seconds.
 ///
 /// # Errors
 /// Why they cannot be used; all goes on without them.

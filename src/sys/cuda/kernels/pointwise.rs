@@ -23,12 +23,12 @@ pub struct BiasResidual<'a> {
     pub residual: &'a Tensor,
 }
 
-/// `hidden · gelu(gate)` of `[…, 2 · inner]`, hidden and gate side by side → `[…, inner]`. None as in [`group_norm`].
+/// `hidden · gelu(gate)` of `[…, 2 · inner]`, hidden and gate side by side → `[…, inner]`. None as in [`super::group_norm()`].
 pub fn geglu(projected: &Tensor) -> Option<Result<Tensor, TchError>> {
     Some(run_geglu(&*launcher(projected)?, projected, geglu_inner(projected)?))
 }
 
-/// `x + bias + residual` in one pass over memory. None as in [`group_norm`].
+/// `x + bias + residual` in one pass over memory. None as in [`super::group_norm()`].
 pub fn add_bias_residual(call: &BiasResidual) -> Option<Result<Tensor, TchError>> {
     if !call.is_fit() {
         return None;
