@@ -188,3 +188,18 @@ fn a_bias_and_a_residual_are_added_in_one_pass() {
         assert!(!BiasResidual { x: &x, bias: &bias, residual: &other_layout }.is_fit());
     }
 }
+
+#[test]
+fn what_is_asked_for_on_a_device_with_kernels_is_launched_there() {
+    let (x, bias) = (randn(&[1, 32, 4, 4], 0.0, Kind::Float), randn(&[32], 0.0, Kind::Float));
+    let projected = randn(&[1, 3, 16], 0.0, Kind::Float);
+    let norm = GroupNormCall { x: &x, shift: None, weight: &bias, bias: &bias, groups: 8, eps: 1e-5, silu: true };
+    let sum = BiasResidual { x: &x, bias: &bias, residual: &x };
+    let all = || {
+        [group_norm(&norm), geglu(&projected), add_bias_residual(&sum)].map(|output| output.is_some_and(|output| output.is_ok()))
+    };
+    assert_eq!((has_kernels(&x), all()), (false, [false; 3]));
+    let ((has, done), launched) = with_kernels_on_the_cpu(|| (has_kernels(&x), all()));
+    assert_eq!((has, done), (true, [true; 3]));
+    assert_eq!(launched, ["group_norm_statistics_float", "group_norm_apply_float", "geglu_float", "add_bias_residual_float"]);
+}
