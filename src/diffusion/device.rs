@@ -38,7 +38,7 @@ const LARGE_MODEL: u64 = 100_000_000;
 pub(super) struct PlacementPolicy {
     pub(super) device: Device,
     precision: Precision,
-    batch_invariant: bool,
+    batch_invariant: Option<bool>,
 }
 
 impl PlacementPolicy {
@@ -52,12 +52,19 @@ impl PlacementPolicy {
             let problem = "device.dtype: float16 is far slower than float32 on a CPU; use \"float32\" or \"bfloat16\"";
             return Err(LoadError::Device(problem.to_owned()));
         }
-        let can_be_invariant = device == Device::Cpu;
-        if batch_invariant == Some(true) && !can_be_invariant {
-            let problem = format!("device.batch_invariant: true is kept on the CPU only, not on {device:?}");
-            return Err(LoadError::Device(problem));
+        let policy = Self { device, precision, batch_invariant };
+        if batch_invariant == Some(true) && !policy.can_be_invariant(Kind::Float) {
+            return Err(LoadError::Device(format!("device.batch_invariant: true is kept on the CPU only, not on {device:?}")));
         }
-        Ok(Self { device, precision, batch_invariant: batch_invariant.unwrap_or(can_be_invariant) })
+        if batch_invariant == Some(true) && precision == Precision::Bfloat16 && !policy.can_be_invariant(Kind::BFloat16) {
+            let problem = "device.batch_invariant: true is kept in bfloat16 only on CPUs that multiply it (AVX-512 BF16)";
+            return Err(LoadError::Device(problem.to_owned()));
+        }
+        Ok(policy)
+    }
+
+    fn can_be_invariant(self, kind: Kind) -> bool {
+        self.device == Device::Cpu && (kind == Kind::Float || processor_multiplies_bfloat16())
     }
 
     /// How a model with this many weights is placed.
@@ -68,7 +75,8 @@ impl PlacementPolicy {
             (Precision::Auto | Precision::Bfloat16, _) => Kind::BFloat16,
             (Precision::Float16, _) => Kind::Half,
         };
-        Placement { device: self.device, kind, batch_invariant: self.batch_invariant }
+        let batch_invariant = self.batch_invariant.unwrap_or_else(|| self.can_be_invariant(kind));
+        Placement { device: self.device, kind, batch_invariant }
     }
 
     /// Bytes of memory that the device has; without bound where it does not say.

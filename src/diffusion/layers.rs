@@ -12,8 +12,9 @@
 //! Layer norm, attention, and `linear` with more than one row a sample keep their bits as they are.
 //!
 //! # The order of the values
-//! Weights of convolutions have their channels last, and so has then all that goes through a network: convolutions and group norms are
-//! fastest with it, and between the cells of a picture and the rows of a transformer nothing has to move.
+//! Weights of convolutions have their channels last, and so has what enters a network and then all that goes through it: convolutions and
+//! group norms are fastest with it, and between the cells of a picture and the rows of a transformer nothing has to move. Another order gives
+//! other bits.
 
 mod fused;
 

@@ -149,7 +149,7 @@ fn tokens(x: &Tensor) -> Result<Tensor> {
 /// `[B, HW, C] → [B, C, H, W]` with the channels last, so that nothing moves.
 fn cells(x: &Tensor, (height, width): (i64, i64)) -> Result<Tensor> {
     let (batch, _, channels) = x.size3()?;
-    x.f_transpose(1, 2)?.f_reshape([batch, channels, height, width])
+    x.f_reshape([batch, height, width, channels])?.f_permute([0, 3, 1, 2])
 }
 
 /// Checkpoints older than diffusers 0.17 have other names for such an attention's projections.

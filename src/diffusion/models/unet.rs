@@ -15,7 +15,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Conv2d, ConvShape, GroupNorm, Result},
+    layers::{Conv2d, ConvShape, GroupNorm, Result, channels_last},
     weights::Scope,
 };
 
@@ -117,7 +117,7 @@ impl UNet2DConditionModel {
         };
         let temb = self.embed_time(timesteps, condition)?;
         let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
-        let mut hidden = self.conv_in.forward(&sample)?;
+        let mut hidden = self.conv_in.forward(&channels_last(&sample)?)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
