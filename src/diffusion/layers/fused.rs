@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::{Activation, Conv2d, GroupNorm, Linear, Result};
-use crate::sys::{self, BiasResidual, GroupNormCall};
+use crate::sys::{self, GroupNormCall};
 
 impl GroupNorm {
     /// `activation(norm(x + shift))` in one, `shift` `[B, C]`; None where there is no kernel for that.
@@ -29,13 +29,16 @@ impl GroupNorm {
 }
 
 impl Conv2d {
-    /// [`Self::forward`] with `past`, of the output's shape, added.
-    pub(in crate::diffusion) fn forward_onto(&self, x: &Tensor, past: &Tensor) -> Result<Tensor> {
-        let Some(bias) = self.bias.as_ref().filter(|_| sys::has_kernels(x)) else { return self.forward(x)?.f_add_(past) };
-        let output = self.convolve(x, None)?;
-        match sys::add_bias_residual(&BiasResidual { x: &output, bias, residual: past }) {
-            Some(sum) => sum,
-            None => output.f_add(&bias.f_reshape([1, -1, 1, 1])?)?.f_add_(past),
+    /// [`Self::forward`] with what `past` makes, of the output's shape, added; `x` is freed before that is made.
+    pub(in crate::diffusion) fn forward_onto(&self, x: Tensor, past: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let left = self.bias.as_ref().filter(|_| sys::has_kernels(&x));
+        let mut output = self.convolve(&x, if left.is_some() { None } else { self.bias.as_ref() })?;
+        drop(x);
+        let past = past()?;
+        let Some(bias) = left else { return output.f_add_(&past) };
+        match sys::add_bias_residual(&mut output, bias, &past) {
+            Some(done) => done.map(|()| output),
+            None => output.f_add_(&bias.f_reshape([1, -1, 1, 1])?)?.f_add_(&past),
         }
     }
 

@@ -270,7 +270,7 @@ impl Transformer2DModel {
             hidden = block.forward(&hidden, context)?;
         }
         match &self.proj_out {
-            Projection::Conv(conv) => conv.forward_onto(&cells(&hidden, (height, width))?, x),
+            Projection::Conv(conv) => conv.forward_onto(cells(&hidden, (height, width))?, || Ok(x.shallow_clone())),
             Projection::Linear(linear) => cells(&linear.forward(&hidden)?, (height, width))?.f_add(x),
         }
     }

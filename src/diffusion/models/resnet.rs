@@ -110,8 +110,8 @@ impl ResnetBlock2D {
         let x = &resample.forward(x)?;
         let hidden = self.activate_with_time(hidden, temb)?;
         let sum = match &self.conv_shortcut {
-            Some(shortcut) => self.conv2.forward_onto(&hidden, &shortcut.forward(x)?)?,
-            None => self.conv2.forward_onto(&hidden, x)?,
+            Some(shortcut) => self.conv2.forward_onto(hidden, || shortcut.forward(x))?,
+            None => self.conv2.forward_onto(hidden, || Ok(x.shallow_clone()))?,
         };
         if self.settings.output_scale_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.settings.output_scale_factor) }
     }
