@@ -1,6 +1,6 @@
 # Everything from a fresh clone. After any of these, plain `cargo build`, `cargo run` and `cargo test` work with no variables set.
 
-.PHONY: help libtorch libtorch-cuda serve test contract lint bench peers gpu load models memory parity files reference kill crowd soak
+.PHONY: help libtorch libtorch-cuda serve test contract lint bench peers gpu load estimate models memory parity files reference kill crowd soak
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ gpu: libtorch reference ## Hold a GPU to diffusers and torch.compile in ten minu
 
 load: libtorch ## Measure a server under load: latency, pictures a second, what batching brings (some minutes; ARGS="closed --jobs 40")
 	cargo bench --locked --bench serving -- --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)
+
+estimate: libtorch ## Measure how right the server's estimates of the ends of jobs are, at several loads (some minutes)
+	cargo bench --locked --bench load -- estimate
 
 models: libtorch ## Measure two models in turns where one fits: waits, loads, switches, memory (some minutes)
 	cargo bench --locked --bench load -- models

@@ -6,12 +6,15 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// Seconds, from a cheap store call to a long picture.
 const SECONDS: [f64; 14] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 300.0];
+/// Around 1, close by within 15 %.
+const RATIOS: [f64; 11] = [0.25, 0.5, 0.7, 0.85, 0.95, 1.05, 1.15, 1.3, 1.5, 2.0, 4.0];
 const CANVASES: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0];
 
 /// Every metric of the server. No label has a value that a client chooses.
@@ -30,6 +33,10 @@ pub struct Metrics {
     pub step_canvases: Histogram,
     /// Seconds of a UNet call with its scheduler step.
     pub step_seconds: Histogram,
+    /// Seconds that a UNet call is expected to take, by model and rows: in the model's own size, of powers of two.
+    pub step_estimate_seconds: GaugeVec,
+    /// Seconds that jobs were expected to take when they came, as a part of those that they took.
+    pub estimate_ratio: Histogram,
     /// Seconds of a job by stage: queue, encode, denoise, decode, store.
     pub stage_seconds: HistogramVec,
     /// Jobs that ended, by status.
@@ -80,6 +87,15 @@ impl Metrics {
             device_canvases: IntGauge::new("easel_device_canvases", "Canvases on the device")?,
             step_canvases: histogram("easel_step_canvases", "Canvases that shared a UNet call", &CANVASES)?,
             step_seconds: histogram("easel_step_seconds", "Seconds of a UNet call with its scheduler step", &SECONDS)?,
+            step_estimate_seconds: GaugeVec::new(
+                Opts::new("easel_step_estimate_seconds", "Seconds that a UNet call is expected to take in the model's own size"),
+                &["model", "rows"],
+            )?,
+            estimate_ratio: histogram(
+                "easel_estimate_ratio",
+                "Seconds that a job was expected to take by those that it took",
+                &RATIOS,
+            )?,
             stage_seconds: histograms("easel_stage_seconds", "Seconds of a job by stage", &["stage"])?,
             jobs_total: counters("easel_jobs_total", "Jobs that ended, by status", &["status"])?,
             jobs_accepted_total: IntCounter::new("easel_jobs_accepted_total", "Jobs that were accepted")?,
@@ -120,6 +136,8 @@ impl Metrics {
         registry.register(Box::new(self.device_canvases.clone()))?;
         registry.register(Box::new(self.step_canvases.clone()))?;
         registry.register(Box::new(self.step_seconds.clone()))?;
+        registry.register(Box::new(self.step_estimate_seconds.clone()))?;
+        registry.register(Box::new(self.estimate_ratio.clone()))?;
         registry.register(Box::new(self.stage_seconds.clone()))?;
         registry.register(Box::new(self.jobs_total.clone()))?;
         registry.register(Box::new(self.jobs_accepted_total.clone()))?;

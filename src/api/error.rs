@@ -18,7 +18,7 @@ use crate::{
 
 /// Seconds after which a request that met a draining or busy server, or a store that was away, is worth another try: a restart or a
 /// failover takes about as long.
-const RETRY_SOON_SECONDS: u64 = 5;
+const SOON: u64 = 5;
 
 /// Everything that can go wrong between a request's head and its answer.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,6 @@ impl ApiError {
     fn row(&self) -> Row {
         use DispatchError as D;
         use StatusCode as S;
-        const SOON: u64 = RETRY_SOON_SECONDS;
         match self {
             Self::MalformedJson(_) => Row::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
             Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
@@ -145,11 +144,11 @@ impl ApiError {
                 Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
             }
             Self::Dispatch(D::QueueFull { retry_after }) => {
-                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(retry_after.as_secs().max(1))
+                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(whole_seconds(*retry_after))
             }
             Self::Dispatch(D::OwnerQueueFull { retry_after, .. }) => {
-                let seconds = retry_after.as_secs().max(1);
-                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait").retry_after(seconds)
+                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait")
+                    .retry_after(whole_seconds(*retry_after))
             }
             Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
                 Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
@@ -162,6 +161,10 @@ impl ApiError {
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
+            Self::Dispatch(D::DeadlineUnreachable { retry_after, .. }) => {
+                let title = "The deadline cannot be kept";
+                Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(whole_seconds(*retry_after))
+            }
             Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
             Self::Dispatch(D::Store(_)) => {
                 Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
@@ -287,6 +290,7 @@ mod tests {
             ApiError::Dispatch(DispatchError::BrokenPicture { job: JobId::random(), index: 0, problem: "secret" }),
             ApiError::Dispatch(DispatchError::QueueFull { retry_after: Duration::ZERO }),
             ApiError::Dispatch(DispatchError::Draining),
+            ApiError::Dispatch(DispatchError::DeadlineUnreachable { deadline: 1, seconds: 1.5, retry_after: Duration::ZERO }),
             ApiError::Dispatch(DispatchError::Store(unavailable)),
             ApiError::Panicked("secret".to_owned()),
             ApiError::Internal("secret".to_owned()),

@@ -31,7 +31,9 @@ pub(super) fn event(numbered: &Numbered) -> Bytes {
 
 fn write(id: EventId, event: &Event) -> Bytes {
     match event {
-        Event::Queued { queue_position } => block(id, "queued", &json!({ "queue_position": queue_position })),
+        Event::Queued { queue_position, eta_seconds } => {
+            block(id, "queued", &json!({ "queue_position": queue_position, "eta_seconds": eta_seconds }))
+        }
         Event::Started => block(id, "started", &json!({})),
         Event::Progress(progress) => {
             let data = json!({

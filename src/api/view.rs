@@ -19,6 +19,7 @@ pub(super) struct JobJson<'a> {
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     queue_position: Option<u64>,
+    eta_seconds: Option<f64>,
     progress: Option<Progress>,
     request: &'a GenerationRequest,
     warnings: &'a [String],
@@ -56,6 +57,7 @@ impl<'a> From<&'a JobView> for JobJson<'a> {
             started_at: job.started_at,
             finished_at: job.finished_at,
             queue_position: view.queue_position.filter(|_| job.status == JobStatus::Queued),
+            eta_seconds: view.eta_seconds.filter(|_| !job.status.is_finished()),
             progress: view.progress.filter(|_| job.status == JobStatus::Running),
             request: &job.request,
             warnings: &job.warnings,
@@ -80,5 +82,5 @@ fn image_url(id: JobId, image: &JobImage) -> String {
 
 /// The view of a job that has ended: nothing about it is known but what is stored.
 pub(super) fn finished(job: Arc<Job>) -> JobView {
-    JobView { job, queue_position: None, progress: None }
+    JobView { job, queue_position: None, progress: None, eta_seconds: None }
 }

@@ -203,4 +203,9 @@ impl CanvasState for Canvas {
         let before = self.steps_before as u32;
         (before + step, before + own + later as u32)
     }
+
+    fn calls_left(&self) -> u32 {
+        let later = self.refiner.as_ref().map_or(0, |refiner| refiner.plan.calls.len());
+        (self.plan.calls.len().saturating_sub(self.calls) + later) as u32
+    }
 }

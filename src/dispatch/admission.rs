@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use super::{
     Accepted, DispatchError, Dispatcher, JobView,
+    forecast::Work,
+    outlook::Expectation,
+    pace::whole_seconds,
     ports::{Admitted, PictureKey, StoreError, Terms},
 };
 use crate::domain::{InputPictures, Job, JobId, JobStatus, Origin, Submission};
@@ -14,16 +17,18 @@ impl Dispatcher {
     /// Accepts a job: stores its input pictures, then the job. Once this returns `Ok` the job survives a crash.
     ///
     /// # Errors
-    /// When the queue is full, the idempotency key belongs to another request, the server is draining or a store does not answer.
+    /// When the queue is full, the job would not be done before its deadline, the idempotency key belongs to another request, the server is
+    /// draining or a store does not answer.
     pub async fn submit(&self, submission: Submission, origin: &Origin) -> Result<Accepted, DispatchError> {
         if let Some(before) = self.came_before(origin).await? {
             return Ok(before);
         }
         self.check_draining()?;
         let _inputs_stay = self.shared.inputs.read().await;
-        self.store_inputs(&submission.inputs, origin).await?;
         let job = Job { owner: origin.owner.clone(), ..Job::queued(&submission, &origin.request_id) };
-        self.admit(job, origin).await
+        let expectation = self.expect(&job)?;
+        self.store_inputs(&submission.inputs, origin).await?;
+        self.admit((job, expectation), origin).await
     }
 
     /// Runs a job that failed or was cancelled again: as a new job with the same request, its seed included. The old one stays.
@@ -42,25 +47,48 @@ impl Dispatcher {
         self.check_draining()?;
         let submission = Submission { request: old.request, inputs: InputPictures::default(), warnings: old.warnings };
         let again = Job::queued(&submission, &origin.request_id);
-        self.admit(Job { owner: origin.owner.clone(), retry_of: Some(id), ..again }, origin).await
+        let job = Job { owner: origin.owner.clone(), retry_of: Some(id), ..again };
+        let expectation = self.expect(&job)?;
+        self.admit((job, expectation), origin).await
     }
 
     fn check_draining(&self) -> Result<(), DispatchError> {
         if self.shared.draining.is_cancelled() { Err(DispatchError::Draining) } else { Ok(()) }
     }
 
-    async fn admit(&self, job: Job, origin: &Origin) -> Result<Accepted, DispatchError> {
+    /// What is expected of a job that would come now.
+    ///
+    /// # Errors
+    /// When that is longer than its deadline.
+    fn expect(&self, job: &Job) -> Result<(Work, Expectation), DispatchError> {
+        let outlook = &self.shared.outlook;
+        let work = Work::queued(job.id, &job.request, (outlook.ageing(), unix_seconds(job)));
+        let expectation = outlook.expect(&work);
+        match job.request.deadline_seconds {
+            Some(deadline) if expectation.at_least > f64::from(deadline) => {
+                let seconds = expectation.at_least;
+                let retry_after = whole_seconds(seconds - f64::from(deadline));
+                Err(DispatchError::DeadlineUnreachable { deadline, seconds, retry_after })
+            }
+            _ => Ok((work, expectation)),
+        }
+    }
+
+    async fn admit(&self, (job, expected): (Job, (Work, Expectation)), origin: &Origin) -> Result<Accepted, DispatchError> {
         let admitted = self.shared.doors.jobs.insert(&job, &self.terms(origin)).await.map_err(|error| self.refusal(error))?;
         if admitted != Admitted::New {
             return self.answer_again(admitted).await;
         }
         tracing::info!(job.id = %job.id, request.id = origin.request_id, client = %origin.owner, "accepted a job");
         self.shared.doors.metrics.jobs_accepted_total.inc();
+        let (work, expectation) = expected;
+        self.shared.outlook.came(work, expectation);
         // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
         // waits has been claimed meanwhile, so it was the first.
         let queue_position = self.shared.doors.jobs.queue_position(job.id).await.ok().flatten().or(Some(1));
         self.wake_claimer(queue_position).await;
-        Ok(Accepted { view: JobView { job: Arc::new(job), queue_position, progress: None }, came_before: false })
+        let view = JobView { job: Arc::new(job), queue_position, progress: None, eta_seconds: expectation.end };
+        Ok(Accepted { view, came_before: false })
     }
 
     /// Work has come. Those whom it goes before by its priority have moved back; behind the last nobody has.
@@ -113,11 +141,17 @@ impl Dispatcher {
     }
 
     fn refusal(&self, error: StoreError) -> DispatchError {
-        let retry_after = self.shared.pace.retry_after(Instant::now());
+        let foreseen = self.shared.outlook.until_next_claim().map(whole_seconds);
+        let retry_after = foreseen.unwrap_or_else(|| self.shared.pace.retry_after(Instant::now()));
         match error {
             StoreError::QueueFull { .. } => DispatchError::QueueFull { retry_after },
             StoreError::OwnerQueueFull { capacity } => DispatchError::OwnerQueueFull { capacity, retry_after },
             other => DispatchError::Store(other),
         }
     }
+}
+
+/// When a job came, as the queue's order has it.
+pub(super) fn unix_seconds(job: &Job) -> f64 {
+    job.created_at.as_millisecond() as f64 / 1000.0
 }

@@ -9,6 +9,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
+    admission::unix_seconds,
+    deadlines,
+    forecast::Work,
+    outlook::FORESEEN,
     painting::Order,
     ports::{ClaimOutcome, DeviceView, PaintOrder, PictureKey, StoreError},
     running::{Claim, Phase},
@@ -26,7 +30,7 @@ const INPUT_TRIES: u32 = 5;
 /// Claims until the server drains or the device is lost; then drops its end of the channel, so that the device's thread can end.
 pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Sender<Order>) {
     let mut device = shared.device.subscribe();
-    let mut claimer = Claimer { shared: shared.clone(), orders, unread: None };
+    let mut claimer = Claimer { shared: shared.clone(), orders, unread: None, is_paused: false };
     while !shared.draining.is_cancelled() && !matches!(*device.borrow_and_update(), DeviceState::Lost(_)) {
         if let Err(error) = claimer.claim_while_there_is_room().await {
             tracing::warn!(%error, "could not claim a job; trying again soon");
@@ -47,27 +51,47 @@ struct Claimer {
     orders: mpsc::Sender<Order>,
     /// The job whose input could not be read, and how often. One is enough: given back, it is the next to be claimed.
     unread: Option<(JobId, u32)>,
+    /// As it was found by the last claim.
+    is_paused: bool,
 }
 
 impl Claimer {
     async fn claim_while_there_is_room(&mut self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
+        deadlines::end_overdue(&shared).await?;
         while self.may_claim().await? {
             let was_empty = shared.running.is_empty();
             let models = shared.residence.turns(shared.settings.model_stay, &shared.running.models());
             let device = DeviceView { is_empty: was_empty, models };
             let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, &device, &shared.settings.quotas).await?;
+            self.is_paused = claimed == ClaimOutcome::Paused;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };
             if was_empty {
                 shared.pace.work_begins(Instant::now());
+                shared.outlook.work_begins();
             }
             shared.move_queue();
             let claim = shared.running.add(&job, alone);
             self.deliver(claim, &job).await?;
             tell_the_queue(&shared).await?;
         }
+        self.look_at_the_queue().await?;
         tell_the_queue(&shared).await?;
-        shared.doors.metrics.queue_depth.set(shared.doors.jobs.counts().await?.queued as i64);
+        Ok(())
+    }
+
+    /// Tells the outlook what waits.
+    async fn look_at_the_queue(&self) -> Result<(), StoreError> {
+        let Shared { doors, outlook, .. } = &*self.shared;
+        let queued = doors.jobs.counts().await?.queued;
+        doors.metrics.queue_depth.set(queued as i64);
+        if self.is_paused {
+            outlook.set_queue(None, true);
+            return Ok(());
+        }
+        let first = if queued == 0 { Vec::new() } else { doors.jobs.first_queued(FORESEEN).await? };
+        let work = |job: &Job| Work::queued(job.id, &job.request, (outlook.ageing(), unix_seconds(job)));
+        outlook.set_queue(Some(first.iter().map(work).collect()), queued <= FORESEEN.into());
         Ok(())
     }
 
@@ -195,7 +219,7 @@ async fn tell_the_queue(shared: &Shared) -> Result<(), StoreError> {
     }
     for (queue_position, job) in (1..).zip(shared.doors.jobs.queue().await?) {
         if watched.contains(&job) {
-            shared.doors.events.publish(job, Event::Queued { queue_position });
+            shared.doors.events.publish(job, Event::Queued { queue_position, eta_seconds: shared.outlook.eta(job) });
         }
     }
     Ok(())

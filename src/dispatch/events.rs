@@ -195,7 +195,7 @@ pub(super) mod tests {
         let (bus, job) = (LocalEvents::default(), job(2));
         let mut watcher = bus.subscribe(job.id);
         assert_eq!(watcher.last_id, None);
-        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        bus.publish(job.id, Event::Queued { queue_position: 1, eta_seconds: None });
         bus.begin_attempt(job.id, 2);
         bus.publish(job.id, Event::Started);
         bus.publish(job.id, Event::Finished(Arc::new(job.clone())));
@@ -259,7 +259,7 @@ pub(super) mod tests {
         let (bus, job) = (LocalEvents::default(), job(2));
         let mut watcher = bus.subscribe(job.id);
         bus.begin_attempt(job.id, 2);
-        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        bus.publish(job.id, Event::Queued { queue_position: 1, eta_seconds: None });
         // Nor does the late end of an attempt that another has followed.
         bus.end_attempt(job.id, 1);
         bus.publish(job.id, progress(3));
@@ -272,9 +272,9 @@ pub(super) mod tests {
         let (bus, job) = (LocalEvents::default(), job(2));
         let mut watcher = bus.subscribe(job.id);
         bus.continue_from(job.id, job.attempts);
-        bus.publish(job.id, Event::Queued { queue_position: 1 });
+        bus.publish(job.id, Event::Queued { queue_position: 1, eta_seconds: None });
         bus.continue_from(job.id, job.attempts);
-        bus.publish(job.id, Event::Queued { queue_position: 2 });
+        bus.publish(job.id, Event::Queued { queue_position: 2, eta_seconds: None });
         let ids = [watcher.events.try_recv(), watcher.events.try_recv()].map(|event| event.unwrap().id.get());
         assert_eq!(ids, [2_000_001, 2_000_002]);
     }

@@ -92,23 +92,12 @@ fn own_fault(result: Result<(), EngineError>) -> Result<Result<(), Fault>, Lost>
     blame(|| result)
 }
 
-/// Decodes finished canvases, together if that works, else in halves.
-pub(super) fn finish<E: Engine>(engine: &mut E, canvases: &[&E::Canvas]) -> Result<Result<Vec<E::Frame>, Fault>, Lost> {
-    let error = match with_room(engine, &[], |engine| engine.finish(canvases))? {
-        Ok(frames) if frames.len() == canvases.len() => return Ok(Ok(frames)),
-        Ok(frames) => EngineError::Failed(format!("{} frames for {} canvases", frames.len(), canvases.len())),
-        Err(error) => error,
-    };
-    if canvases.len() < 2 {
-        return Ok(Err(error));
-    }
-    let (left, right) = canvases.split_at(canvases.len() / 2);
-    let mut frames = match finish(engine, left)? {
-        Ok(frames) => frames,
-        fault => return Ok(fault),
-    };
-    Ok(finish(engine, right)?.map(|rest| {
-        frames.extend(rest);
-        frames
+/// Decodes a finished canvas.
+pub(super) fn finish<E: Engine>(engine: &mut E, canvas: &E::Canvas) -> Result<Result<E::Frame, Fault>, Lost> {
+    let decoded = with_room(engine, &[], |engine| engine.finish(&[canvas]))?;
+    Ok(decoded.and_then(|frames| {
+        let count = frames.len();
+        let one = <[E::Frame; 1]>::try_from(frames).map(|[frame]| frame);
+        one.map_err(|_| EngineError::Failed(format!("{count} frames for one canvas")))
     }))
 }

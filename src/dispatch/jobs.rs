@@ -55,7 +55,8 @@ impl Dispatcher {
             JobStatus::Running => progress = self.shared.doors.events.progress(job.id),
             JobStatus::Succeeded | JobStatus::Failed | JobStatus::Cancelled => {}
         }
-        Ok(JobView { job, queue_position, progress })
+        let eta_seconds = if job.status.is_finished() { None } else { self.shared.outlook.eta(job.id) };
+        Ok(JobView { job, queue_position, progress, eta_seconds })
     }
 
     /// Cancels a queued job at once, and a running one at its next step boundary.

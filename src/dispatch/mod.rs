@@ -3,14 +3,18 @@
 mod admission;
 mod batcher;
 mod claimer;
+mod curve;
+mod deadlines;
 mod device;
 mod events;
 mod finished;
+mod forecast;
 mod guard;
 mod jobs;
 mod loader;
 mod models;
 mod outage;
+mod outlook;
 mod pace;
 mod painting;
 pub mod ports;
@@ -19,6 +23,8 @@ mod retention;
 mod running;
 mod settle;
 mod shared;
+mod shares;
+mod step_times;
 mod upkeep;
 mod worker;
 
@@ -98,6 +104,8 @@ pub struct JobView {
     pub queue_position: Option<u64>,
     /// How far it is, while it runs.
     pub progress: Option<Progress>,
+    /// Seconds until it has probably ended, while that is known.
+    pub eta_seconds: Option<f64>,
 }
 
 /// An answer to a request to paint.
@@ -135,6 +143,16 @@ pub enum DispatchError {
         /// The most that may wait.
         capacity: u64,
         /// When a place is likely to be free: whole seconds, at least 1.
+        retry_after: Duration,
+    },
+    /// The job could not be done before its deadline.
+    #[error("the job would be done in about {} s, and its deadline_seconds are {deadline}", seconds.ceil())]
+    DeadlineUnreachable {
+        /// What was asked for: seconds.
+        deadline: u32,
+        /// What is expected, or the least that is.
+        seconds: f64,
+        /// When the deadline could be kept, if nothing else comes: whole seconds, at least 1.
         retry_after: Duration,
     },
     /// The idempotency key came with another body before.

@@ -40,14 +40,19 @@ impl Pace {
         }
     }
 
-    /// When one more place is likely to be free: whole seconds, 1 to 3600.
+    /// When one more place is likely to be free, by how fast jobs end: whole seconds, 1 to 3600.
     pub(super) fn retry_after(&self, now: Instant) -> Duration {
         let state = lock(&self.0);
         // Before any job has ended, the first will take at least as long again as it has taken until now.
         let waited = || state.since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
         let seconds = state.average_seconds.unwrap_or_else(waited);
-        Duration::from_secs(seconds.ceil().clamp(SHORTEST, LONGEST) as u64)
+        whole_seconds(seconds)
     }
+}
+
+/// What a client can be told to wait: whole seconds, 1 to 3600.
+pub(super) fn whole_seconds(seconds: f64) -> Duration {
+    Duration::from_secs(seconds.ceil().clamp(SHORTEST, LONGEST) as u64)
 }
 
 #[cfg(test)]

@@ -8,10 +8,12 @@ use std::{
 
 use super::{
     batcher::StepLimits,
-    ports::{CanvasState, EngineError, PaintOrder},
+    forecast::Work,
+    ports::{BatchKey, CanvasState, PaintOrder},
     running::Claim,
+    step_times::Kind,
 };
-use crate::domain::Progress;
+use crate::domain::{JobError, Progress};
 
 /// A claimed job with its input pictures, on its way to the device.
 #[derive(Debug)]
@@ -25,8 +27,10 @@ pub(super) struct Slot<C> {
     /// Its picture's place in the request.
     pub(super) index: u32,
     pub(super) canvas: C,
-    /// As [`super::batcher::Candidate::last_step`].
+    /// The number of the step that last moved it; 0 before the first.
     pub(super) last_step: u64,
+    /// Its batch key at the beginning: with another one it is the refiner that moves it.
+    first_key: BatchKey,
 }
 
 /// Where the device's time went for one job.
@@ -51,17 +55,24 @@ pub(super) struct Painting<C, F> {
     /// Finished pictures by index.
     pub(super) frames: Vec<(u32, F)>,
     pub(super) warnings: Vec<String>,
-    pub(super) fault: Option<EngineError>,
+    pub(super) fault: Option<JobError>,
+    /// As it came to the device.
+    whole: Work,
+    /// When its pictures are of no use any more, in seconds of the device's clock.
+    deadline: Option<f64>,
     pub(super) times: DeviceTimes,
     first_step: Option<Instant>,
     reported: Option<u32>,
 }
 
 impl<C: CanvasState, F> Painting<C, F> {
-    pub(super) fn new(order: Order, limits: StepLimits) -> Self {
+    /// A job that comes to the device at `now`, in seconds of the device's clock. `ageing` are the seconds that a step of priority is worth.
+    pub(super) fn new(order: Order, limits: StepLimits, (ageing, now): (f64, f64)) -> Self {
         Self {
             unbegun: 0..order.paint.request.num_images,
             group: limits.pictures_of(&order.paint.request),
+            whole: Work::queued(order.claim.job(), &order.paint.request, (ageing, now)),
+            deadline: order.claim.time_left().map(|left| now + left.as_secs_f64()),
             claim: order.claim,
             order: order.paint,
             needs_empty_device: false,
@@ -87,9 +98,35 @@ impl<C: CanvasState, F> Painting<C, F> {
     }
 
     /// Takes the canvases of a group that has begun.
-    pub(super) fn add_group(&mut self, images: &Range<u32>, canvases: Vec<C>, last_step: u64) {
+    pub(super) fn add_group(&mut self, images: &Range<u32>, canvases: Vec<C>) {
         self.unbegun.start = images.end;
-        self.slots.extend(images.clone().zip(canvases).map(|(index, canvas)| Slot { index, canvas, last_step }));
+        let slot = |(index, canvas): (u32, C)| Slot { index, first_key: canvas.batch_key(), canvas, last_step: 0 };
+        self.slots.extend(images.clone().zip(canvases).map(slot));
+    }
+
+    /// Whether there are steps to be done and nobody would want what comes of them.
+    pub(super) fn is_overdue(&self, now: f64) -> bool {
+        let has_steps = !self.unbegun.is_empty() || self.slots.iter().any(|slot| !slot.canvas.is_done());
+        has_steps && self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// What is left of it.
+    pub(super) fn work(&self) -> Work {
+        let moving = self.slots.iter().find(|slot| !slot.canvas.is_done());
+        Work {
+            kind: moving.map_or_else(|| self.whole.kind.clone(), |slot| self.kind(slot)),
+            rows: moving.map_or(self.whole.rows, |slot| slot.canvas.rows()),
+            begun: self.slots.iter().map(|slot| slot.canvas.calls_left()).collect(),
+            unbegun: self.unbegun.end - self.unbegun.start,
+            ..self.whole.clone()
+        }
+    }
+
+    /// What the steps of one of its canvases depend on.
+    pub(super) fn kind(&self, slot: &Slot<C>) -> Kind {
+        let refiner = self.order.request.refiner.as_ref().filter(|_| slot.canvas.batch_key() != slot.first_key);
+        let model = refiner.map_or_else(|| self.whole.kind.model.clone(), |refiner| refiner.refiner.as_str().into());
+        Kind { model, pixels: slot.canvas.pixels() }
     }
 
     /// Every group has the same remarks about the same prompts.
@@ -106,8 +143,9 @@ impl<C: CanvasState, F> Painting<C, F> {
         self.times.denoise = end.duration_since(*self.first_step.get_or_insert(start));
     }
 
-    /// How far it is, if that has changed since it was last asked for.
-    pub(super) fn new_progress(&mut self) -> Option<Progress> {
+    /// How far it is, if that has changed since it was last asked for. `eta` is in how many seconds it will probably be done, if that is
+    /// known; else its own pace until now has to tell.
+    pub(super) fn new_progress(&mut self, eta: Option<f64>) -> Option<Progress> {
         // A refiner of another noise schedule may make them other than what was asked for.
         let own = self.slots.iter().map(|slot| slot.canvas.progress().1).max();
         let total = own.unwrap_or_else(|| self.order.request.effective_steps());
@@ -126,7 +164,7 @@ impl<C: CanvasState, F> Painting<C, F> {
             num_inference_steps: total,
             fraction: f64::from(step) / f64::from(total.max(1)),
             steps_per_second,
-            eta_seconds: (f64::from(total) - mean).max(0.0) / steps_per_second.max(f64::EPSILON),
+            eta_seconds: eta.unwrap_or_else(|| (f64::from(total) - mean).max(0.0) / steps_per_second.max(f64::EPSILON)),
         })
     }
 }

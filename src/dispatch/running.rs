@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -64,6 +64,13 @@ impl Claim {
 
     pub(super) fn job(&self) -> JobId {
         self.lease.job
+    }
+
+    /// How long it is until its deadline, if it has one.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        let deadline = Duration::from_secs(self.request.deadline_seconds?.into());
+        let waited = Duration::try_from(self.claimed_at.duration_since(self.created_at)).unwrap_or_default();
+        Some(deadline.saturating_sub(waited).saturating_sub(self.since.elapsed()))
     }
 
     pub(super) fn phase(&self) -> Phase {

@@ -127,6 +127,7 @@ async fn write(shared: &Shared, claim: &Arc<Claim>, outcome: Outcome, report: Re
 fn announce(shared: &Shared, claim: &Claim, job: Job) -> Arc<Job> {
     shared.pace.job_ended(Instant::now());
     if job.status == JobStatus::Succeeded {
+        shared.outlook.note_storing(job.timings.store_ms / 1000.0);
         observe_stages(shared, &job.timings);
     }
     tracing::info!(

@@ -15,6 +15,7 @@ use super::{
     DispatchSettings, Doors, PING_PATIENCE,
     models::Residence,
     outage::Outage,
+    outlook::Outlook,
     pace::Pace,
     ports::{EngineError, StoreError},
     retention,
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     /// Claims that the store could not take back when they were given back.
     unreleased: Mutex<Vec<Arc<Claim>>>,
     pub(super) pace: Pace,
+    pub(super) outlook: Outlook,
     /// Wakes the claimer: a job has come, or the device has room.
     pub(super) wake: Notify,
     /// Places in the queue have changed; the claimer tells those who watch.
@@ -63,6 +65,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(doors: Doors, models: Vec<ModelInfo>, settings: DispatchSettings) -> Self {
         Self {
+            outlook: Outlook::new(&settings),
             doors,
             models,
             settings,
@@ -111,6 +114,10 @@ impl Shared {
     /// Counts a job's end and tells everybody who watches. Only after the store has it.
     pub(super) fn announce_end(&self, job: Job) -> Arc<Job> {
         self.doors.metrics.jobs_total.with_label_values(&[job.status.as_str()]).inc();
+        let expected = self.outlook.ended(job.id);
+        if let Some(expected) = expected.filter(|_| job.status == JobStatus::Succeeded && job.timings.total_ms > 0.0) {
+            self.doors.metrics.estimate_ratio.observe(expected * 1000.0 / job.timings.total_ms);
+        }
         let job = Arc::new(job);
         self.doors.events.publish(job.id, Event::Finished(job.clone()));
         job
@@ -131,7 +138,7 @@ impl Shared {
 
     async fn announce_place(&self, id: JobId) -> Result<(), StoreError> {
         if let Some(queue_position) = self.doors.jobs.queue_position(id).await? {
-            self.doors.events.publish(id, Event::Queued { queue_position });
+            self.doors.events.publish(id, Event::Queued { queue_position, eta_seconds: self.outlook.eta(id) });
         }
         Ok(())
     }

@@ -17,7 +17,8 @@ pub struct Progress {
     pub fraction: f64,
     /// Steps of this job done per second of wall time, since it began to denoise.
     pub steps_per_second: f64,
-    /// Seconds until the last step at that pace.
+    /// Seconds until the job has probably ended, by what the work takes that is before it and beside it; while that is not known, until the
+    /// last step at its own pace.
     pub eta_seconds: f64,
 }
 
@@ -43,6 +44,8 @@ pub enum Event {
     Queued {
         /// Its place in the queue, from 1.
         queue_position: u64,
+        /// Seconds until the job has probably ended, if that is known.
+        eta_seconds: Option<f64>,
     },
     /// A device has begun to paint the job.
     Started,

@@ -1,9 +1,12 @@
-//! Models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make models`, `kill`, `crowd`, `soak`.
+//! Estimate, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make estimate`, `models`,
+//! `kill`, `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- models | kill | crowd | soak MINUTES`. Throughput and latency: benches/serving.
+//! They measure, so they are no tests: `cargo bench --bench load -- estimate | models | kill | crowd | soak MINUTES`. Throughput and latency:
+//! benches/serving.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod crowd;
+mod estimate;
 mod kill;
 mod leftovers;
 mod models;
@@ -20,8 +23,9 @@ async fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["kill"] => kill::run().await,
         ["crowd"] => crowd::run().await,
+        ["estimate"] => estimate::run().await,
         ["models"] => models::run().await,
         ["soak", minutes] => soak::run(minutes.parse().expect("soak takes a whole number of minutes")).await,
-        _ => eprintln!("say which run: models, kill, crowd or soak MINUTES"),
+        _ => eprintln!("say which run: estimate, models, kill, crowd or soak MINUTES"),
     }
 }

@@ -1,6 +1,6 @@
 //! The door to the engine.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use image::{GrayImage, RgbImage};
 
@@ -71,6 +71,11 @@ pub trait Engine: Send {
     fn take_float32_retries(&mut self) -> u64 {
         0
     }
+
+    /// The time by which the device's work is measured.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// What the dispatcher may know of a canvas.
@@ -83,6 +88,8 @@ pub trait CanvasState {
     fn pixels(&self) -> usize;
     /// The user's steps done, and to be done.
     fn progress(&self) -> (u32, u32);
+    /// UNet calls that it still needs.
+    fn calls_left(&self) -> u32;
 
     /// Whether the last step is done.
     fn is_done(&self) -> bool {

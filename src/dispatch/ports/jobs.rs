@@ -35,6 +35,15 @@ pub trait JobStore: Send + Sync + 'static {
     /// Every queued job in the order of claiming; the first is at position 1.
     async fn queue(&self) -> Result<Vec<JobId>, StoreError>;
 
+    /// The first queued jobs in the order of claiming, at most `limit`.
+    async fn first_queued(&self, limit: u32) -> Result<Vec<Job>, StoreError>;
+
+    /// The queued jobs whose deadlines have passed; some of them if they are many.
+    async fn overdue(&self) -> Result<Vec<Job>, StoreError>;
+
+    /// Fails a job, if it still waits; answers it as it then is.
+    async fn fail_queued(&self, id: JobId, error: JobError) -> Result<Option<Job>, StoreError>;
+
     /// The job's position in the queue, from 1; `None` when it does not wait.
     async fn queue_position(&self, id: JobId) -> Result<Option<u64>, StoreError>;
 

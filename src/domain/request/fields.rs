@@ -12,6 +12,8 @@ use super::{
     Encoding, MAX_SEED,
 };
 
+/// A day.
+const MAX_DEADLINE_SECONDS: u64 = 86_400;
 const MAX_METADATA_ENTRIES: usize = 16;
 const MAX_METADATA_CHARS: usize = 1_000;
 pub(super) const MAX_PRIORITY: u64 = 9;
@@ -25,6 +27,14 @@ pub(super) fn default_priority() -> u8 {
 /// The last picture's seed must be a legal seed too.
 pub(super) fn parse_seed(num_images: u32) -> impl Fn(Value) -> Result<u64, String> {
     integer(0, MAX_SEED - u64::from(num_images - 1))
+}
+
+/// Null is none.
+pub(super) fn parse_deadline(value: Value) -> Result<Option<u32>, String> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    integer(1, MAX_DEADLINE_SECONDS)(value).map(|seconds| u32::try_from(seconds).ok())
 }
 
 pub(super) fn take_output(fields: &mut Fields, warnings: &mut Vec<String>) -> Encoding {

@@ -106,6 +106,9 @@ pub struct GenerationRequest {
     /// How urgent it is: 0 to 9, 9 first.
     #[serde(default = "default_priority")]
     pub priority: u8,
+    /// Seconds after its POST after which nobody wants the pictures any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
     /// The client's own notes, given back unread.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
@@ -147,6 +150,12 @@ impl GenerationRequest {
             None => self.num_inference_steps,
             Some(img2img) => strength_steps(img2img.strength, self.num_inference_steps),
         }
+    }
+
+    /// The UNet calls that a picture takes, to within one or two: what a schedule does at its ends is the scheduler's own.
+    pub fn unet_calls(&self) -> u32 {
+        let per_step = self.scheduler.algorithm.unet_calls_per_step();
+        (self.effective_steps() * per_step).saturating_sub(per_step - 1)
     }
 
     /// Whether the picture gives no more than its shape: at full strength, inpainting begins with pure noise as in diffusers'

@@ -10,7 +10,7 @@ use super::{
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
     capability::{check_task, refuse_unsupported},
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_metadata, parse_seed, take_output},
+    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_deadline, parse_metadata, parse_seed, take_output},
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
@@ -103,6 +103,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         preview_every: fields.take("preview_every", integer(0, 150)).map_or(1, small),
         output,
         priority: fields.take("priority", integer(0, MAX_PRIORITY)).map_or(DEFAULT_PRIORITY, |priority| priority as u8),
+        deadline_seconds: fields.take("deadline_seconds", parse_deadline).flatten(),
         metadata: fields.take("metadata", parse_metadata).unwrap_or_default(),
         prompt: prompts.prompt?,
     };

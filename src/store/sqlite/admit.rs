@@ -37,8 +37,8 @@ impl SqliteStore {
     async fn store(&self, connection: &mut SqliteConnection, job: &Job, ageing: Duration) -> Result<(), StoreError> {
         let arrived_ms = self.clock.now_ms();
         sqlx::query(
-            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms, models)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO jobs (id, created_at, request, warnings, request_id, owner, retry_of, arrived_ms, turn_ms, models, deadline_ms)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(job.id.to_string())
         .bind(rows::time(job.created_at))
@@ -50,6 +50,7 @@ impl SqliteStore {
         .bind(arrived_ms)
         .bind(turn_ms(arrived_ms, job.request.priority, ageing))
         .bind(rows::json(&job.request.models())?)
+        .bind(job.request.deadline_seconds.map(|seconds| arrived_ms.saturating_add(1000 * i64::from(seconds))))
         .execute(&mut *connection)
         .await
         .map_err(unavailable)?;

@@ -9,6 +9,7 @@ mod clock;
 mod end;
 mod list;
 mod open;
+mod overdue;
 mod remove;
 mod rows;
 
@@ -24,7 +25,7 @@ use crate::{
         Admitted, Cancellation, ClaimOutcome, DeviceView, JobCounts, JobPage, JobQuery, JobStore, Lease, Quotas, Recovery, Removal,
         Renewal, Settlement, StoreError, Terms,
     },
-    domain::{IdempotencyKey, Job, JobId, Owner},
+    domain::{IdempotencyKey, Job, JobError, JobId, Owner},
 };
 
 pub use open::{SchemaVersion, migrate};
@@ -143,6 +144,18 @@ impl JobStore for SqliteStore {
             .await
             .map_err(unavailable)?;
         ids.iter().map(|id| rows::id(id)).collect()
+    }
+
+    async fn first_queued(&self, limit: u32) -> Result<Vec<Job>, StoreError> {
+        self.head_of_queue(limit).await
+    }
+
+    async fn overdue(&self) -> Result<Vec<Job>, StoreError> {
+        self.waits_in_vain().await
+    }
+
+    async fn fail_queued(&self, id: JobId, error: JobError) -> Result<Option<Job>, StoreError> {
+        self.fail_waiting(id, error).await
     }
 
     async fn queue_position(&self, id: JobId) -> Result<Option<u64>, StoreError> {

@@ -17,12 +17,13 @@ use super::super::{make_folder, or_here, unavailable};
 use crate::dispatch::ports::StoreError;
 
 /// Version, name and statements, oldest first. A migration that was ever released is never changed.
-const MIGRATIONS: [(i64, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str); 6] = [
     (1, "jobs", include_str!("../../../migrations/sqlite/0001_jobs.sql")),
     (2, "service", include_str!("../../../migrations/sqlite/0002_service.sql")),
     (3, "inputs", include_str!("../../../migrations/sqlite/0003_inputs.sql")),
     (4, "models", include_str!("../../../migrations/sqlite/0004_models.sql")),
     (5, "refiners", include_str!("../../../migrations/sqlite/0005_refiners.sql")),
+    (6, "deadlines", include_str!("../../../migrations/sqlite/0006_deadlines.sql")),
 ];
 /// Where sqlx remembers what it has applied.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";

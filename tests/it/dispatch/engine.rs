@@ -6,6 +6,7 @@ use std::{
     ops::Range,
     sync::{Arc, mpsc::Receiver},
     thread,
+    time::{Duration, Instant},
 };
 
 use easel::{
@@ -34,6 +35,42 @@ pub(super) enum Call {
     Load(String),
 }
 
+/// What work takes by the engine's own clock, in seconds. Nobody waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Costs {
+    /// A step's own.
+    pub step: f64,
+    /// Of each row of 64 × 64 pixels, which is more for larger ones.
+    pub row: f64,
+    /// Of a decode.
+    pub decode: f64,
+}
+
+impl Default for Costs {
+    /// Rows pay: all that fit go together.
+    fn default() -> Self {
+        Self { step: 0.00001, row: 0.0, decode: 0.0 }
+    }
+}
+
+/// The engine's own clock.
+pub(super) struct Clock {
+    start: Instant,
+    passed: Duration,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { start: Instant::now(), passed: Duration::ZERO }
+    }
+}
+
+impl Clock {
+    fn pass(&mut self, seconds: f64) {
+        self.passed += Duration::from_secs_f64(seconds);
+    }
+}
+
 pub(super) struct FaultyEngine {
     pub calls: UnboundedSender<Call>,
     /// Each step waits for one message; all are free when the sender is gone.
@@ -45,6 +82,8 @@ pub(super) struct FaultyEngine {
     pub preview_gate: Option<Receiver<()>>,
     /// The first picture that is finished stays stuck on the device until the sender is gone.
     pub picture_gate: Option<Receiver<()>>,
+    pub costs: Costs,
+    pub clock: Clock,
 }
 
 pub(super) struct Counter {
@@ -71,6 +110,10 @@ impl CanvasState for Counter {
 
     fn progress(&self) -> (u32, u32) {
         (self.step, self.steps)
+    }
+
+    fn calls_left(&self) -> u32 {
+        self.steps - self.step
     }
 }
 
@@ -158,6 +201,8 @@ impl Engine for FaultyEngine {
     fn step(&mut self, canvases: &mut [&mut Counter]) -> Result<Vec<Result<(), EngineError>>, EngineError> {
         self.tell(Call::Step(prompts(canvases.iter().map(|canvas| &**canvas))));
         let is_gated = self.gate.recv().is_ok();
+        let weight: f64 = canvases.iter().map(|canvas| (canvas.rows() * canvas.pixels) as f64 / 4096.0).sum();
+        self.clock.pass(self.costs.step + self.costs.row * weight);
         if !self.has_room_for(canvases.len()) {
             return Err(EngineError::OutOfMemory("too many canvases".to_owned()));
         }
@@ -183,7 +228,12 @@ impl Engine for FaultyEngine {
 
     fn finish(&mut self, canvases: &[&Counter]) -> Result<Vec<Shade>, EngineError> {
         self.tell(Call::Finish(prompts(canvases.iter().copied())));
+        self.clock.pass(self.costs.decode * canvases.len() as f64);
         assert!(canvases.iter().all(|canvas| canvas.prompt != "decode panic"));
         Ok(canvases.iter().map(|canvas| Shade { level: canvas.step as u8, gate: self.picture_gate.take() }).collect())
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.start + self.clock.passed
     }
 }

@@ -7,6 +7,7 @@ mod engine;
 mod faults;
 mod flaky;
 mod models;
+mod scheduling;
 mod sharing;
 mod shelf;
 mod watching;
@@ -34,7 +35,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::model_info;
-use engine::{Call, FaultyEngine};
+use engine::{Call, Clock, Costs, FaultyEngine};
 use flaky::{Disk, FlakyPictures};
 use shelf::{MODELS, Shelf};
 
@@ -50,6 +51,7 @@ struct Setup {
     picture_gate: Option<mpsc::Receiver<()>>,
     load_error: Option<EngineError>,
     disk: Disk,
+    costs: Costs,
 }
 
 impl Default for Setup {
@@ -80,6 +82,7 @@ impl Default for Setup {
             picture_gate: None,
             load_error: None,
             disk: Disk::default(),
+            costs: Costs::default(),
         }
     }
 }
@@ -117,10 +120,12 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _ } = setup;
+        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _, costs } = setup;
         let (dispatcher, workers) = Dispatcher::start(doors, models(), settings, move || {
             let _ = load.recv();
-            let engine = FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate };
+            let clock = Clock::default();
+            let engine =
+                FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate, costs, clock };
             load_error.map_or(Ok(engine), Err)
         });
         Self { dispatcher, workers, store, metrics, folder, calls, gate: Some(gate), loading: Some(loading) }

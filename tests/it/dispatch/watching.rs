@@ -28,7 +28,7 @@ async fn a_watcher_sees_the_whole_life_in_order() {
     while let Ok(numbered) = events.recv().await {
         ids.push(numbered.id.get());
         seen.push(match numbered.event {
-            Event::Queued { queue_position } => format!("queued {queue_position}"),
+            Event::Queued { queue_position, .. } => format!("queued {queue_position}"),
             Event::Started => "started".to_owned(),
             Event::Progress(progress) => format!("{} of {}", progress.step, progress.num_inference_steps),
             Event::Preview(_) => "preview".to_owned(),
@@ -142,7 +142,7 @@ async fn those_who_wait_are_told_when_a_job_ahead_of_them_is_cancelled() {
     let mut events = studio.dispatcher.subscribe(job).events;
     studio.dispatcher.cancel(&Owner::anonymous(), ahead).await.unwrap();
     let told = tokio::time::timeout(super::PATIENCE, events.recv()).await.unwrap().unwrap();
-    assert!(matches!(told.event, Event::Queued { queue_position: 1 }), "{told:?}");
+    assert!(matches!(told.event, Event::Queued { queue_position: 1, .. }), "{told:?}");
 }
 
 #[tokio::test]

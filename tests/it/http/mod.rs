@@ -6,6 +6,7 @@ mod batching;
 mod bench;
 mod cli;
 mod contract;
+mod deadlines;
 mod disk;
 mod docs;
 mod durability;

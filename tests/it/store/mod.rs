@@ -1,5 +1,6 @@
 //! The memory: real SQLite files and real folders, one of each for every test.
 
+mod deadlines;
 mod durability;
 mod endings;
 mod leases;

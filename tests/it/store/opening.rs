@@ -121,7 +121,7 @@ async fn a_url_that_is_not_supported_says_what_is() {
 async fn migrate_makes_the_tables_once_and_touches_no_job() {
     let folder = tempfile::tempdir().unwrap();
     let version = |version, description: &str, is_new| SchemaVersion { version, description: description.to_owned(), is_new };
-    let names = [(1, "jobs"), (2, "service"), (3, "inputs"), (4, "models"), (5, "refiners")];
+    let names = [(1, "jobs"), (2, "service"), (3, "inputs"), (4, "models"), (5, "refiners"), (6, "deadlines")];
     let all = |is_new| names.map(|(number, name)| version(number, name, is_new));
     assert_eq!(migrate(&url(&folder)).await.unwrap(), all(true));
     let store = TestStore { store: SqliteStore::open(&url(&folder)).await.unwrap(), folder };

@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use easel::{
@@ -80,10 +81,11 @@ impl Gate {
     }
 }
 
-/// The real engine behind a gate.
+/// The real engine behind a gate. By its clock, which the gate does not hold up, a step takes a millisecond however many share it.
 pub(crate) struct TestEngine {
     engine: StableDiffusion,
     keeper: Keeper,
+    start: Instant,
 }
 
 /// A canvas that remembers what it shows.
@@ -113,7 +115,7 @@ impl IntoRgb for TestFrame {
 
 impl TestEngine {
     pub(crate) fn new(engine: StableDiffusion, keeper: Keeper) -> Self {
-        Self { engine, keeper }
+        Self { engine, keeper, start: Instant::now() }
     }
 }
 
@@ -132,6 +134,10 @@ impl CanvasState for TestCanvas {
 
     fn progress(&self) -> (u32, u32) {
         self.canvas.progress()
+    }
+
+    fn calls_left(&self) -> u32 {
+        self.canvas.calls_left()
     }
 }
 
@@ -193,5 +199,9 @@ impl Engine for TestEngine {
     }
     fn take_float32_retries(&mut self) -> u64 {
         self.engine.take_float32_retries()
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_millis(self.keeper.counts.steps() as u64)
     }
 }
