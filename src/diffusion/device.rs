@@ -4,12 +4,12 @@ use tch::{Cuda, Device, Kind};
 use tracing::info;
 
 use super::error::LoadError;
-use crate::sys::{gpu_memory, host_memory, load_cuda};
+use crate::sys::{gpu_memory, host_memory, load_cuda, processor_multiplies_bfloat16};
 
 /// The dtype that the settings ask for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// float32 on the CPU, bfloat16 on CUDA.
+    /// bfloat16 on CUDA, and on a CPU that multiplies it for models that are large; else float32.
     #[default]
     Auto,
     /// 32-bit floats.
@@ -29,29 +29,54 @@ pub(super) struct Placement {
     pub(super) batch_invariant: bool,
 }
 
-impl Placement {
+/// Weights of a model, in numbers, from which on bfloat16 is worth its rounding on a CPU. Full-size models have ten times as many and take
+/// half the time; small ones, such as the demo model, are bound by what surrounds the multiplications and gain nothing.
+const LARGE_MODEL: u64 = 100_000_000;
+
+/// The device, and what decides how a model is placed on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlacementPolicy {
+    pub(super) device: Device,
+    precision: Precision,
+    batch_invariant: Option<bool>,
+}
+
+impl PlacementPolicy {
     /// Finds the device that `name` asks for: `auto`, `cpu` or `cuda:N`.
     ///
     /// # Errors
-    /// When the device is not there, or cannot compute in that precision.
+    /// When the device is not there, or cannot compute in that precision or with the same bits in any company.
     pub(super) fn choose(name: &str, precision: Precision, batch_invariant: Option<bool>) -> Result<Self, LoadError> {
         let device = find_device(name)?;
-        let kind = match (precision, device) {
-            (Precision::Auto, Device::Cpu) | (Precision::Float32, _) => Kind::Float,
-            (Precision::Auto, _) | (Precision::Bfloat16, _) => Kind::BFloat16,
-            (Precision::Float16, Device::Cpu) => {
-                let problem = "device.dtype: float16 is far slower than float32 on a CPU; use \"float32\" or \"bfloat16\"";
-                return Err(LoadError::Device(problem.to_owned()));
-            }
+        if (device, precision) == (Device::Cpu, Precision::Float16) {
+            let problem = "device.dtype: float16 is far slower than float32 on a CPU; use \"float32\" or \"bfloat16\"";
+            return Err(LoadError::Device(problem.to_owned()));
+        }
+        let policy = Self { device, precision, batch_invariant };
+        if batch_invariant == Some(true) && !policy.can_be_invariant(Kind::Float) {
+            return Err(LoadError::Device(format!("device.batch_invariant: true is kept on the CPU only, not on {device:?}")));
+        }
+        if batch_invariant == Some(true) && precision == Precision::Bfloat16 && !policy.can_be_invariant(Kind::BFloat16) {
+            let problem = "device.batch_invariant: true is kept in bfloat16 only on CPUs that multiply it (AVX-512 BF16)";
+            return Err(LoadError::Device(problem.to_owned()));
+        }
+        Ok(policy)
+    }
+
+    fn can_be_invariant(self, kind: Kind) -> bool {
+        self.device == Device::Cpu && (kind == Kind::Float || processor_multiplies_bfloat16())
+    }
+
+    /// How a model with this many weights is placed.
+    pub(super) fn of_model(self, weights: u64) -> Placement {
+        let kind = match (self.precision, self.device) {
+            (Precision::Auto, Device::Cpu) if weights < LARGE_MODEL || !processor_multiplies_bfloat16() => Kind::Float,
+            (Precision::Float32, _) => Kind::Float,
+            (Precision::Auto | Precision::Bfloat16, _) => Kind::BFloat16,
             (Precision::Float16, _) => Kind::Half,
         };
-        let can_be_invariant = device == Device::Cpu && kind == Kind::Float;
-        if batch_invariant == Some(true) && !can_be_invariant {
-            let problem = format!("device.batch_invariant: true is kept on the CPU in float32 only, not on {device:?} in {kind:?}");
-            return Err(LoadError::Device(problem));
-        }
-        let batch_invariant = batch_invariant.unwrap_or(can_be_invariant);
-        Ok(Self { device, kind, batch_invariant })
+        let batch_invariant = self.batch_invariant.unwrap_or_else(|| self.can_be_invariant(kind));
+        Placement { device: self.device, kind, batch_invariant }
     }
 
     /// Bytes of memory that the device has; without bound where it does not say.

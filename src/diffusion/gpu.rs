@@ -4,7 +4,7 @@ use tch::{Device, Tensor};
 use tracing::{info, warn};
 
 use super::{
-    device::Placement,
+    device::PlacementPolicy,
     error::LoadError,
     graphs::{CudaRecorder, Graphs},
     layers::Result,
@@ -39,7 +39,7 @@ impl Gpu {
     ///
     /// # Errors
     /// When something that must be used cannot be.
-    pub(super) fn prepare(placement: Placement, settings: GpuSettings) -> std::result::Result<Self, LoadError> {
+    pub(super) fn prepare(placement: PlacementPolicy, settings: GpuSettings) -> std::result::Result<Self, LoadError> {
         let Device::Cuda(device) = placement.device else {
             let attention = settings.attention.map(|_| true);
             let asked = [("cuda_graphs", settings.graphs), ("cuda_kernels", settings.kernels), ("cuda_attention", attention)];
@@ -125,15 +125,18 @@ mod tests {
     use tch::Kind;
 
     use super::*;
+    use crate::diffusion::device::Precision;
 
-    const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: false };
+    fn on_cpu() -> PlacementPolicy {
+        PlacementPolicy::choose("cpu", Precision::Auto, None).unwrap()
+    }
 
     #[test]
     fn a_cpu_has_nothing_of_a_gpu_and_says_so_when_it_must_have() {
-        let gpu = Gpu::prepare(ON_CPU, GpuSettings::default()).unwrap();
+        let gpu = Gpu::prepare(on_cpu(), GpuSettings::default()).unwrap();
         assert_eq!(gpu, Gpu::default());
         assert!(gpu.graphs().is_none());
-        let error = |settings| Gpu::prepare(ON_CPU, settings).unwrap_err().to_string();
+        let error = |settings| Gpu::prepare(on_cpu(), settings).unwrap_err().to_string();
         let kernels = error(GpuSettings { graphs: Some(false), kernels: Some(true), attention: None });
         assert!(kernels.contains("device.cuda_kernels") && kernels.contains("Cpu"), "{kernels}");
         let attention = error(GpuSettings { attention: Some(AttentionKernel::Flash), ..GpuSettings::default() });

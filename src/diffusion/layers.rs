@@ -2,13 +2,19 @@
 //!
 //! # Same bits in any company
 //! With `batch_invariant`, a row's bits may not depend on how many rows there are, nor on its place among them. Measured with
-//! libtorch 2.11 on CPUs in float32, three things break that, and these layers mend each where it happens:
+//! libtorch 2.11 on CPUs in float32 and bfloat16, four things break that, and these layers mend each where it happens:
 //! - `conv2d` takes its own kernel for small inputs and oneDNN's for larger ones, and counts the batch: here always oneDNN's, with the
 //!   setting or without (on small inputs it is several times faster, too);
 //! - `linear` with one row a sample (the time embedding, 1 × 1 feature maps) is a matrix-vector product when it is alone: row by row;
+//! - group norm with the channels last splits its sums by the batch, too: row by row;
 //! - SiLU and GELU take another `exp` and `erf` for the last few values of a thread's share: row by row.
 //!
-//! Group norm, layer norm, attention, and `linear` with more than one row a sample keep their bits as they are.
+//! Layer norm, attention, and `linear` with more than one row a sample keep their bits as they are.
+//!
+//! # The order of the values
+//! Weights of convolutions have their channels last, and so has what enters a network and then all that goes through it: convolutions and
+//! group norms are fastest with it, and between the cells of a picture and the rows of a transformer nothing has to move. Another order gives
+//! other bits.
 
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -38,6 +44,24 @@ impl Linear {
     pub(super) fn without_bias(vs: &Scope, inputs: i64, outputs: i64) -> std::result::Result<Self, LoadError> {
         let weight = vs.tensor("weight", &[outputs, inputs])?;
         Ok(Self { weight, bias: None, batch_invariant: vs.placement().batch_invariant })
+    }
+
+    /// Several linears of the same input, whose outputs stand side by side: `[…, in] → […, n · out]`.
+    pub(super) fn joined<const N: usize>(scopes: [Scope; N], inputs: i64, outputs: i64) -> std::result::Result<Self, LoadError> {
+        let biases = scopes.iter().map(|vs| vs.tensor("bias", &[outputs])).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Self { bias: Some(Tensor::f_cat(&biases, 0)?), ..Self::joined_without_biases(scopes, inputs, outputs)? })
+    }
+
+    /// As [`Self::joined`], of linears without biases.
+    pub(super) fn joined_without_biases<const N: usize>(
+        scopes: [Scope; N],
+        inputs: i64,
+        outputs: i64,
+    ) -> std::result::Result<Self, LoadError> {
+        let weights =
+            scopes.iter().map(|vs| vs.tensor("weight", &[outputs, inputs])).collect::<std::result::Result<Vec<_>, _>>()?;
+        let batch_invariant = scopes.iter().all(|vs| vs.placement().batch_invariant);
+        Ok(Self { weight: Tensor::f_cat(&weights, 0)?, bias: None, batch_invariant })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -89,6 +113,7 @@ impl Conv2d {
     pub(super) fn load(vs: &Scope, shape: ConvShape) -> std::result::Result<Self, LoadError> {
         let ConvShape { inputs, outputs, kernel, stride, padding } = shape;
         let weight = vs.tensor("weight", &[outputs, inputs, kernel, kernel])?;
+        let weight = channels_last(&weight)?;
         let bias = vs.tensor("bias", &[outputs])?;
         Ok(Self { weight, bias, stride, padding })
     }
@@ -117,14 +142,29 @@ pub(super) struct GroupNorm {
     bias: Tensor,
     groups: i64,
     eps: f64,
+    batch_invariant: bool,
 }
 
 impl GroupNorm {
     pub(super) fn load(vs: &Scope, groups: i64, channels: i64, eps: f64) -> std::result::Result<Self, LoadError> {
-        Ok(Self { weight: vs.tensor("weight", &[channels])?, bias: vs.tensor("bias", &[channels])?, groups, eps })
+        let (weight, bias) = (vs.tensor("weight", &[channels])?, vs.tensor("bias", &[channels])?);
+        Ok(Self { weight, bias, groups, eps, batch_invariant: vs.placement().batch_invariant })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.rows(x, |row| self.apply(row))
+    }
+
+    /// With an activation behind it.
+    pub(super) fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.rows(x, |row| activation.apply(&self.apply(row)?))
+    }
+
+    fn rows(&self, x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        if self.batch_invariant { row_by_row(x, f) } else { f(x) }
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
         x.f_group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
 }
@@ -189,6 +229,12 @@ pub(super) fn row_by_row(x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> R
             Tensor::f_cat(&outputs, 0)
         }
     }
+}
+
+/// The same `[B, C, H, W]` with the channels of a cell side by side in memory: what convolutions and group norms are fastest with, and what
+/// they keep.
+pub(super) fn channels_last(x: &Tensor) -> Result<Tensor> {
+    x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])
 }
 
 /// softmax(q·kᵀ / √d)·v for `[B, heads, L, d]`; every row attends to itself and to those before it when `causal`.

@@ -2,6 +2,7 @@
 //!
 //! Owns libtorch: no other room knows what a tensor is.
 
+mod attend;
 mod autoencoder;
 mod bench;
 mod blur;

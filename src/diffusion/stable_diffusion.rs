@@ -18,7 +18,7 @@ use super::{
     conditioning::{ConditioningSchedule, RowPicture},
     deep_cache::{DeepCache, StepKeys},
     denoise,
-    device::{Placement, Precision},
+    device::{Placement, PlacementPolicy, Precision},
     error::{LoadError, engine_error},
     extras::Extras,
     files::ModelFiles,
@@ -72,8 +72,8 @@ pub struct EngineSettings {
 }
 
 impl EngineSettings {
-    fn vae_policy(&self, placement: Placement) -> VaePolicy {
-        let bytes = self.vae_memory.unwrap_or_else(|| placement.memory() / VAE_SHARE);
+    fn vae_policy(&self, device: PlacementPolicy) -> VaePolicy {
+        let bytes = self.vae_memory.unwrap_or_else(|| device.memory() / VAE_SHARE);
         VaePolicy { tiling: self.vae_tiling, bytes, float32_retries: Arc::default() }
     }
 }
@@ -81,7 +81,7 @@ impl EngineSettings {
 /// The models of one device.
 pub struct StableDiffusion {
     models: Residency<Model>,
-    placement: Placement,
+    device: PlacementPolicy,
     gpu: Gpu,
     /// As [`VaePolicy::float32_retries`].
     float32_retries: Arc<AtomicU64>,
@@ -89,7 +89,7 @@ pub struct StableDiffusion {
 
 impl fmt::Debug for StableDiffusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StableDiffusion").field("placement", &self.placement).finish_non_exhaustive()
+        f.debug_struct("StableDiffusion").field("device", &self.device).finish_non_exhaustive()
     }
 }
 
@@ -98,6 +98,7 @@ pub struct Model {
     /// First, for fields are dropped in their order.
     _settles_first: SettlesFirst,
     info: ModelInfo,
+    placement: Placement,
     /// None for a model that takes no text.
     prompts: Option<PromptEncoder>,
     unet: UNet,
@@ -133,6 +134,7 @@ impl Model {
         let input = samples.input(latents.channels);
         Ok(Self {
             _settles_first: SettlesFirst(gpu),
+            placement,
             prompts,
             input: input.map_err(|problem| files.invalid(problem))?,
             unet: unet.recorded(gpu.graphs()),
@@ -200,27 +202,27 @@ impl StableDiffusion {
     /// # Errors
     /// When the device is not there, a config describes no model that is supported, or none of the models can be used.
     pub fn load(settings: &EngineSettings) -> std::result::Result<Self, LoadError> {
-        let placement = Placement::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
+        let device = PlacementPolicy::choose(&settings.device, settings.dtype, settings.batch_invariant)?;
         if settings.threads > 0 {
             tch::set_num_threads(i32::try_from(settings.threads).unwrap_or(i32::MAX));
         }
-        let gpu = Gpu::prepare(placement, settings.gpu)?;
+        let gpu = Gpu::prepare(device, settings.gpu)?;
         let infos = describe_models(&settings.models)?;
-        let vae_policy = settings.vae_policy(placement);
+        let vae_policy = settings.vae_policy(device);
         let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(StoredModel { info, folder: folder.clone(), placement, vae_policy: vae_policy.clone(), gpu })
+            Box::new(StoredModel { info, folder: folder.clone(), device, vae_policy: vae_policy.clone(), gpu })
         };
         let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
-        let Placement { device, kind, batch_invariant } = placement;
         let threads = tch::get_num_threads();
-        info!(?device, dtype = ?kind, batch_invariant, threads, models = models.loaded(), "models loaded");
-        Ok(Self { models, placement, gpu, float32_retries: vae_policy.float32_retries })
+        info!(device = ?device.device, threads, models = models.loaded(), "models loaded");
+        Ok(Self { models, device, gpu, float32_retries: vae_policy.float32_retries })
     }
 
-    /// Where its tensors are, and in which dtype.
-    pub(super) fn placement(&self) -> Placement {
-        self.placement
+    /// Where a model's tensors are, and in which dtype.
+    pub(super) fn placement_of(&mut self, model: &str) -> std::result::Result<Placement, EngineError> {
+        let hold = self.models.hold(model)?;
+        Ok(self.models.get(&hold)?.placement)
     }
 
     fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
@@ -256,7 +258,7 @@ impl StableDiffusion {
         (request, steps, model): (&GenerationRequest, u32, &Model),
     ) -> std::result::Result<(PromptEmbeds, Extras), EngineError> {
         let embeds = prompts.encode(request, steps, model.guides(request))?;
-        let extras = Extras::of(request, &model.info, config, self.placement).map_err(|error| engine_error(&error))?;
+        let extras = Extras::of(request, &model.info, config, model.placement).map_err(|error| engine_error(&error))?;
         Ok((embeds, extras))
     }
 
@@ -284,7 +286,7 @@ impl StableDiffusion {
             let mut generator = NoiseGenerator::new(request.noise_source, request.image_seed(image));
             let beginning = source.begin(&first.plan, || {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
-                upload(&Tensor::f_from_slice(&values)?.f_reshape(shape)?, self.placement.device)
+                upload(&Tensor::f_from_slice(&values)?.f_reshape(shape)?, self.device.device)
             })?;
             let Takeover { model, keys, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
@@ -369,8 +371,8 @@ impl Engine for StableDiffusion {
         if canvases.iter().any(|canvas| canvas.batch_key() != first.batch_key()) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
-        let unet = &self.models.get(&first.model)?.unet;
-        denoise::step(unet, self.placement.kind, canvases).map_err(|error| engine_error(&error))
+        let Model { unet, placement, .. } = self.models.get(&first.model)?;
+        denoise::step(unet, placement.kind, canvases).map_err(|error| engine_error(&error))
     }
 
     fn preview(&mut self, canvas: &Canvas) -> std::result::Result<Option<Frame>, EngineError> {

@@ -2,8 +2,10 @@
 
 use std::{path::Path, sync::Arc};
 
+use tracing::info;
+
 use super::{
-    autoencoder::VaePolicy, device::Placement, error::LoadError, folder::ModelFolder, gpu::Gpu, residency::ModelSource,
+    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, residency::ModelSource,
     stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
@@ -12,7 +14,7 @@ use crate::domain::ModelInfo;
 pub(super) struct StoredModel {
     pub(super) info: ModelInfo,
     pub(super) folder: ModelFolder,
-    pub(super) placement: Placement,
+    pub(super) device: PlacementPolicy,
     pub(super) vae_policy: VaePolicy,
     pub(super) gpu: Gpu,
 }
@@ -28,10 +30,13 @@ impl ModelSource<Model> for StoredModel {
 
     fn bytes(&self) -> Result<u64, LoadError> {
         let values = self.folder.open()?.weights_len()?;
-        Ok(values.saturating_mul(self.placement.kind.elt_size_in_bytes() as u64))
+        Ok(values.saturating_mul(self.device.of_model(values).kind.elt_size_in_bytes() as u64))
     }
 
     fn load(&self) -> Result<Model, LoadError> {
-        Model::load(self.info.clone(), &Arc::new(self.folder.open()?), (self.placement, self.gpu), self.vae_policy.clone())
+        let files = Arc::new(self.folder.open()?);
+        let placement = self.device.of_model(files.weights_len()?);
+        info!(model = self.info.name, dtype = ?placement.kind, placement.batch_invariant, "loading a model");
+        Model::load(self.info.clone(), &files, (placement, self.gpu), self.vae_policy.clone())
     }
 }

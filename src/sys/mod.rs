@@ -2,12 +2,14 @@
 //! argument why it holds.
 #![allow(unsafe_code, reason = "the one room where it is allowed; every use is argued")]
 
+mod attention;
 mod cuda;
 mod malloc;
 mod memory;
 mod mmap;
 mod threads;
 
+pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
 pub use cuda::{
     AttentionKernel, BiasResidual, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak,
     gpu_memory_reserved, group_norm, has_kernels, load_cuda, only_attention, prepare_kernels, prepare_shim,

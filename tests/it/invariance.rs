@@ -1,10 +1,11 @@
-//! The same picture in any company, bit for bit: the CPU in float32.
+//! The same picture in any company, bit for bit: the CPU in float32 and, where it multiplies that, in bfloat16.
 
 use std::path::{Path, PathBuf};
 
 use easel::{
     diffusion::{
-        Canvas, EngineSettings, GpuSettings, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling, describe_models,
+        Canvas, EngineSettings, GpuSettings, LoadError, ModelFolder, Precision, ResidencySettings, StableDiffusion, VaeTiling,
+        describe_models,
     },
     dispatch::ports::{CanvasState, Engine, IntoRgb, PaintOrder},
     domain::{ModelInfo, Submission},
@@ -25,12 +26,17 @@ impl Studio {
     }
 
     fn with(folders: &[(&str, PathBuf)]) -> Self {
+        Self::in_dtype(folders, Precision::Float32).unwrap()
+    }
+
+    /// Fails where this processor cannot keep the promise in that dtype.
+    fn in_dtype(folders: &[(&str, PathBuf)], dtype: Precision) -> Result<Self, LoadError> {
         let models: Vec<ModelFolder> = folders.iter().map(|(name, path)| ModelFolder::new(*name, path)).collect();
         let infos = describe_models(&models).unwrap();
         let settings = EngineSettings {
             device: "cpu".to_owned(),
-            dtype: Precision::Float32,
-            batch_invariant: None,
+            dtype,
+            batch_invariant: Some(true),
             gpu: GpuSettings::default(),
             threads: 0,
             vae_tiling: VaeTiling::Auto,
@@ -38,7 +44,7 @@ impl Studio {
             models,
             residency: ResidencySettings::default(),
         };
-        Self { engine: StableDiffusion::load(&settings).unwrap(), models: infos }
+        Ok(Self { engine: StableDiffusion::load(&settings)?, models: infos })
     }
 
     fn begin(&mut self, body: &Value) -> Vec<Canvas> {
@@ -153,6 +159,16 @@ fn same_bits(mut studio: Studio, bodies: Vec<Value>, what: &str) {
 #[test]
 fn a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch() {
     same_alone_and_together(128, 128);
+}
+
+#[test]
+fn in_bfloat16_a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch_or_the_promise_is_not_given() {
+    // Large enough for the attention kernel to be called.
+    let bodies: Vec<Value> = company(192, 192).into_iter().take(4).collect();
+    match Studio::in_dtype(&[("demo", demo())], Precision::Bfloat16) {
+        Ok(studio) => same_bits(studio, bodies, "bfloat16"),
+        Err(error) => assert!(error.to_string().contains("AVX-512 BF16"), "{error}"),
+    }
 }
 
 /// A small model that is laid over another.

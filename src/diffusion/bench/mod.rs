@@ -67,6 +67,7 @@ pub struct BenchDevice {
 #[derive(Debug)]
 pub struct Bench {
     engine: StableDiffusion,
+    placement: Placement,
     infos: Vec<ModelInfo>,
     /// Canvases in the middle of their steps, and the case that they are for.
     moving: Option<(BenchCase, Vec<Canvas>)>,
@@ -81,7 +82,9 @@ impl Bench {
     /// When it cannot be loaded.
     pub fn load(settings: &EngineSettings) -> Result<Self, BenchError> {
         let infos = describe_models(&settings.models)?;
-        Ok(Self { engine: StableDiffusion::load(settings)?, infos, moving: None, prompts: 0 })
+        let mut engine = StableDiffusion::load(settings)?;
+        let first = infos.first().map(|info| info.name.as_str()).unwrap_or_default();
+        Ok(Self { placement: engine.placement_of(first)?, engine, infos, moving: None, prompts: 0 })
     }
 
     /// Width of the pictures that the model paints when nothing else is said.
@@ -91,7 +94,7 @@ impl Bench {
 
     /// Where it computes, and how.
     pub fn device(&self) -> BenchDevice {
-        let Placement { device, kind, batch_invariant } = self.engine.placement();
+        let Placement { device, kind, batch_invariant } = self.placement;
         let name = match device {
             Device::Cuda(index) => format!("cuda:{index}"),
             _ => "cpu".to_owned(),
@@ -107,7 +110,7 @@ impl Bench {
 
     /// The most bytes of a GPU's memory that libtorch has had since this was last asked; none on a CPU.
     pub fn peak_gpu_memory(&self) -> Option<u64> {
-        match self.engine.placement().device {
+        match self.placement.device {
             Device::Cuda(index) => gpu_memory_peak(index).ok(),
             _ => None,
         }
@@ -134,7 +137,7 @@ impl Bench {
     /// # Errors
     /// As [`Self::time`].
     pub fn profile(&mut self, case: &BenchCase) -> Result<Lap, BenchError> {
-        self.lap(case, Some(Look::Seconds(self.engine.placement().device)))
+        self.lap(case, Some(Look::Seconds(self.placement.device)))
     }
 
     /// Floating-point operations a second of the product of two square matrices, the best of some: what no network can exceed.
@@ -142,7 +145,7 @@ impl Bench {
     /// # Errors
     /// When the device fails.
     pub fn matmul_ceiling(&self, side: u32) -> Result<f64, BenchError> {
-        let Placement { device, kind, .. } = self.engine.placement();
+        let Placement { device, kind, .. } = self.placement;
         let product = || -> super::layers::Result<f64> {
             let matrix = || Tensor::f_rand([i64::from(side); 2], (tch::Kind::Float, device))?.f_to_kind(kind);
             let (a, b, mut best) = (matrix()?, matrix()?, f64::INFINITY);
@@ -172,8 +175,8 @@ impl Bench {
 
     fn paint(&mut self, case: &BenchCase, look: Option<Look>) -> Result<Lap, BenchError> {
         let orders = case.guided().into_iter().map(|guided| self.order(case, guided)).collect::<Result<Vec<_>, _>>()?;
-        let engine = &mut self.engine;
-        timed(look, engine.placement().device, || {
+        let (engine, device) = (&mut self.engine, self.placement.device);
+        timed(look, device, || {
             let mut canvases = begin(engine, &orders)?;
             if case.part == BenchPart::Whole {
                 while canvases.iter().any(|canvas| !canvas.is_done()) {
@@ -187,9 +190,8 @@ impl Bench {
 
     fn steps(&mut self, case: &BenchCase, look: Option<Look>) -> Result<Lap, BenchError> {
         let mut canvases = self.take_moving(case)?;
-        let engine = &mut self.engine;
-        let Lap { seconds, readings } =
-            timed(look, engine.placement().device, || (0..case.steps).try_for_each(|_| step(engine, &mut canvases)))?;
+        let (engine, device) = (&mut self.engine, self.placement.device);
+        let Lap { seconds, readings } = timed(look, device, || (0..case.steps).try_for_each(|_| step(engine, &mut canvases)))?;
         self.moving = Some((*case, canvases));
         let steps = f64::from(case.steps);
         Ok(Lap { seconds: seconds / steps, readings: readings.over(steps) })
@@ -211,8 +213,8 @@ impl Bench {
     fn pixels(&mut self, case: &BenchCase, look: Option<Look>) -> Result<Lap, BenchError> {
         let order = self.order(case, false)?;
         let canvases = begin(&mut self.engine, &[order])?;
-        let engine = &mut self.engine;
-        timed(look, engine.placement().device, || match case.part {
+        let (engine, device) = (&mut self.engine, self.placement.device);
+        timed(look, device, || match case.part {
             BenchPart::Preview => {
                 let frames = canvases.iter().map(|canvas| engine.preview(canvas)).collect::<Result<Vec<_>, _>>()?;
                 frames.into_iter().flatten().try_for_each(|frame| frame.into_rgb().map(drop))

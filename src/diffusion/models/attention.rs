@@ -3,9 +3,10 @@
 use tch::Tensor;
 
 use crate::diffusion::{
+    attend::{attend, attend_to_themselves},
     device::Placement,
     error::LoadError,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result, attention, merge_heads, split_heads},
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result},
     weights::Scope,
 };
 
@@ -34,8 +35,35 @@ pub(in crate::diffusion) struct AttentionBlockSettings {
     pub(in crate::diffusion) rescale_output_factor: f64,
 }
 
-/// diffusers' `Attention`: queries from one sequence, keys and values from another or the same.
-pub(in crate::diffusion) struct Attention {
+/// diffusers' `Attention` between the rows of one sequence. Query, key and value come of one product.
+pub(in crate::diffusion) struct SelfAttention {
+    to_qkv: Linear,
+    to_out: Linear,
+    heads: i64,
+}
+
+impl SelfAttention {
+    const PROJECTIONS: [&str; 3] = ["to_q", "to_k", "to_v"];
+
+    fn load(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
+        let to_qkv = Linear::joined_without_biases(Self::PROJECTIONS.map(|name| vs / name), width, width)?;
+        Ok(Self { to_qkv, to_out: Linear::load(&(vs / "to_out" / 0), width, width)?, heads })
+    }
+
+    /// Attention whose projections all have biases.
+    fn with_biases(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
+        let to_qkv = Linear::joined(Self::PROJECTIONS.map(|name| vs / name), width, width)?;
+        Ok(Self { to_qkv, to_out: Linear::load(&(vs / "to_out" / 0), width, width)?, heads })
+    }
+
+    /// `[B, L, C] → [B, L, C]`
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.to_out.forward(&attend_to_themselves(&self.to_qkv.forward(x)?, self.heads)?)
+    }
+}
+
+/// diffusers' `Attention`: queries from one sequence, keys and values from another.
+struct CrossAttention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -43,7 +71,7 @@ pub(in crate::diffusion) struct Attention {
     heads: i64,
 }
 
-impl Attention {
+impl CrossAttention {
     fn load(vs: &Scope, width: i64, context: i64, heads: i64) -> std::result::Result<Self, LoadError> {
         Ok(Self {
             to_q: Linear::without_bias(&(vs / "to_q"), width, width)?,
@@ -54,23 +82,32 @@ impl Attention {
         })
     }
 
-    /// Attention whose projections all have biases.
-    fn with_biases(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
-        Ok(Self {
-            to_q: Linear::load(&(vs / "to_q"), width, width)?,
-            to_k: Linear::load(&(vs / "to_k"), width, width)?,
-            to_v: Linear::load(&(vs / "to_v"), width, width)?,
-            to_out: Linear::load(&(vs / "to_out" / 0), width, width)?,
-            heads,
-        })
-    }
-
     /// x `[B, L, C]`, context `[B, L', C']` → `[B, L, C]`
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let q = split_heads(&self.to_q.forward(x)?, self.heads)?;
-        let k = split_heads(&self.to_k.forward(context)?, self.heads)?;
-        let v = split_heads(&self.to_v.forward(context)?, self.heads)?;
-        self.to_out.forward(&merge_heads(&attention(&q, &k, &v, false)?)?)
+        let (key, value) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
+        self.to_out.forward(&attend(&self.to_q.forward(x)?, [&key, &value], self.heads)?)
+    }
+}
+
+/// The first attention of a transformer's block, which in a few models looks at the prompt, too.
+enum FirstAttention {
+    Own(SelfAttention),
+    Cross(CrossAttention),
+}
+
+impl FirstAttention {
+    fn load(vs: &Scope, width: i64, settings: TransformerSettings) -> std::result::Result<Self, LoadError> {
+        match settings.only_cross_attention {
+            true => CrossAttention::load(vs, width, settings.cross_attention_dim, settings.heads).map(Self::Cross),
+            false => SelfAttention::load(vs, width, settings.heads).map(Self::Own),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Own(attention) => attention.forward(x),
+            Self::Cross(attention) => attention.forward(x, context),
+        }
     }
 }
 
@@ -78,7 +115,7 @@ impl Attention {
 /// in UNets without text.
 pub(in crate::diffusion) struct AttentionBlock {
     group_norm: Option<GroupNorm>,
-    attention: Attention,
+    attention: SelfAttention,
     rescale_output_factor: f64,
 }
 
@@ -90,19 +127,29 @@ impl AttentionBlock {
     ) -> std::result::Result<Self, LoadError> {
         let AttentionBlockSettings { heads, groups, eps, rescale_output_factor } = settings;
         let norm = groups.map(|groups| GroupNorm::load(&(vs / "group_norm"), groups, channels, eps));
-        let attention = Attention::with_biases(vs, channels, heads)?;
+        let attention = SelfAttention::with_biases(vs, channels, heads)?;
         Ok(Self { group_norm: norm.transpose()?, attention, rescale_output_factor })
     }
 
     /// `[B, C, H, W] → [B, C, H, W]`
     pub(in crate::diffusion) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, channels, height, width) = x.size4()?;
+        let (_, _, height, width) = x.size4()?;
         let normed = self.group_norm.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(x))?;
-        let tokens = normed.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()?; // [B, HW, C]
-        let mixed = self.attention.forward(&tokens, &tokens)?;
-        let sum = mixed.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width])?.f_add(x)?;
+        let mixed = self.attention.forward(&tokens(&normed)?)?;
+        let sum = cells(&mixed, (height, width))?.f_add(x)?;
         if self.rescale_output_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.rescale_output_factor) }
     }
+}
+
+/// `[B, C, H, W] → [B, HW, C]`; nothing moves where the channels are last already.
+fn tokens(x: &Tensor) -> Result<Tensor> {
+    x.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous()
+}
+
+/// `[B, HW, C] → [B, C, H, W]` with the channels last, so that nothing moves.
+fn cells(x: &Tensor, (height, width): (i64, i64)) -> Result<Tensor> {
+    let (batch, _, channels) = x.size3()?;
+    x.f_reshape([batch, height, width, channels])?.f_permute([0, 3, 1, 2])
 }
 
 /// Checkpoints older than diffusers 0.17 have other names for such an attention's projections.
@@ -140,33 +187,28 @@ impl FeedForward {
 
 struct BasicTransformerBlock {
     norm1: LayerNorm,
-    attn1: Attention,
+    attn1: FirstAttention,
     norm2: LayerNorm,
-    attn2: Attention,
+    attn2: CrossAttention,
     norm3: LayerNorm,
     ff: FeedForward,
-    only_cross_attention: bool,
 }
 
 impl BasicTransformerBlock {
     fn load(vs: &Scope, width: i64, settings: TransformerSettings) -> std::result::Result<Self, LoadError> {
-        let TransformerSettings { heads, cross_attention_dim, only_cross_attention, .. } = settings;
-        let first_context = if only_cross_attention { cross_attention_dim } else { width };
+        let TransformerSettings { heads, cross_attention_dim, .. } = settings;
         Ok(Self {
             norm1: LayerNorm::load(&(vs / "norm1"), width, LAYER_NORM_EPS)?,
-            attn1: Attention::load(&(vs / "attn1"), width, first_context, heads)?,
+            attn1: FirstAttention::load(&(vs / "attn1"), width, settings)?,
             norm2: LayerNorm::load(&(vs / "norm2"), width, LAYER_NORM_EPS)?,
-            attn2: Attention::load(&(vs / "attn2"), width, cross_attention_dim, heads)?,
+            attn2: CrossAttention::load(&(vs / "attn2"), width, cross_attention_dim, heads)?,
             norm3: LayerNorm::load(&(vs / "norm3"), width, LAYER_NORM_EPS)?,
             ff: FeedForward::load(&(vs / "ff"), width)?,
-            only_cross_attention,
         })
     }
 
     fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let normed = self.norm1.forward(x)?;
-        let first_context = if self.only_cross_attention { context } else { &normed };
-        let x = self.attn1.forward(&normed, first_context)?.f_add(x)?;
+        let x = self.attn1.forward(&self.norm1.forward(x)?, context)?.f_add(x)?;
         let x = self.attn2.forward(&self.norm2.forward(&x)?, context)?.f_add(&x)?;
         self.ff.forward(&self.norm3.forward(&x)?)?.f_add(&x)
     }
@@ -215,21 +257,18 @@ impl Transformer2DModel {
 
     /// x `[B, C, H, W]`, context `[B, L, cross_attention_dim]` → `[B, C, H, W]`
     pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let (batch, channels, height, width) = x.size4()?;
-        let tokens = |x: Tensor| x.f_flatten(2, 3)?.f_transpose(1, 2)?.f_contiguous(); // [B, HW, C]
-        // Made contiguous: without it the layout would become channels-last here, and a group norm behind it splits its sums by the batch.
-        let pixels = |x: Tensor| x.f_transpose(1, 2)?.f_contiguous()?.f_reshape([batch, channels, height, width]);
+        let (_, _, height, width) = x.size4()?;
         let normed = self.norm.forward(x)?;
         let mut hidden = match &self.proj_in {
-            Projection::Conv(conv) => tokens(conv.forward(&normed)?)?,
-            Projection::Linear(linear) => linear.forward(&tokens(normed)?)?,
+            Projection::Conv(conv) => tokens(&conv.forward(&normed)?)?,
+            Projection::Linear(linear) => linear.forward(&tokens(&normed)?)?,
         };
         for block in &self.blocks {
             hidden = block.forward(&hidden, context)?;
         }
         let hidden = match &self.proj_out {
-            Projection::Conv(conv) => conv.forward(&pixels(hidden)?)?,
-            Projection::Linear(linear) => pixels(linear.forward(&hidden)?)?,
+            Projection::Conv(conv) => conv.forward(&cells(&hidden, (height, width))?)?,
+            Projection::Linear(linear) => cells(&linear.forward(&hidden)?, (height, width))?,
         };
         hidden.f_add(x)
     }

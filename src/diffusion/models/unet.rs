@@ -16,7 +16,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Conv2d, ConvShape, GroupNorm, Result},
+    layers::{Conv2d, ConvShape, GroupNorm, Result, channels_last},
     weights::Scope,
 };
 
@@ -126,14 +126,14 @@ impl UNet2DConditionModel {
         let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
         let (top, blocks) =
             self.up_blocks.split_last().ok_or_else(|| tch::TchError::Shape("a UNet without a way up".to_owned()))?;
-        let mut skips = vec![self.conv_in.forward(&sample)?];
+        let mut skips = vec![self.conv_in.forward(&channels_last(&sample)?)?];
         let deep = match depth {
-            Depth::Shallow(deep) => deep.shallow_clone(),
+            Depth::Shallow(deep) => channels_last(deep)?,
             Depth::Whole | Depth::Keeping => top.before_last(self.dive(cond, blocks, &mut skips)?, cond, &mut skips)?,
         };
         let kept = matches!(depth, Depth::Keeping).then(|| deep.shallow_clone());
         let hidden = top.last(deep, cond, &mut skips)?;
-        let hidden = self.config.act_fn.forward(&self.conv_norm_out.forward(&hidden)?, self.placement)?;
+        let hidden = self.conv_norm_out.forward_then(&hidden, self.config.act_fn)?;
         Ok(Predicted { model_output: self.conv_out.forward(&hidden)?, deep: kept })
     }
 

@@ -17,7 +17,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, Result},
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, Result, channels_last},
     weights::Scope,
 };
 
@@ -89,7 +89,7 @@ impl UNet2DModel {
         };
         let temb = self.embed_time(timesteps)?;
         let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: None };
-        let mut hidden = self.conv_in.forward(&sample)?;
+        let mut hidden = self.conv_in.forward(&channels_last(&sample)?)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {
             hidden = block.forward(hidden, cond, &mut skips)?;
@@ -101,7 +101,7 @@ impl UNet2DModel {
             hidden = block.forward(hidden, cond, &mut skips)?;
         }
         // diffusers has SiLU here whatever `act_fn` says.
-        let hidden = Activation::Silu.forward(&self.conv_norm_out.forward(&hidden)?, self.placement)?;
+        let hidden = self.conv_norm_out.forward_then(&hidden, Activation::Silu)?;
         let output = self.conv_out.forward(&hidden)?;
         match self.time_proj {
             TimeProjection::Positional(_) => Ok(output),

@@ -15,7 +15,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, Result},
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, Result, channels_last},
     weights::Scope,
 };
 
@@ -99,7 +99,7 @@ impl AutoencoderKL {
 
     /// pixels `[1, 3, H, W]` → mean and log-variance `[1, 2C, h, w]`, float32
     fn moments(&self, pixels: &Tensor) -> Result<Tensor> {
-        let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;
+        let hidden = self.encoder.forward(&channels_last(&pixels.f_to_kind(self.placement.kind)?)?)?;
         let moments = match &self.quant_conv {
             Some(conv) => conv.forward(&hidden)?,
             None => hidden,
@@ -119,7 +119,7 @@ impl AutoencoderKL {
 
     /// latents `[1, C, h, w]` in the decoder's scale → pixels `[1, 3, H, W]`, float32
     fn pixels(&self, latents: &Tensor) -> Result<Tensor> {
-        let latents = latents.f_to_kind(self.placement.kind)?;
+        let latents = channels_last(&latents.f_to_kind(self.placement.kind)?)?;
         let hidden = match &self.post_quant_conv {
             Some(conv) => conv.forward(&latents)?,
             None => latents,
@@ -157,7 +157,6 @@ struct Head {
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     act_fn: Activation,
-    placement: Placement,
 }
 
 impl Head {
@@ -166,12 +165,11 @@ impl Head {
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, inputs, EPS)?,
             conv_out: Conv2d::load(&(vs / "conv_out"), ConvShape::same(inputs, outputs))?,
             act_fn: config.act_fn,
-            placement: vs.placement(),
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.conv_out.forward(&self.act_fn.forward(&self.conv_norm_out.forward(x)?, self.placement)?)
+        self.conv_out.forward(&self.conv_norm_out.forward_then(x, self.act_fn)?)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Activation, Conv2d, ConvShape, Result},
+    layers::{Activation, Conv2d, ConvShape, Result, channels_last},
     weights::Scope,
 };
 
@@ -125,7 +125,7 @@ impl VqModel {
 
     /// pixels `[1, 3, H, W]` in −1..1 → latents `[1, C, h, w]` in the UNet's scale, float32, not yet drawn to the codebook
     pub(in crate::diffusion) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
-        let hidden = self.encoder.forward(&pixels.f_to_kind(self.placement.kind)?)?;
+        let hidden = self.encoder.forward(&channels_last(&pixels.f_to_kind(self.placement.kind)?)?)?;
         self.quant_conv.forward(&hidden)?.f_to_kind(Kind::Float)?.f_mul_scalar(self.config.scaling_factor)
     }
 
@@ -133,7 +133,7 @@ impl VqModel {
     pub(in crate::diffusion) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let latents = latents.f_div_scalar(self.config.scaling_factor)?;
         let quantized = self.quantize(&latents)?.f_to_kind(self.placement.kind)?;
-        self.decoder.forward(&self.post_quant_conv.forward(&quantized)?)?.f_to_kind(Kind::Float)
+        self.decoder.forward(&self.post_quant_conv.forward(&channels_last(&quantized)?)?)?.f_to_kind(Kind::Float)
     }
 
     /// diffusers' `VectorQuantizer`: every cell becomes the nearest entry of the codebook.
