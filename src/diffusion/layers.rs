@@ -16,8 +16,11 @@
 //! group norms are fastest with it, and between the cells of a picture and the rows of a transformer nothing has to move. Another order gives
 //! other bits.
 
+mod fused;
+
 use tch::{Device, Kind, TchError, Tensor};
 
+pub(super) use self::fused::geglu;
 use super::{
     device::Placement,
     error::LoadError,
@@ -82,7 +85,8 @@ impl Linear {
 #[derive(Debug)]
 pub(super) struct Conv2d {
     weight: Tensor,
-    bias: Tensor,
+    /// None where whoever stands behind adds it.
+    bias: Option<Tensor>,
     stride: i64,
     padding: i64,
 }
@@ -114,24 +118,28 @@ impl Conv2d {
         let ConvShape { inputs, outputs, kernel, stride, padding } = shape;
         let weight = vs.tensor("weight", &[outputs, inputs, kernel, kernel])?;
         let weight = channels_last(&weight)?;
-        let bias = vs.tensor("bias", &[outputs])?;
+        let bias = Some(vs.tensor("bias", &[outputs])?);
         Ok(Self { weight, bias, stride, padding })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        measure(Op::Conv, || self.weight.size()[1..].iter().product(), || self.apply(x))
+        self.convolve(x, self.bias.as_ref())
     }
 
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    fn convolve(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        measure(Op::Conv, || self.weight.size()[1..].iter().product(), || self.apply(x, bias))
+    }
+
+    fn apply(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         if x.device() == Device::Cpu {
-            let output = x.f_mkldnn_convolution(&self.weight, Some(&self.bias), padding, stride, [1, 1], 1);
+            let output = x.f_mkldnn_convolution(&self.weight, bias, padding, stride, [1, 1], 1);
             // oneDNN has half precision on some CPUs only.
             if output.is_ok() || x.kind() == Kind::Float {
                 return output;
             }
         }
-        x.f_conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+        x.f_conv2d(&self.weight, bias, stride, padding, [1, 1], 1)
     }
 }
 
@@ -152,12 +160,13 @@ impl GroupNorm {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.rows(x, |row| self.apply(row))
+        self.fused(x, None, None).unwrap_or_else(|| self.rows(x, |row| self.apply(row)))
     }
 
     /// With an activation behind it.
     pub(super) fn forward_then(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.rows(x, |row| activation.apply(&self.apply(row)?))
+        let fused = self.fused(x, None, Some(activation));
+        fused.unwrap_or_else(|| self.rows(x, |row| activation.apply(&self.apply(row)?)))
     }
 
     fn rows(&self, x: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {

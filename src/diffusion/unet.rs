@@ -196,7 +196,10 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::diffusion::{graphs::tests::Again, models::time_embedding::AddedCondition};
+    use crate::{
+        diffusion::{graphs::tests::Again, models::time_embedding::AddedCondition},
+        sys::with_kernels_on_the_cpu,
+    };
 
     const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
 
@@ -253,6 +256,24 @@ mod tests {
                 whole.model_output,
                 "on its own feature a shallow call is a whole one"
             );
+        }
+    }
+
+    #[test]
+    fn a_unet_with_kernels_of_its_own_answers_what_it_answers_without() {
+        for (model, width, is_xl) in [("tiny-sd1", 16, false), ("tiny-sdxl", 40, true)] {
+            let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap();
+            let load = || UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
+            let (sample, timesteps) = (randn(&[2, 4, 8, 8]), Tensor::from_slice(&[700_f32, 3.5]));
+            let condition = condition(2, width, is_xl);
+            let run = |unet: UNet| unet.forward(&sample, &timesteps, Some(&condition), Depth::Whole).unwrap().model_output;
+            let expected = run(load());
+            let (got, launches) = with_kernels_on_the_cpu(|| run(load()));
+            let error = (&got - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+            assert!(error < 1e-5, "{model} differs by {error}");
+            for kernel in ["group_norm_apply_float", "geglu_float", "add_bias_residual_float"] {
+                assert!(launches.iter().any(|launched| launched == kernel), "{model}: {kernel} is not among {launches:?}");
+            }
         }
     }
 }

@@ -96,3 +96,15 @@ fn a_vae_whose_config_asks_to_be_upcast_is_not_in_float16() {
         assert_eq!(vae.placement().kind, expected);
     }
 }
+
+#[test]
+fn a_decode_with_kernels_of_its_own_is_what_it_is_without() {
+    let demo = ModelFiles::open(&demo()).unwrap();
+    let load =
+        || AutoencoderKL::load(&demo, "vae", Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: false }).unwrap();
+    let latents = Tensor::randn([1, 4, 4, 6], (Kind::Float, Device::Cpu));
+    let expected = load().decode(&latents, None).unwrap();
+    let (got, launches) = crate::sys::with_kernels_on_the_cpu(|| load().decode(&latents, None).unwrap());
+    let error = (&got - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+    assert!(error < 1e-5 && launches.len() > 10, "differs by {error} after {launches:?}");
+}

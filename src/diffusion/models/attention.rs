@@ -6,7 +6,7 @@ use crate::diffusion::{
     attend::{attend, attend_to_themselves},
     device::Placement,
     error::LoadError,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result},
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result, geglu},
     weights::Scope,
 };
 
@@ -179,6 +179,9 @@ impl FeedForward {
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let projected = self.proj.forward(x)?;
+        if let Some(gated) = geglu(&projected) {
+            return self.out.forward(&gated?);
+        }
         let inner = projected.size()[2] / 2;
         let gate = Activation::Gelu.forward(&projected.f_narrow(2, inner, inner)?.f_contiguous()?, self.placement)?;
         self.out.forward(&projected.f_narrow(2, 0, inner)?.f_mul(&gate)?)
@@ -266,10 +269,9 @@ impl Transformer2DModel {
         for block in &self.blocks {
             hidden = block.forward(&hidden, context)?;
         }
-        let hidden = match &self.proj_out {
-            Projection::Conv(conv) => conv.forward(&cells(&hidden, (height, width))?)?,
-            Projection::Linear(linear) => cells(&linear.forward(&hidden)?, (height, width))?,
-        };
-        hidden.f_add(x)
+        match &self.proj_out {
+            Projection::Conv(conv) => conv.forward_onto(cells(&hidden, (height, width))?, || Ok(x.shallow_clone())),
+            Projection::Linear(linear) => cells(&linear.forward(&hidden)?, (height, width))?.f_add(x),
+        }
     }
 }

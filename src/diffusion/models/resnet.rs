@@ -17,6 +17,8 @@ pub(in crate::diffusion) struct ResnetBlock2D {
     norm2: GroupNorm,
     conv2: Conv2d,
     conv_shortcut: Option<Conv2d>,
+    /// The first convolution's bias, `[1, out]`, where it is added with the norm behind it.
+    shift: Option<Tensor>,
     settings: ResnetSettings,
     placement: Placement,
 }
@@ -77,13 +79,23 @@ impl ResnetBlock2D {
         let shortcut = (inputs != outputs).then(|| Conv2d::load(&(vs / "conv_shortcut"), shortcut)).transpose()?;
         let projected = if settings.time_scale_shift == TimeScaleShift::ScaleShift { 2 * outputs } else { outputs };
         let projection = settings.temb_channels.map(|width| Linear::load(&(vs / "time_emb_proj"), width, projected)).transpose()?;
+        let norm1 = GroupNorm::load(&(vs / "norm1"), groups, inputs, eps)?;
+        let mut conv1 = Conv2d::load(&(vs / "conv1"), ConvShape::same(inputs, outputs))?;
+        let is_shifted = settings.time_scale_shift == TimeScaleShift::Default;
+        let bias = if is_shifted { conv1.take_bias() } else { None };
+        let (time_emb_proj, shift) = match (projection, bias) {
+            // What is added to the same values anyway takes it along.
+            (Some(projection), Some(bias)) => (Some(projection.with_more_bias(&bias)?), None),
+            (projection, bias) => (projection, bias.map(|bias| bias.f_unsqueeze(0)).transpose()?),
+        };
         Ok(Self {
-            norm1: GroupNorm::load(&(vs / "norm1"), groups, inputs, eps)?,
-            conv1: Conv2d::load(&(vs / "conv1"), ConvShape::same(inputs, outputs))?,
-            time_emb_proj: projection,
+            norm1,
+            conv1,
+            time_emb_proj,
             norm2: GroupNorm::load(&(vs / "norm2"), groups, outputs, eps)?,
             conv2: Conv2d::load(&(vs / "conv2"), ConvShape::same(outputs, outputs))?,
             conv_shortcut: shortcut,
+            shift,
             settings,
             placement: vs.placement(),
         })
@@ -96,23 +108,29 @@ impl ResnetBlock2D {
         let hidden = self.conv1.forward(&resample.forward(&activated)?)?;
         drop(activated);
         let x = &resample.forward(x)?;
-        let mut hidden = self.conv2.forward(&self.activate_with_time(hidden, temb)?)?;
+        let hidden = self.activate_with_time(hidden, temb)?;
         let sum = match &self.conv_shortcut {
-            Some(shortcut) => hidden.f_add_(&shortcut.forward(x)?)?,
-            None => hidden.f_add_(x)?,
+            Some(shortcut) => self.conv2.forward_onto(hidden, || shortcut.forward(x))?,
+            None => self.conv2.forward_onto(hidden, || Ok(x.shallow_clone()))?,
         };
         if self.settings.output_scale_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.settings.output_scale_factor) }
     }
 
     /// The second norm with its activation, and the time embedding before or between them. Takes the values, so that they are freed at its
     /// end: in the VAE they are a fifth of what a decode takes.
-    fn activate_with_time(&self, mut hidden: Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
+    fn activate_with_time(&self, hidden: Tensor, temb: Option<&Tensor>) -> Result<Tensor> {
         let act_fn = self.settings.act_fn;
-        let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) else { return self.norm2.forward_then(&hidden, act_fn) };
-        let time = projection.forward(temb)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?; // [B, out or 2 · out, 1, 1]
+        let (Some(projection), Some(temb)) = (&self.time_emb_proj, temb) else {
+            return match &self.shift {
+                Some(shift) => self.norm2.forward_shifted(hidden, shift, act_fn),
+                None => self.norm2.forward_then(&hidden, act_fn),
+            };
+        };
+        let time = projection.forward(temb)?; // [B, out or 2 · out]
         match self.settings.time_scale_shift {
-            TimeScaleShift::Default => self.norm2.forward_then(&hidden.f_add_(&time)?, act_fn),
+            TimeScaleShift::Default => self.norm2.forward_shifted(hidden, &time, act_fn),
             TimeScaleShift::ScaleShift => {
+                let time = time.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
                 let (scale, shift) = (time.f_chunk(2, 1)?[0].f_add_scalar(1.0)?, &time.f_chunk(2, 1)?[1]);
                 act_fn.forward(&self.norm2.forward(&hidden)?.f_mul(&scale)?.f_add(shift)?, self.placement)
             }

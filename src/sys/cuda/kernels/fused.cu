@@ -209,10 +209,10 @@ __device__ inline void geglu(const T *__restrict__ projected, T *__restrict__ ou
     }
 }
 
-// out = x + bias + residual, for x [cells, channels]: what a convolution's bias and the connection past it are otherwise two passes for.
+// x += bias + residual, for x [cells, channels]: what a convolution's bias and the connection past it are otherwise two passes for.
 template <class T>
-__device__ inline void add_bias_residual(const T *__restrict__ x, const T *__restrict__ bias, const T *__restrict__ residual,
-                                         T *__restrict__ out, long long packs, int channels) {
+__device__ inline void add_bias_residual(T *__restrict__ x, const T *__restrict__ bias, const T *__restrict__ residual, long long packs,
+                                         int channels) {
     constexpr int width = Pack<T>::width;
     const long long step = static_cast<long long>(gridDim.x) * blockDim.x;
     for (long long index = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x; index < packs; index += step) {
@@ -221,7 +221,7 @@ __device__ inline void add_bias_residual(const T *__restrict__ x, const T *__res
         for (int i = 0; i < width; i++) {
             put(sum.values[i], to_float(sum.values[i]) + to_float(own_bias.values[i]) + to_float(past.values[i]));
         }
-        store(out + index * width, sum);
+        store(x + index * width, sum);
     }
 }
 
@@ -237,9 +237,8 @@ __device__ inline void add_bias_residual(const T *__restrict__ x, const T *__res
     extern "C" __global__ void geglu_##T(const T *projected, T *out, long long packs, int inner) {                                     \
         geglu(projected, out, packs, inner);                                                                                           \
     }                                                                                                                                  \
-    extern "C" __global__ void add_bias_residual_##T(const T *x, const T *bias, const T *residual, T *out, long long packs,            \
-                                                     int channels) {                                                                   \
-        add_bias_residual(x, bias, residual, out, packs, channels);                                                                    \
+    extern "C" __global__ void add_bias_residual_##T(T *x, const T *bias, const T *residual, long long packs, int channels) {          \
+        add_bias_residual(x, bias, residual, packs, channels);                                                                         \
     }
 
 EASEL_KERNELS(float)

@@ -16,7 +16,7 @@ use tch::{Device, Kind, TchError, Tensor};
 use self::layout::{KINDS, kernel_name};
 pub use self::{
     group_norm::{GroupNormCall, group_norm},
-    pointwise::{BiasResidual, add_bias_residual, geglu},
+    pointwise::{add_bias_residual, geglu},
 };
 use super::{
     driver::{Launch, Module, compute_capability},
@@ -88,9 +88,9 @@ impl OnGpu {
 
 impl Launcher for OnGpu {
     fn launch(&self, launch: &Launch) -> Result<(), TchError> {
-        // SAFETY: every `Launch` of this file has the arguments of its kernel in `fused.cu`, which the emulated tests hold it to; the addresses
-        // are those of live tensors on this device, whose sizes, layouts and dtypes the functions of `group_norm.rs` and `pointwise.rs` have looked at. A
-        // tensor that is dropped behind the launch is only given to work behind it on the same stream.
+        // SAFETY: every `Launch` has the arguments of its kernel in `fused.cu`, which the emulated tests hold it to. The addresses are those of
+        // live tensors on this device, whose sizes, layouts and dtypes `group_norm.rs` and `pointwise.rs` have looked at. A tensor that is
+        // dropped behind the launch is only given to work behind it on the same stream.
         unsafe { self.module.launch(launch, self.stream) }.map_err(torch_error)
     }
 }

@@ -12,28 +12,18 @@ use super::{
 const STRIDING_BLOCKS: i64 = 2112;
 const STRIDING_THREADS: i64 = 256;
 
-/// The sum of a convolution's output, its bias and a residual connection, all in channels-last layout.
-#[derive(Debug)]
-pub struct BiasResidual<'a> {
-    /// `[N, C, H, W]`
-    pub x: &'a Tensor,
-    /// `[C]`
-    pub bias: &'a Tensor,
-    /// `[N, C, H, W]`
-    pub residual: &'a Tensor,
-}
-
 /// `hidden · gelu(gate)` of `[…, 2 · inner]`, hidden and gate side by side → `[…, inner]`. None as in [`super::group_norm()`].
 pub fn geglu(projected: &Tensor) -> Option<Result<Tensor, TchError>> {
     Some(run_geglu(&*launcher(projected)?, projected, geglu_inner(projected)?))
 }
 
-/// `x + bias + residual` in one pass over memory. None as in [`super::group_norm()`].
-pub fn add_bias_residual(call: &BiasResidual) -> Option<Result<Tensor, TchError>> {
-    if !call.is_fit() {
+/// Adds to a convolution's output `[N, C, H, W]` its bias `[C]` and a residual of its own size, in one pass over memory. None as in
+/// [`super::group_norm()`]; nothing has been added then.
+pub fn add_bias_residual(x: &mut Tensor, bias: &Tensor, residual: &Tensor) -> Option<Result<(), TchError>> {
+    if !can_be_added(x, bias, residual) {
         return None;
     }
-    Some(call.run(&*launcher(call.x)?))
+    Some(run_add(&*launcher(x)?, x, (bias, residual)))
 }
 
 /// The width of each half, where the kernel can do it.
@@ -51,22 +41,18 @@ pub(super) fn run_geglu(launcher: &dyn Launcher, projected: &Tensor, inner: i64)
     Ok(out)
 }
 
-impl BiasResidual<'_> {
-    pub(super) fn is_fit(&self) -> bool {
-        let Some(pack) = pack_of(self.x) else { return false };
-        let same = |tensor: &Tensor| tensor.kind() == self.x.kind() && tensor.device() == self.x.device();
-        let maps = (channels_last(self.x), channels_last(self.residual));
-        let (Some(size), true) = (maps.0, maps.0 == maps.1) else { return false };
-        let has_bias = self.bias.size() == [size[1]] && self.bias.is_contiguous() && is_aligned(self.bias);
-        same(self.bias) && same(self.residual) && has_bias && size[1] % pack == 0 && self.x.numel() > 0
-    }
+/// Whether the kernel can do it.
+pub(super) fn can_be_added(x: &Tensor, bias: &Tensor, residual: &Tensor) -> bool {
+    let Some(pack) = pack_of(x) else { return false };
+    let same = |tensor: &Tensor| tensor.kind() == x.kind() && tensor.device() == x.device();
+    let maps = (channels_last(x), channels_last(residual));
+    let (Some(size), true) = (maps.0, maps.0 == maps.1) else { return false };
+    let has_bias = bias.size() == [size[1]] && bias.is_contiguous() && is_aligned(bias);
+    same(bias) && same(residual) && has_bias && size[1] % pack == 0 && x.numel() > 0
+}
 
-    pub(super) fn run(&self, launcher: &dyn Launcher) -> Result<Tensor, TchError> {
-        let out = self.x.f_empty_like()?;
-        let addresses = vec![address(self.x), address(self.bias), address(self.residual), address(&out)];
-        launcher.launch(&striding("add_bias_residual", &out, self.bias.size()[0], addresses))?;
-        Ok(out)
-    }
+pub(super) fn run_add(launcher: &dyn Launcher, x: &mut Tensor, (bias, residual): (&Tensor, &Tensor)) -> Result<(), TchError> {
+    launcher.launch(&striding("add_bias_residual", x, bias.size()[0], vec![address(x), address(bias), address(residual)]))
 }
 
 /// A launch of a kernel that takes addresses, the packs of its output and the width of its rows.
