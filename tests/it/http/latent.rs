@@ -104,7 +104,10 @@ async fn what_a_model_without_text_cannot_do_is_refused_all_at_once_and_said() {
         "guidance_rescale": 0, "guidance_interval": [0, 1], "cache_interval": 1, "num_inference_steps": 1});
     app.paint(&empty).await;
     let errors = refusal(&app, json!({"model": "tiny-ddpm", "cache_interval": 2})).await;
-    assert_eq!(errors, [("/cache_interval".to_owned(), "has no meaning to the model tiny-ddpm (unconditional)".to_owned())]);
+    assert_eq!(
+        errors,
+        [("/cache_interval".to_owned(), "has no meaning to the model tiny-ddpm (unconditional: it takes no text)".to_owned())]
+    );
     assert_eq!(refusal(&app, json!({"model": "tiny-ldm"})).await, [("/prompt".to_owned(), "is required".to_owned())]);
     app.finish().await;
 }
