@@ -72,6 +72,7 @@ impl Claimer {
             }
             shared.move_queue();
             let claim = shared.running.add(&job, alone);
+            shared.outlook.claimed(Work::queued(job.id, &job.request, (shared.outlook.ageing(), unix_seconds(&job))));
             self.deliver(claim, &job).await?;
             tell_the_queue(&shared).await?;
         }

@@ -40,6 +40,8 @@ struct State {
     times: StepTimes,
     storing: Mean,
     device: Vec<Work>,
+    /// Claimed, and on its way to the device.
+    coming: Vec<Work>,
     /// When the device was as it stands here: by its own clock, and by the other.
     seen: (f64, Instant),
     /// The first of those that wait; `None` while the queue is paused.
@@ -94,7 +96,7 @@ impl State {
     /// What a forecast starts from: the device as it was after its last step.
     fn scene(&self, foresight: &Foresight) -> Scene {
         let queue = self.queue.as_deref().unwrap_or_default();
-        let kinds = self.device.iter().chain(queue).chain(&self.traffic.came).map(|work| &work.kind);
+        let kinds = self.device.iter().chain(&self.coming).chain(queue).chain(&self.traffic.came).map(|work| &work.kind);
         let mut costs = HashMap::new();
         for kind in kinds {
             if !costs.contains_key(kind)
@@ -107,7 +109,7 @@ impl State {
         Scene {
             now: if self.device.is_empty() { self.now() } else { self.seen.0 },
             device: self.device.clone(),
-            queue: queue.iter().cloned().collect(),
+            queue: self.coming.iter().chain(queue).cloned().collect(),
             newcomers: (self.traffic.came.iter().filter(like).cloned().collect(), self.traffic.share()),
             costs,
             limits: foresight.limits,
@@ -123,6 +125,7 @@ impl Outlook {
             times: StepTimes::default(),
             storing: Mean::default(),
             device: Vec::new(),
+            coming: Vec::new(),
             seen: (0.0, Instant::now()),
             queue: Some(Vec::new()),
             sees_all: true,
@@ -153,6 +156,7 @@ impl Outlook {
     /// What the device holds at this time of its own clock.
     pub(super) fn set_device(&self, device: Vec<Work>, now: f64) {
         let mut state = lock(&self.state);
+        state.coming.retain(|work| device.iter().all(|there| there.job != work.job));
         (state.device, state.seen) = (device, (now, Instant::now()));
     }
 
@@ -191,7 +195,7 @@ impl Outlook {
             }
             (scene, state.sees_all, state.now())
         };
-        let place = scene.queue.iter().position(|other| other.turn() > work.turn());
+        let place = place_of(work, scene.queue.iter());
         // Behind those that nobody has looked at it takes longer than they do.
         if place.is_none() && !sees_all {
             let horizon = scene.play(None).horizon;
@@ -211,7 +215,27 @@ impl Outlook {
             state.promised.insert(job, end);
             state.forecast.ends.insert(job, now + end);
         }
+        // Those who come next must not wait for the claimer's look to know of it.
+        if let Some(queue) = &mut state.queue {
+            let place = place_of(&work, queue.iter()).unwrap_or(queue.len());
+            queue.insert(place, work.clone());
+            queue.truncate(FORESEEN as usize);
+        }
         state.traffic.note_arrival(work);
+    }
+
+    /// A job has left the queue for the device.
+    pub(super) fn claimed(&self, work: Work) {
+        let mut state = lock(&self.state);
+        if let Some(queue) = &mut state.queue {
+            queue.retain(|other| other.job != work.job);
+        }
+        state.coming.push(work);
+    }
+
+    /// A job is no longer on its way to the device, whether it has come there or not.
+    pub(super) fn left(&self, job: JobId) {
+        lock(&self.state).coming.retain(|work| work.job != Some(job));
     }
 
     /// Work begins after idleness: what was before tells nothing about who comes now.
@@ -232,6 +256,11 @@ impl Outlook {
         let state = lock(&self.state);
         state.forecast.next_claim.map(|then| (then - state.now()).max(0.0))
     }
+}
+
+/// The place of a job among those that wait; `None` behind the last.
+fn place_of<'a>(work: &Work, mut queue: impl Iterator<Item = &'a Work>) -> Option<usize> {
+    queue.position(|other| other.turn() > work.turn())
 }
 
 /// What is expected of a job that comes.

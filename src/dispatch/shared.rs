@@ -96,6 +96,7 @@ impl Shared {
     /// The claim is over, whichever way; there may be room for another job.
     pub(super) fn forget(&self, claim: &Claim) {
         self.running.remove(&claim.lease);
+        self.outlook.left(claim.job());
         self.doors.events.end_attempt(claim.job(), claim.lease.attempt);
         self.wake.notify_one();
     }
