@@ -128,7 +128,10 @@ fn in_bfloat16_the_networks_are_near_what_they_are_in_float32() {
         let model = UNet2DConditionModel::load(&demo(), placement).unwrap();
         let encoder_hidden_states = golden("encoder_hidden_states").repeat([2, 1, 1]).to_kind(placement.kind);
         let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
-        model.forward(&latents.to_kind(placement.kind), &Tensor::from_slice(&[999_f32, 501.0]), &condition).unwrap()
+        model
+            .forward(&latents.to_kind(placement.kind), &Tensor::from_slice(&[999_f32, 501.0]), &condition, Depth::Whole)
+            .unwrap()
+            .model_output
     });
     let latents = latents.narrow(0, 0, 1).narrow(2, 0, 24);
     assert_near_in_bfloat16("the picture", |placement| {
