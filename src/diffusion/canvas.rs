@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     conditioning::{Conditioning, ConditioningSchedule},
+    deep_cache::{DeepCache, StepKeys},
     error::engine_error,
     finite::FiniteRows,
     layers::Result,
@@ -24,7 +25,7 @@ pub struct Canvas {
     pub(super) model: ModelHold,
     /// The model that began it, once another has taken over.
     pub(super) begun_by: Option<ModelId>,
-    pub(super) batch_key: BatchKey,
+    pub(super) keys: StepKeys,
     /// Of the picture.
     pub(super) pixels: usize,
     pub(super) latents: Tensor, // [1, C, h, w] float32
@@ -39,6 +40,8 @@ pub struct Canvas {
     /// How many UNet calls are done.
     pub(super) calls: usize,
     pub(super) conditioning: ConditioningSchedule,
+    /// What an earlier call spares later ones.
+    pub(super) deep_cache: DeepCache,
     /// The picture that its latents are put back to where no mask is.
     pub(super) kept: Option<Kept>,
     /// The picture that is laid under the painted one.
@@ -65,7 +68,7 @@ pub(super) struct Check {
 #[derive(Debug)]
 pub(super) struct Takeover {
     pub(super) model: ModelHold,
-    pub(super) batch_key: BatchKey,
+    pub(super) keys: StepKeys,
     pub(super) plan: Arc<Plan>,
     pub(super) conditioning: ConditioningSchedule,
 }
@@ -76,6 +79,8 @@ pub(super) struct Moved {
     pub(super) pred_original_sample: Tensor,
     /// What later calls look back on, where one does.
     pub(super) record: Option<Tensor>,
+    /// One canvas's deep feature, `[rows, C, h, w]`, where the call was whole and the canvas keeps it.
+    pub(super) deep: Option<Tensor>,
 }
 
 impl Moved {
@@ -85,6 +90,7 @@ impl Moved {
             prev_sample: self.prev_sample.f_narrow(0, row, 1)?,
             pred_original_sample: self.pred_original_sample.f_narrow(0, row, 1)?,
             record: self.record.as_ref().map(|record| record.f_narrow(0, row, 1)).transpose()?,
+            deep: None,
         })
     }
 }
@@ -97,7 +103,17 @@ impl Canvas {
 
     /// What the next call is conditioned on; both calls of a step are on the same.
     pub(super) fn conditioning(&self) -> &Conditioning {
-        self.conditioning.at(self.steps_before + self.plan.progress(self.calls).0 as usize)
+        self.conditioning.at(self.step())
+    }
+
+    /// The user's step that the next call belongs to, from 0.
+    fn step(&self) -> usize {
+        self.steps_before + self.plan.progress(self.calls).0 as usize
+    }
+
+    /// What the next call runs on where it need not be a whole one: `[rows, C, h, w]`.
+    pub(super) fn deep(&self) -> Option<&Tensor> {
+        self.deep_cache.deep(self.conditioning.place(self.step()))
     }
 
     /// Draws the noise of the next call if it needs any, in float32 whatever the model's dtype. Where that fails, nothing has been drawn.
@@ -152,6 +168,7 @@ impl Canvas {
         self.latents = moved.prev_sample;
         self.pred_original_sample = Some(moved.pred_original_sample);
         self.noise = None;
+        self.deep_cache.advance(self.conditioning.place(self.step()), moved.deep);
         self.calls += 1;
         if self.calls == self.plan.calls.len() {
             self.hand_over();
@@ -160,12 +177,13 @@ impl Canvas {
 
     /// The refiner's plan begins as after a pause: its first step looks back on nothing.
     fn hand_over(&mut self) {
-        let Some(Takeover { model, batch_key, plan, conditioning }) = self.refiner.take() else { return };
+        let Some(Takeover { model, keys, plan, conditioning }) = self.refiner.take() else { return };
         self.steps_before += self.plan.steps();
         self.calls = 0;
         self.history.clear();
+        self.deep_cache.forget();
         self.begun_by = Some(self.model.model());
-        (self.model, self.batch_key, self.plan, self.conditioning) = (model, batch_key, plan, conditioning);
+        (self.model, self.keys, self.plan, self.conditioning) = (model, keys, plan, conditioning);
     }
 
     /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.
@@ -186,7 +204,11 @@ impl Canvas {
 
 impl CanvasState for Canvas {
     fn batch_key(&self) -> BatchKey {
-        self.batch_key.clone()
+        self.keys.of(self.deep().is_some())
+    }
+
+    fn is_refined(&self) -> bool {
+        self.begun_by.is_some()
     }
 
     fn rows(&self) -> usize {

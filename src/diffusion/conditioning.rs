@@ -220,9 +220,14 @@ impl ConditioningSchedule {
         Self { conditionings: vec![Conditioning::unguided(vec![row])], of_step: Vec::new() }
     }
 
+    /// Which conditioning step `step` has; equal places are the same one.
+    pub(super) fn place(&self, step: usize) -> usize {
+        self.of_step.get(step).copied().unwrap_or(0)
+    }
+
     /// The conditioning of step `step`, counted from 0 over the steps that are run.
     pub(super) fn at(&self, step: usize) -> &Conditioning {
-        &self.conditionings[self.of_step.get(step).copied().unwrap_or(0)]
+        &self.conditionings[self.place(step)]
     }
 }
 

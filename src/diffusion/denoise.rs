@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::{
     canvas::{Canvas, Check, Moved},
+    deep_cache::{Depth, Predicted},
     finite::FiniteRows,
     guidance::GuidanceRows,
     layers::Result,
@@ -30,20 +31,34 @@ pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Res
     for canvas in canvases.iter_mut() {
         canvas.draw_noise()?;
     }
+    let deep = deep_features(canvases)?;
+    let is_kept = canvases.iter().any(|canvas| canvas.deep_cache.keeps());
+    let depth = deep.as_ref().map_or(if is_kept { Depth::Keeping } else { Depth::Whole }, Depth::Shallow);
     let latents: Vec<&Tensor> = canvases.iter().map(|canvas| &canvas.latents).collect();
     let sample = Tensor::f_cat(&latents, 0)?; // [B, C, h, w]
     let mut numbers = Numbers::default();
     let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect(), &mut numbers);
     let batch = Batch { coefficients: Coefficients::of(&calls, &rows, &mut numbers), numbers: numbers.upload(sample.device())? };
-    let model_output = batch.predict((unet, kind), &rows, &sample)?;
+    let Predicted { model_output, deep } = batch.predict((unet, kind), (&rows, depth), &sample)?;
+    let mut deep = deep.map(|deep| rows.share_out(&deep)).transpose()?.unwrap_or_default().into_iter();
     let moved = batch.mix(canvases, sample, model_output)?;
     let finite = Arc::new(FiniteRows::of(&moved.prev_sample)?);
     let row = |(row, canvas): (i64, &&mut Canvas)| {
-        let own = moved.row(row)?;
-        Ok(Moved { prev_sample: canvas.put_back(own.prev_sample)?, ..own })
+        let (own, deep) = (moved.row(row)?, deep.next().filter(|_| canvas.deep_cache.keeps()));
+        Ok(Moved { prev_sample: canvas.put_back(own.prev_sample)?, deep, ..own })
     };
     let rows = (0..).zip(canvases.iter()).map(row).collect::<Result<Vec<_>>>()?;
     Ok(canvases.iter_mut().zip(rows).enumerate().map(|(row, (canvas, moved))| settle(canvas, moved, (&finite, row))).collect())
+}
+
+/// What the call runs on where all canvases have an earlier call's, `[rows, C, h, w]`; none where it is a whole one.
+fn deep_features(canvases: &[&mut Canvas]) -> Result<Option<Tensor>> {
+    let features: Vec<&Tensor> = canvases.iter().filter_map(|canvas| canvas.deep()).collect();
+    match features.len() {
+        0 => Ok(None),
+        count if count == canvases.len() => Tensor::f_cat(&features, 0).map(Some),
+        _ => Err(tch::TchError::Shape("whole calls and shallow ones cannot be one".to_owned())),
+    }
 }
 
 /// Gives a canvas what a call made of it, and answers for what is known by now: on a GPU the call before, of which the device is done while it
@@ -120,14 +135,14 @@ impl Terms<Option<Floats>> {
 }
 
 impl Batch {
-    /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call.
-    fn predict(&self, (unet, kind): (&UNet, Kind), rows: &GuidanceRows, sample: &Tensor) -> Result<Tensor> {
+    /// The guided model output of every canvas, `[B, C, h, w]` float32, in one UNet call, with the deep feature of all rows.
+    fn predict(&self, (unet, kind): (&UNet, Kind), (rows, depth): (&GuidanceRows, Depth), sample: &Tensor) -> Result<Predicted> {
         let numbers = &self.numbers;
         let scaled = sample.f_mul(&numbers.per_row(&self.coefficients.input_scale)?)?;
         let timesteps = numbers.floats(&self.coefficients.timesteps)?; // [rows]
         let model_input = rows.model_input(&scaled, numbers)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-        let model_output = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref())?;
-        rows.combine(&model_output.f_to_kind(Kind::Float)?, numbers)
+        let predicted = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref(), depth)?;
+        Ok(Predicted { model_output: rows.combine(&predicted.model_output.f_to_kind(Kind::Float)?, numbers)?, ..predicted })
     }
 
     /// The schedulers' combinations, all canvases at once.
@@ -141,6 +156,7 @@ impl Batch {
             prev_sample: made.combine(canvases, combine, &self.numbers)?,
             record: record.as_ref().map(|record| made.combine(canvases, record, &self.numbers)).transpose()?,
             pred_original_sample: made.pred_original_sample,
+            deep: None,
         })
     }
 }

@@ -156,7 +156,7 @@ impl Asked {
     fn without_text() -> Self {
         let text =
             ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
-        let unsupported_fields = text.into_iter().chain(micro_conditioning_fields()).collect();
+        let unsupported_fields = text.into_iter().chain(["cache_interval"]).chain(micro_conditioning_fields()).collect();
         Self { family: Family::Unconditional, unsupported_fields, steps: UNCONDITIONAL_STEPS, guidance_scale: 1.0 }
     }
 }

@@ -87,6 +87,14 @@ impl<'a> GuidanceRows<'a> {
         }
     }
 
+    /// Of something of every row, `[rows, …]`, what belongs to each canvas's, as a copy: nothing of the other rows' memory is held.
+    pub(super) fn share_out(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
+        let own = |(&first, conditioning): (&i64, &&Conditioning)| {
+            tensor.f_narrow(0, first, conditioning.rows.len() as i64)?.f_to_dtype(tensor.kind(), false, true)
+        };
+        self.first.iter().zip(&self.conditionings).map(own).collect()
+    }
+
     /// One value a canvas to one a row.
     pub(super) fn expand(&self, per_canvas: &[f64]) -> Vec<f64> {
         self.canvas.iter().map(|&index| per_canvas[index as usize]).collect()

@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::diffusion::{
+        deep_cache::Depth,
         device::Placement,
         files::ModelFiles,
         models::{
@@ -164,7 +165,9 @@ mod tests {
             let added = || AddedCondition { text_embeds: zeros(&[2, 16]), time_ids: zeros(&[2, 6]) };
             let condition =
                 UNetCondition { encoder_hidden_states: zeros(&[2, 77, width]), added: is_xl.then(added), timestep_cond: None };
-            let counted = flops_of(|| unet.forward(&zeros(&[2, 4, 16, 24]), &Tensor::from_slice(&[5.0_f32, 5.0]), &condition));
+            let timesteps = Tensor::from_slice(&[5.0_f32, 5.0]);
+            let whole = || unet.forward(&zeros(&[2, 4, 16, 24]), &timesteps, &condition, Depth::Whole);
+            let counted = flops_of(|| whole().map(|predicted| predicted.model_output));
             assert_eq!(counted, golden(model, "unet"), "{model}");
             let vae = AutoencoderKL::load(&files, "vae", ON_CPU).unwrap();
             assert_eq!(flops_of(|| vae.decode(&zeros(&[1, 4, 8, 12]), None)), golden(model, "vae_decode"), "{model}");

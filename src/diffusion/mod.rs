@@ -8,6 +8,7 @@ mod bench;
 mod blur;
 mod canvas;
 mod conditioning;
+mod deep_cache;
 mod denoise;
 mod device;
 mod error;

@@ -16,6 +16,7 @@ use super::{
     autoencoder::{VaePolicy, VaeTiling},
     canvas::{Canvas, Takeover},
     conditioning::{ConditioningSchedule, RowPicture},
+    deep_cache::{DeepCache, StepKeys},
     denoise,
     device::{Placement, PlacementPolicy, Precision},
     error::{LoadError, engine_error},
@@ -40,7 +41,7 @@ use super::{
     unet::UNet,
 };
 use crate::{
-    dispatch::ports::{BatchKey, Begun, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
+    dispatch::ports::{Begun, CanvasState, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
     domain::{GenerationRequest, ModelInfo},
 };
 
@@ -172,7 +173,7 @@ impl fmt::Debug for Model {
 /// A stage of a request with all that its canvases have in common.
 struct PreparedStage {
     model: ModelHold,
-    batch_key: BatchKey,
+    keys: StepKeys,
     plan: Arc<Plan>,
     /// Of all stages.
     steps: u32,
@@ -185,7 +186,7 @@ impl PreparedStage {
     fn takeover(&self, request: &GenerationRequest, picture: &RowPicture) -> Takeover {
         Takeover {
             model: self.model.clone(),
-            batch_key: self.batch_key.clone(),
+            keys: self.keys.clone(),
             plan: Arc::clone(&self.plan),
             conditioning: match &self.text {
                 Some((embeds, extras)) => ConditioningSchedule::of((request, self.steps), embeds, (extras, picture)),
@@ -245,8 +246,8 @@ impl StableDiffusion {
         let text = model.prompts.as_ref().zip(model.unet.condition_config());
         let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, steps, model))).transpose()?;
         let length = text.as_ref().map_or(0, |(embeds, _)| embeds.length());
-        let batch_key = key(&model.info.name, model.latent_shape(request), length);
-        Ok(PreparedStage { model: stage.model, batch_key, plan: Arc::new(stage.plan), steps, text })
+        let keys = keys(&model.info.name, model.latent_shape(request), length);
+        Ok(PreparedStage { model: stage.model, keys, plan: Arc::new(stage.plan), steps, text })
     }
 
     /// What the UNet of a model that takes text is told.
@@ -287,11 +288,11 @@ impl StableDiffusion {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 upload(&Tensor::f_from_slice(&values)?.f_reshape(shape)?, self.device.device)
             })?;
-            let Takeover { model, batch_key, plan, conditioning } = first.takeover(request, &beginning.picture);
+            let Takeover { model, keys, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
                 model,
                 begun_by: None,
-                batch_key,
+                keys,
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
@@ -301,6 +302,7 @@ impl StableDiffusion {
                 plan,
                 calls: 0,
                 conditioning,
+                deep_cache: DeepCache::new(request.cache_interval),
                 steps_before: 0,
                 refiner: later.first().map(|stage| stage.takeover(request, &RowPicture::None)),
                 kept: beginning.kept,
@@ -366,7 +368,7 @@ impl Engine for StableDiffusion {
     ) -> std::result::Result<Vec<std::result::Result<(), EngineError>>, EngineError> {
         let _no_grad = tch::no_grad_guard();
         let Some(first) = canvases.first() else { return Ok(Vec::new()) };
-        if canvases.iter().any(|canvas| canvas.batch_key != first.batch_key) {
+        if canvases.iter().any(|canvas| canvas.batch_key() != first.batch_key()) {
             return Err(EngineError::Failed("canvases of different batch keys cannot share a step".to_owned()));
         }
         let Model { unet, placement, .. } = self.models.get(&first.model)?;
@@ -392,6 +394,6 @@ impl Engine for StableDiffusion {
 }
 
 /// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn key(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> BatchKey {
-    BatchKey::new(&format!("{model}/{height}x{width}/{length}"))
+fn keys(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> StepKeys {
+    StepKeys::new(&format!("{model}/{height}x{width}/{length}"))
 }

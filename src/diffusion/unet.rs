@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use tch::Tensor;
 
 use super::{
+    deep_cache::{Depth, Predicted},
     device::Placement,
     error::LoadError,
     files::ModelFiles,
@@ -108,45 +109,83 @@ impl UNet {
         }
     }
 
-    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
+    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`, and the deep feature where it is to be kept
     ///
     /// # Errors
-    /// When the rows bring a condition and the UNet takes none, or the other way round; when the device fails.
-    pub(super) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
-        let Some(graphs) = &self.graphs else { return self.network.forward(sample, timesteps, condition) };
-        if meter::is_up() {
-            // What is replayed passes no meter.
-            return graphs.borrow_mut().rehearse(&|| self.network.forward(sample, timesteps, condition));
+    /// When the rows bring a condition and the UNet takes none, or the other way round; when a UNet that takes none is to be cut short; when
+    /// the device fails.
+    pub(super) fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        condition: Option<&UNetCondition>,
+        depth: Depth,
+    ) -> layers::Result<Predicted> {
+        // What is replayed passes no meter.
+        match &self.graphs {
+            Some(graphs) if !meter::is_up() => {
+                self.network.replayed(&mut graphs.borrow_mut(), (sample, timesteps), condition, depth)
+            }
+            Some(graphs) => {
+                let call = || self.network.forward(sample, timesteps, condition, depth)?.packed();
+                let packed = graphs.borrow_mut().rehearse(&call)?;
+                self.network.unpacked(packed, sample, depth)
+            }
+            None => self.network.forward(sample, timesteps, condition, depth),
         }
-        self.network.replayed(&mut graphs.borrow_mut(), (sample, timesteps), condition)
     }
 }
 
 impl Network {
-    fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: Option<&UNetCondition>) -> layers::Result<Tensor> {
-        match (self, condition) {
-            (Self::Condition(unet), Some(condition)) => unet.forward(sample, timesteps, condition),
-            (Self::Plain(unet), None) => unet.forward(sample, timesteps),
-            (Self::Condition(_), None) => Err(tch::TchError::Shape("the UNet asks for a prompt".to_owned())),
-            (Self::Plain(_), Some(_)) => Err(tch::TchError::Shape("the UNet takes no prompt".to_owned())),
+    fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        condition: Option<&UNetCondition>,
+        depth: Depth,
+    ) -> layers::Result<Predicted> {
+        let refusal = match (self, condition, depth) {
+            (Self::Condition(unet), Some(condition), _) => return unet.forward(sample, timesteps, condition, depth),
+            (Self::Plain(unet), None, Depth::Whole) => {
+                return Ok(Predicted { model_output: unet.forward(sample, timesteps)?, deep: None });
+            }
+            (Self::Plain(_), None, _) => "the UNet is always run whole",
+            (Self::Condition(_), None, _) => "the UNet asks for a prompt",
+            (Self::Plain(_), Some(_), _) => "the UNet takes no prompt",
+        };
+        Err(tch::TchError::Shape(refusal.to_owned()))
+    }
+
+    /// What a call on this sample packed.
+    fn unpacked(&self, packed: Tensor, sample: &Tensor, depth: Depth) -> layers::Result<Predicted> {
+        match (self, depth) {
+            (Self::Condition(unet), Depth::Keeping) => {
+                let (_, _, height, width) = sample.size4()?;
+                Predicted::unpacked(&packed, [unet.config().out_channels, height, width])
+            }
+            _ => Ok(Predicted { model_output: packed, deep: None }),
         }
     }
+
     /// [`Self::forward`], recorded and replayed.
     fn replayed<R: Recorder>(
         &self,
         graphs: &mut Graphs<R>,
         (sample, timesteps): (&Tensor, &Tensor),
         condition: Option<&UNetCondition>,
-    ) -> layers::Result<Tensor> {
-        let mut inputs = vec![sample.shallow_clone(), timesteps.shallow_clone()];
-        inputs.extend(condition.into_iter().flat_map(UNetCondition::tensors));
-        graphs.call(&inputs, &|inputs| {
+        depth: Depth,
+    ) -> layers::Result<Predicted> {
+        let mark = depth.mark(sample)?;
+        let told = condition.into_iter().flat_map(UNetCondition::tensors);
+        let inputs: Vec<Tensor> = [sample.shallow_clone(), timesteps.shallow_clone()].into_iter().chain(told).chain(mark).collect();
+        let packed = graphs.call(&inputs, &|inputs| {
             let [sample, timesteps, told @ ..] = inputs else {
                 return Err(tch::TchError::Shape("a UNet without inputs".to_owned()));
             };
             let condition = condition.map(|condition| condition.with_tensors(told)).transpose()?;
-            self.forward(sample, timesteps, condition.as_ref())
-        })
+            self.forward(sample, timesteps, condition.as_ref(), depth.read_from(told.last()))?.packed()
+        });
+        self.unpacked(packed?, sample, depth)
     }
 }
 
@@ -184,11 +223,39 @@ mod tests {
             for rows in [2, 2, 2, 3, 3] {
                 let (sample, timesteps) = (randn(&[rows, 4, 16, 24]), Tensor::rand([rows], (Kind::Float, Device::Cpu)) * 1000.0);
                 let condition = condition(rows, width, is_xl);
-                let expected = unet.forward(&sample, &timesteps, Some(&condition)).unwrap();
-                let got = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&condition)).unwrap();
-                assert_eq!(got, expected, "{model}, {rows} rows");
+                let expected = unet.forward(&sample, &timesteps, Some(&condition), Depth::Whole).unwrap();
+                let got = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&condition), Depth::Whole).unwrap();
+                assert_eq!(got.model_output, expected.model_output, "{model}, {rows} rows");
             }
             assert_eq!(*done.borrow(), ["rehearse", "record", "replay", "replay", "rehearse", "record", "replay"]);
+        }
+    }
+
+    #[test]
+    fn whole_calls_calls_that_keep_and_shallow_ones_have_recordings_of_their_own() {
+        let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/tiny-sd1")).unwrap();
+        let unet = UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
+        let mut graphs = Graphs::new(Again::default(), u64::MAX);
+        for round in 0..3 {
+            let (sample, timesteps) = (randn(&[2, 4, 16, 24]), Tensor::rand([2], (Kind::Float, Device::Cpu)) * 1000.0);
+            let condition = condition(2, 16, false);
+            let mut replay = |depth| unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&condition), depth).unwrap();
+            let call = |depth| unet.forward(&sample, &timesteps, Some(&condition), depth).unwrap();
+            let (whole, kept) = (replay(Depth::Whole), replay(Depth::Keeping));
+            assert!(whole.deep.is_none());
+            assert_eq!(whole.model_output, call(Depth::Whole).model_output, "round {round}");
+            assert_eq!(kept.model_output, whole.model_output, "round {round}");
+            let deep = kept.deep.unwrap();
+            assert_eq!(Some(&deep), call(Depth::Keeping).deep.as_ref(), "round {round}");
+            let other = Tensor::randn_like(&deep);
+            let shallow = replay(Depth::Shallow(&other)).model_output;
+            assert_eq!(shallow, call(Depth::Shallow(&other)).model_output, "round {round}");
+            assert_ne!(shallow, whole.model_output);
+            assert_eq!(
+                replay(Depth::Shallow(&deep)).model_output,
+                whole.model_output,
+                "on its own feature a shallow call is a whole one"
+            );
         }
     }
 
@@ -199,7 +266,7 @@ mod tests {
             let load = || UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
             let (sample, timesteps) = (randn(&[2, 4, 8, 8]), Tensor::from_slice(&[700_f32, 3.5]));
             let condition = condition(2, width, is_xl);
-            let run = |unet: UNet| unet.forward(&sample, &timesteps, Some(&condition)).unwrap();
+            let run = |unet: UNet| unet.forward(&sample, &timesteps, Some(&condition), Depth::Whole).unwrap().model_output;
             let expected = run(load());
             let (got, launches) = with_kernels_on_the_cpu(|| run(load()));
             let error = (&got - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);

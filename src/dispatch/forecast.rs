@@ -42,7 +42,11 @@ impl Work {
     pub(super) fn queued(job: JobId, request: &GenerationRequest, (ageing, came): (f64, f64)) -> Self {
         Self {
             job: Some(job),
-            kind: Kind { model: request.model.as_str().into(), pixels: request.width as usize * request.height as usize },
+            kind: Kind {
+                model: request.model.as_str().into(),
+                pixels: request.width as usize * request.height as usize,
+                cache_interval: request.cache_interval,
+            },
             rows: request.max_rows(),
             calls: request.unet_calls(),
             begun: Vec::new(),
@@ -285,7 +289,7 @@ mod tests {
     use super::*;
 
     fn kind(side: usize) -> Kind {
-        Kind { model: "a".into(), pixels: side * side }
+        Kind { model: "a".into(), pixels: side * side, cache_interval: 1 }
     }
 
     /// A job of one picture of two rows.

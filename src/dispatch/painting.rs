@@ -9,7 +9,7 @@ use std::{
 use super::{
     batcher::StepLimits,
     forecast::Work,
-    ports::{BatchKey, CanvasState, PaintOrder},
+    ports::{CanvasState, PaintOrder},
     running::Claim,
     step_times::Kind,
 };
@@ -29,8 +29,6 @@ pub(super) struct Slot<C> {
     pub(super) canvas: C,
     /// The number of the step that last moved it; 0 before the first.
     pub(super) last_step: u64,
-    /// Its batch key at the beginning: with another one it is the refiner that moves it.
-    first_key: BatchKey,
 }
 
 /// Where the device's time went for one job.
@@ -100,7 +98,7 @@ impl<C: CanvasState, F> Painting<C, F> {
     /// Takes the canvases of a group that has begun.
     pub(super) fn add_group(&mut self, images: &Range<u32>, canvases: Vec<C>) {
         self.unbegun.start = images.end;
-        let slot = |(index, canvas): (u32, C)| Slot { index, first_key: canvas.batch_key(), canvas, last_step: 0 };
+        let slot = |(index, canvas): (u32, C)| Slot { index, canvas, last_step: 0 };
         self.slots.extend(images.clone().zip(canvases).map(slot));
     }
 
@@ -124,9 +122,9 @@ impl<C: CanvasState, F> Painting<C, F> {
 
     /// What the steps of one of its canvases depend on.
     pub(super) fn kind(&self, slot: &Slot<C>) -> Kind {
-        let refiner = self.order.request.refiner.as_ref().filter(|_| slot.canvas.batch_key() != slot.first_key);
+        let refiner = self.order.request.refiner.as_ref().filter(|_| slot.canvas.is_refined());
         let model = refiner.map_or_else(|| self.whole.kind.model.clone(), |refiner| refiner.refiner.as_str().into());
-        Kind { model, pixels: slot.canvas.pixels() }
+        Kind { model, pixels: slot.canvas.pixels(), cache_interval: self.whole.kind.cache_interval }
     }
 
     /// Every group has the same remarks about the same prompts.

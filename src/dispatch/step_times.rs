@@ -16,6 +16,8 @@ pub(super) struct Kind {
     pub(super) model: Arc<str>,
     /// Of its picture.
     pub(super) pixels: usize,
+    /// One in so many of its picture's UNet calls is whole: their mean is what such a picture takes.
+    pub(super) cache_interval: u32,
 }
 
 /// What work of one kind takes.
@@ -93,7 +95,7 @@ impl StepTimes {
     }
 
     /// What work of this kind is expected to cost. A size that was not seen yet is taken to cost what the nearest of its model does, pixel
-    /// by pixel. `None` while nothing is known of the model.
+    /// by pixel, and an interval what the nearest does. `None` while nothing is known of the model.
     pub(super) fn expected(&self, kind: &Kind) -> Option<Costs> {
         if let Some(costs) = self.measured(kind) {
             return Some(costs.clone());
@@ -101,7 +103,11 @@ impl StepTimes {
         let factor = |other: &Kind| kind.pixels as f64 / other.pixels.max(1) as f64;
         let distance = |other: &Kind| factor(other).ln().abs();
         let others = self.kinds.keys().filter(|other| other.model == kind.model && self.measured(other).is_some());
-        let nearest = others.min_by(|one, other| distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)))?;
+        let leap = |other: &Kind| other.cache_interval.abs_diff(kind.cache_interval);
+        let nearer = |one: &&Kind, other: &&Kind| {
+            distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)).then(leap(one).cmp(&leap(other)))
+        };
+        let nearest = others.min_by(nearer)?;
         self.measured(nearest).map(|costs| costs.scaled(factor(nearest)))
     }
 }
@@ -111,7 +117,7 @@ mod tests {
     use super::*;
 
     fn kind(model: &str, side: usize) -> Kind {
-        Kind { model: model.into(), pixels: side * side }
+        Kind { model: model.into(), pixels: side * side, cache_interval: 1 }
     }
 
     #[test]

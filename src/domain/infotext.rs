@@ -40,6 +40,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     {
         let _ = write!(text, ", Guidance start: {start}, Guidance end: {end}");
     }
+    if request.cache_interval > 1 {
+        let _ = write!(text, ", Cache interval: {}", request.cache_interval);
+    }
     if let Some(sizes) = request.sizes.as_ref().filter(|sizes| **sizes != SizeConditioning::of(request.width, request.height)) {
         write_sizes(&mut text, sizes);
     }

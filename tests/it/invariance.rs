@@ -127,6 +127,10 @@ fn company(width: u32, height: u32) -> Vec<Value> {
                "prompt_syntax": "weighted", "num_inference_steps": 6, "clip_skip": 2}),
         json!({"prompt": "a pink heart", "seed": 8, "num_inference_steps": 5, "scheduler": "euler", "image": image, "mask_image": mask,
                "mask_blur": 3}),
+        json!({"prompt": "a brown mushroom", "seed": 10, "num_inference_steps": 7, "cache_interval": 3, "guidance_interval": [0, 0.6]}),
+        json!({"prompt": "a [red:blue:0.5] fish", "seed": 11, "num_inference_steps": 6, "cache_interval": 2, "prompt_syntax": "weighted",
+               "scheduler": "heun", "num_images": 2}),
+        json!({"prompt": "a white moon", "seed": 12, "num_inference_steps": 7, "cache_interval": 3, "guidance_scale": 1}),
         json!({"prompt": "a teal robot", "seed": 5, "num_inference_steps": 4, "scheduler": "dpmpp_2m_karras", "num_images": 3}),
     ];
     for body in &mut bodies {
@@ -214,8 +218,16 @@ fn a_canvas_of_320_by_256_has_the_same_bits_alone_and_in_a_mixed_batch() {
 #[test]
 fn canvases_of_latent_diffusion_and_of_models_without_text_have_the_same_bits_alone_and_in_a_mixed_batch() {
     for (folder, side) in [("tiny-ldm", 64), ("tiny-ddpm", 64), ("tiny-ddim", 32), ("tiny-ldm-faces", 128)] {
-        let texts =
-            ["prompt", "negative_prompt", "prompt_syntax", "clip_skip", "guidance_scale", "guidance_rescale", "guidance_interval"];
+        let texts = [
+            "prompt",
+            "negative_prompt",
+            "prompt_syntax",
+            "clip_skip",
+            "guidance_scale",
+            "guidance_rescale",
+            "guidance_interval",
+            "cache_interval",
+        ];
         let mut bodies = company(side, side);
         for body in bodies.iter_mut().filter_map(Value::as_object_mut) {
             body.retain(|field, _| folder == "tiny-ldm" || !texts.contains(&field.as_str()));

@@ -12,7 +12,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::files::ModelFiles;
+use crate::diffusion::{deep_cache::Depth, files::ModelFiles};
 
 /// Of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -56,7 +56,8 @@ fn compare_all(model: &str) {
         added: unet.config().addition_embed_type.map(|_| added()),
         timestep_cond: None,
     };
-    let noise_pred = unet.forward(&golden("latents"), &Tensor::from_slice(&[501_f32]), &condition).unwrap();
+    let timesteps = Tensor::from_slice(&[501_f32]);
+    let noise_pred = unet.forward(&golden("latents"), &timesteps, &condition, Depth::Whole).unwrap().model_output;
     compare(&format!("{model} unet"), &noise_pred, &golden("noise_pred"));
     drop(unet);
     let vae = AutoencoderKL::load(&files, "vae", ON_CPU).unwrap();

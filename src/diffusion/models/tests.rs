@@ -15,7 +15,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{device::Placement, files::ModelFiles};
+use crate::diffusion::{deep_cache::Depth, device::Placement, files::ModelFiles};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
@@ -99,7 +99,8 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
             let encoder_hidden_states = golden("encoder_hidden_states");
             let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
-            let noise_pred = model.forward(&golden(&format!("latents.{size}")), &timesteps, &condition).unwrap();
+            let noise_pred =
+                model.forward(&golden(&format!("latents.{size}")), &timesteps, &condition, Depth::Whole).unwrap().model_output;
             assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
         }
     }

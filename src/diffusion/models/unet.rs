@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::diffusion::{
+    deep_cache::{Depth, Predicted},
     device::Placement,
     error::LoadError,
     files::ModelFiles,
@@ -106,30 +107,49 @@ impl UNet2DConditionModel {
         &self.config
     }
 
-    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`
+    /// sample `[B, in, h, w]`, timesteps `[B]` (may be fractional) → model output `[B, out, h, w]`, and the deep feature where it is to be kept.
     ///
     /// # Errors
     /// When the condition lacks what this UNet asks for, or the device fails.
-    pub(in crate::diffusion) fn forward(&self, sample: &Tensor, timesteps: &Tensor, condition: &UNetCondition) -> Result<Tensor> {
+    pub(in crate::diffusion) fn forward(
+        &self,
+        sample: &Tensor,
+        timesteps: &Tensor,
+        condition: &UNetCondition,
+        depth: Depth,
+    ) -> Result<Predicted> {
         let sample = match self.config.center_input_sample {
             true => sample.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?,
             false => sample.shallow_clone(),
         };
         let temb = self.embed_time(timesteps, condition)?;
         let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
-        let mut hidden = self.conv_in.forward(&channels_last(&sample)?)?;
-        let mut skips = vec![hidden.shallow_clone()];
+        let (top, blocks) =
+            self.up_blocks.split_last().ok_or_else(|| tch::TchError::Shape("a UNet without a way up".to_owned()))?;
+        let mut skips = vec![self.conv_in.forward(&channels_last(&sample)?)?];
+        let deep = match depth {
+            Depth::Shallow(deep) => channels_last(deep)?,
+            Depth::Whole | Depth::Keeping => top.before_last(self.dive(cond, blocks, &mut skips)?, cond, &mut skips)?,
+        };
+        let kept = matches!(depth, Depth::Keeping).then(|| deep.shallow_clone());
+        let hidden = top.last(deep, cond, &mut skips)?;
+        let hidden = self.conv_norm_out.forward_then(&hidden, self.config.act_fn)?;
+        Ok(Predicted { model_output: self.conv_out.forward(&hidden)?, deep: kept })
+    }
+
+    /// Down, through the middle and up again through all blocks but the top one. `skips` holds the first convolution's output.
+    fn dive(&self, cond: Conditioning, up_blocks: &[UpBlock], skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let mut hidden = skips[0].shallow_clone();
         for block in &self.down_blocks {
-            hidden = block.forward(hidden, cond, &mut skips)?;
+            hidden = block.forward(hidden, cond, skips)?;
         }
         if let Some(mid_block) = &self.mid_block {
             hidden = mid_block.forward(&hidden, cond)?;
         }
-        for block in &self.up_blocks {
-            hidden = block.forward(hidden, cond, &mut skips)?;
+        for block in up_blocks {
+            hidden = block.forward(hidden, cond, skips)?;
         }
-        let hidden = self.conv_norm_out.forward_then(&hidden, self.config.act_fn)?;
-        self.conv_out.forward(&hidden)
+        Ok(hidden)
     }
 
     /// The embedding of `[B]` timesteps and what is added to it, with the blocks' activation already applied: `[B, temb]`.

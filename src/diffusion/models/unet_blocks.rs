@@ -241,17 +241,35 @@ impl UpBlock {
 
     /// Takes its states off the end of `skips`, and grows to the size of the state that the next block will take.
     pub(in crate::diffusion) fn forward(&self, x: Tensor, cond: Conditioning, skips: &mut Vec<Tensor>) -> Result<Tensor> {
-        let mut hidden = x;
-        for layer in &self.layers {
-            let skip = skips.pop().ok_or_else(|| tch::TchError::Shape("the UNet has more layers up than down".to_owned()))?;
-            hidden = layer.forward(&Tensor::f_cat(&[hidden, skip], 1)?, cond)?;
-        }
+        let mut hidden = run(&self.layers, x, cond, skips)?;
         if let (Some(upsampler), Some(next)) = (&self.upsampler, skips.last()) {
             let (_, _, height, width) = next.size4()?;
             hidden = upsampler.forward(&hidden, (height, width), cond)?;
         }
         Ok(hidden)
     }
+
+    /// The block at the top without its last layer.
+    pub(in crate::diffusion) fn before_last(&self, x: Tensor, cond: Conditioning, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let before = self.layers.split_last().map_or(&[][..], |(_, before)| before);
+        run(before, x, cond, skips)
+    }
+
+    /// The last layer of the block at the top, which does not grow: behind [`Self::before_last`] all that [`Self::forward`] does.
+    pub(in crate::diffusion) fn last(&self, x: Tensor, cond: Conditioning, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+        let last = self.layers.len().saturating_sub(1);
+        run(&self.layers[last..], x, cond, skips)
+    }
+}
+
+/// Layers on the way up, each with a state off the end of `skips`.
+fn run(layers: &[Layer], x: Tensor, cond: Conditioning, skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    let mut hidden = x;
+    for layer in layers {
+        let skip = skips.pop().ok_or_else(|| tch::TchError::Shape("the UNet has more layers up than down".to_owned()))?;
+        hidden = layer.forward(&Tensor::f_cat(&[hidden, skip], 1)?, cond)?;
+    }
+    Ok(hidden)
 }
 
 /// The blocks down from the first convolution's channels, and the channels of every state that they keep for the way up.

@@ -45,7 +45,8 @@ impl<E: Engine> Device<E> {
             calls.seconds(rows)
         });
         let is_own = |model: &ModelInfo| {
-            *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
+            let is_whole = kind.cache_interval == 1;
+            is_whole && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
         };
         if let Some(seconds) = expected.filter(|_| rows.is_power_of_two() && self.shared.models.iter().any(is_own)) {
             let labels = [&*kind.model, &rows.to_string()];

@@ -91,6 +91,11 @@ pub trait CanvasState {
     /// UNet calls that it still needs.
     fn calls_left(&self) -> u32;
 
+    /// Whether the request's refiner has taken over.
+    fn is_refined(&self) -> bool {
+        false
+    }
+
     /// Whether the last step is done.
     fn is_done(&self) -> bool {
         let (step, steps) = self.progress();

@@ -28,6 +28,7 @@ fn refusal(model: &ModelInfo, field: &str) -> String {
 fn is_default(field: &str, value: &Value) -> bool {
     match field {
         "prompt_syntax" => value == "plain",
+        "cache_interval" => value.as_f64() == Some(1.0),
         "guidance_rescale" | "mask_blur" => value.as_f64() == Some(0.0),
         "guidance_interval" => value.as_array().is_some_and(|ends| ends.iter().map(Value::as_f64).eq([Some(0.0), Some(1.0)])),
         _ => false,

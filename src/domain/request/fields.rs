@@ -16,12 +16,23 @@ use super::{
 const MAX_DEADLINE_SECONDS: u64 = 86_400;
 const MAX_METADATA_ENTRIES: usize = 16;
 const MAX_METADATA_CHARS: usize = 1_000;
+/// The authors' largest is 10, whose pictures are already others.
+const MAX_CACHE_INTERVAL: u64 = 10;
 pub(super) const MAX_PRIORITY: u64 = 9;
 pub(super) const DEFAULT_PRIORITY: u8 = 5;
 
 /// The priority of requests that were stored before there were priorities.
 pub(super) fn default_priority() -> u8 {
     DEFAULT_PRIORITY
+}
+
+/// The cache interval at which nothing is kept.
+pub(super) fn every_call() -> u32 {
+    1
+}
+
+pub(super) fn parse_cache_interval(value: Value) -> Result<u32, String> {
+    integer(1, MAX_CACHE_INTERVAL)(value).map(|interval| interval as u32)
 }
 
 /// The last picture's seed must be a legal seed too.

@@ -17,7 +17,11 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
-use self::{fields::default_priority, guidance::always, img2img::strength_steps};
+use self::{
+    fields::{default_priority, every_call},
+    guidance::always,
+    img2img::strength_steps,
+};
 pub use self::{
     img2img::Img2Img,
     inpainting::Inpainting,
@@ -68,6 +72,9 @@ pub struct GenerationRequest {
     /// From where to where guidance is on, in fractions of the steps that are run (Kynkäänniemi et al., 2024).
     #[serde(default = "always")]
     pub guidance_interval: [f64; 2],
+    /// One in so many UNet calls is whole, and those between do the last layer only (DeepCache: Ma, Fang and Wang, 2023); 1 is all.
+    #[serde(default = "every_call")]
+    pub cache_interval: u32,
     /// The noise scheduler.
     pub scheduler: SchedulerName,
     /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.

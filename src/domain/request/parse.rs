@@ -10,7 +10,9 @@ use super::{
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
     capability::{check_task, refuse_unsupported},
-    fields::{DEFAULT_PRIORITY, MAX_PRIORITY, parse_deadline, parse_metadata, parse_seed, take_output},
+    fields::{
+        DEFAULT_PRIORITY, MAX_PRIORITY, every_call, parse_cache_interval, parse_deadline, parse_metadata, parse_seed, take_output,
+    },
     guidance::take_guidance,
     img2img::{take_image_guidance_scale, take_img2img, take_instruction},
     inpainting::take_inpainting,
@@ -89,6 +91,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         guidance_scale: guidance.scale,
         guidance_rescale: guidance.rescale,
         guidance_interval: guidance.interval,
+        cache_interval: fields.take("cache_interval", parse_cache_interval).unwrap_or_else(every_call),
         scheduler,
         eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),

@@ -15,7 +15,7 @@ BALL_PICTURE = {"image_file": "init-ball.png", "width": 136, "height": 104}
 
 
 def cases():
-    return text2img_cases() + img2img_cases() + config_cases() + tiny_cases() + scheduler_cases()
+    return text2img_cases() + img2img_cases() + config_cases() + tiny_cases() + scheduler_cases() + deep_cache_cases()
 
 
 def text2img_cases():
@@ -98,6 +98,20 @@ def scheduler_cases():
         case("img2img-heun", scheduler="heun", **HOUSE_PICTURE, strength=0.5, **few),
         case("img2img-tcd", scheduler="tcd", eta=0.6, **HOUSE_PICTURE, strength=0.7, **few),
         case("img2img-lms", scheduler="lms", **HOUSE_PICTURE, strength=0.9, **few),
+    ]
+
+
+def deep_cache_cases():
+    """A UNet whose last layer attends and one whose does not; two calls a step; guidance that ends under way; steps that are skipped."""
+    few = {"prompt": CAT, "num_inference_steps": 8}
+    tiny = few | {"width": 64, "height": 64, "guidance_scale": 3.0}
+    return [
+        case("deep-cache", cache_interval=3, num_images=2, **few),
+        case("deep-cache-heun", cache_interval=2, scheduler="heun", width=104, height=136, **few),
+        case("deep-cache-guidance-interval", cache_interval=5, guidance_interval=[0.0, 0.4], **few),
+        case("deep-cache-img2img", cache_interval=2, scheduler="dpmpp_2m", **HOUSE_PICTURE, strength=0.7, **few),
+        case("tiny-sd1-deep-cache", model="tiny-sd1", scheduler="euler", cache_interval=2, **tiny),
+        case("tiny-sd2-deep-cache", model="tiny-sd2", cache_interval=4, scheduler="euler", **tiny),
     ]
 
 

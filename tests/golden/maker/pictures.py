@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 
+from .deep_cache import DeepCache
 from .paths import GOLDEN, write_json
 from .picture_cases import cases
 from .pipelines import img2img, use_scheduler, with_scheduler_config
@@ -56,6 +57,8 @@ def paint(case, seed, count):
     request = case["request"]
     pipe = with_scheduler_config(case["model"], case.get("scheduler_config"))
     use_scheduler(pipe, request["scheduler"])
+    if "cache_interval" in request:
+        DeepCache(pipe.unet, request["cache_interval"])
     last = {}
 
     interval = request.get("guidance_interval")

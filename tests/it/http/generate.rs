@@ -43,6 +43,30 @@ fn itxt(png: &[u8]) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+async fn a_cache_interval_is_echoed_and_makes_a_picture_that_is_close_to_the_exact_one() {
+    let app = spawn_app().await;
+    let paint = async |interval: u32| {
+        let body = json!({"prompt": "a red house", "seed": 7, "num_inference_steps": 12, "width": 128, "height": 128});
+        let mut body = request(body);
+        body["cache_interval"] = json!(interval);
+        let job = app.paint(&body).await;
+        assert_eq!(job["request"]["cache_interval"], interval);
+        let png = app.get(job["images"][0]["url"].as_str().unwrap()).await.bytes().await.unwrap();
+        image::load_from_memory(&png).unwrap().to_rgb8().into_raw()
+    };
+    let (exact, cached, seldom) = (paint(1).await, paint(2).await, paint(10).await);
+    let mean_difference = |picture: &[u8]| {
+        let total: u64 = exact.iter().zip(picture).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+        total as f64 / exact.len() as f64
+    };
+    assert!(cached != exact && mean_difference(&cached) < mean_difference(&seldom), "the fewer whole calls, the further away");
+    let answer = app.post(&request(json!({"cache_interval": 0}))).await;
+    let problem = json_of(answer, 422).await;
+    assert_eq!(problem["errors"][0]["detail"], "must be a whole number from 1 to 10, got 0");
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_post_is_answered_at_once_with_the_queued_job_and_where_to_find_it() {
     let (app, go) = TestApp::loading(|_| {}).await;
     let answer = app.post(&request(json!({"num_images": 2, "metadata": {"for": "the wall"}}))).await;
