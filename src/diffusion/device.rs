@@ -30,7 +30,7 @@ pub(super) struct Placement {
 }
 
 /// Weights of a model, in numbers, from which on bfloat16 is worth its rounding on a CPU. Full-size models have ten times as many and take
-/// half the time; small ones, such as the demo model, are bound by what surrounds the multiplications and gain nothing.
+/// half the time; small ones, such as the demo model, are quick as they are.
 const LARGE_MODEL: u64 = 100_000_000;
 
 /// The device, and what decides how a model is placed on it.

@@ -26,9 +26,9 @@ impl Dispatcher {
         self.check_draining()?;
         let _inputs_stay = self.shared.inputs.read().await;
         let job = Job { owner: origin.owner.clone(), ..Job::queued(&submission, &origin.request_id) };
-        let expectation = self.expect(&job)?;
+        let work = self.expect(&job)?;
         self.store_inputs(&submission.inputs, origin).await?;
-        self.admit((job, expectation), origin).await
+        self.admit((job, work), origin).await
     }
 
     /// Runs a job that failed or was cancelled again: as a new job with the same request, its seed included. The old one stays.
@@ -48,40 +48,39 @@ impl Dispatcher {
         let submission = Submission { request: old.request, inputs: InputPictures::default(), warnings: old.warnings };
         let again = Job::queued(&submission, &origin.request_id);
         let job = Job { owner: origin.owner.clone(), retry_of: Some(id), ..again };
-        let expectation = self.expect(&job)?;
-        self.admit((job, expectation), origin).await
+        let work = self.expect(&job)?;
+        self.admit((job, work), origin).await
     }
 
     fn check_draining(&self) -> Result<(), DispatchError> {
         if self.shared.draining.is_cancelled() { Err(DispatchError::Draining) } else { Ok(()) }
     }
 
-    /// What is expected of a job that would come now.
+    /// What a job that would come now has to be expected by.
     ///
     /// # Errors
-    /// When that is longer than its deadline.
-    fn expect(&self, job: &Job) -> Result<(Work, Expectation), DispatchError> {
+    /// When it would be done after its deadline.
+    fn expect(&self, job: &Job) -> Result<Work, DispatchError> {
         let outlook = &self.shared.outlook;
         let work = Work::queued(job.id, &job.request, (outlook.ageing(), unix_seconds(job)));
-        let expectation = outlook.expect(&work);
-        match job.request.deadline_seconds {
-            Some(deadline) if expectation.at_least > f64::from(deadline) => {
-                let seconds = expectation.at_least;
-                let retry_after = whole_seconds(seconds - f64::from(deadline));
-                Err(DispatchError::DeadlineUnreachable { deadline, seconds, retry_after })
-            }
-            _ => Ok((work, expectation)),
+        let Some(deadline) = job.request.deadline_seconds else { return Ok(work) };
+        let Expectation { at_least: seconds, .. } = outlook.expect(&work);
+        if seconds <= f64::from(deadline) {
+            return Ok(work);
         }
+        let retry_after = whole_seconds(seconds - f64::from(deadline));
+        Err(DispatchError::DeadlineUnreachable { deadline, seconds, retry_after })
     }
 
-    async fn admit(&self, (job, expected): (Job, (Work, Expectation)), origin: &Origin) -> Result<Accepted, DispatchError> {
+    async fn admit(&self, (job, work): (Job, Work), origin: &Origin) -> Result<Accepted, DispatchError> {
         let admitted = self.shared.doors.jobs.insert(&job, &self.terms(origin)).await.map_err(|error| self.refusal(error))?;
         if admitted != Admitted::New {
             return self.answer_again(admitted).await;
         }
         tracing::info!(job.id = %job.id, request.id = origin.request_id, client = %origin.owner, "accepted a job");
         self.shared.doors.metrics.jobs_accepted_total.inc();
-        let (work, expectation) = expected;
+        // Only now those are known that have come meanwhile, and go before it.
+        let expectation = self.shared.outlook.expect(&work);
         self.shared.outlook.came(work, expectation);
         // The job is safe: a store that fails now must not make the client send it again. Nobody can watch it yet. A job that no longer
         // waits has been claimed meanwhile, so it was the first.

@@ -156,6 +156,7 @@ struct Group {
 impl Play<'_> {
     fn run(&mut self, wanted: Option<JobId>) {
         self.begin_on_device();
+        self.end_the_call();
         let mut looks = 0;
         while self.awaited > 0 && wanted.is_none_or(|job| !self.forecast.ends.contains_key(&job)) && looks < MOST_LOOKS {
             if !self.fill() || self.canvases.is_empty() {
@@ -163,7 +164,7 @@ impl Play<'_> {
             }
             looks += self.canvases.len();
             let Some(groups) = self.groups() else { break };
-            self.advance(&groups);
+            self.advance(&groups, f64::INFINITY);
             self.decode_done();
             self.forecast.horizon = self.now;
         }
@@ -175,6 +176,17 @@ impl Play<'_> {
             self.canvases.extend(work.begun.drain(..).map(|calls| Canvas { job, calls: f64::from(calls) }));
         }
         self.decode_done();
+    }
+
+    /// Whoever comes to a device that paints waits for the end of the call that is being made.
+    fn end_the_call(&mut self) {
+        if !self.canvases.is_empty()
+            && let Some(groups) = self.groups()
+        {
+            let call = groups.iter().map(|group| group.seconds).sum::<f64>() / groups.len() as f64;
+            self.advance(&groups, call);
+            self.decode_done();
+        }
     }
 
     /// Claims jobs and begins pictures as far as there is room. `false` when nothing is known of what would begin.
@@ -226,8 +238,8 @@ impl Play<'_> {
         Some(Group { seconds: curve.seconds(*rows.get(best)?)?, weight, places })
     }
 
-    /// Lets time pass until the first of those that move has done its last call.
-    fn advance(&mut self, groups: &[Group]) {
+    /// Lets time pass until the first of those that move has done its last call, and so many seconds at most.
+    fn advance(&mut self, groups: &[Group], most: f64) {
         let total: f64 = groups.iter().map(|group| group.weight).sum();
         // Calls a second that each of a group's canvases has, beside the other groups.
         let pace = |group: &Group| group.weight / total / group.seconds;
@@ -235,7 +247,7 @@ impl Play<'_> {
             let least = group.places.iter().map(|&place| self.canvases[place].calls).fold(f64::INFINITY, f64::min);
             least / pace(group)
         };
-        let passed = groups.iter().map(until_done).fold(f64::INFINITY, f64::min);
+        let passed = groups.iter().map(until_done).fold(most, f64::min);
         for group in groups {
             group.places.iter().for_each(|&place| self.canvases[place].calls -= passed * pace(group));
         }

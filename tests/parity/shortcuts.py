@@ -52,6 +52,11 @@ def psnr(picture, exact):
     return float("inf") if error == 0 else 10 * np.log10(255**2 / error)
 
 
+def finite(decibels):
+    """JSON has no infinity, which is the exact picture's."""
+    return float(decibels) if np.isfinite(decibels) else None
+
+
 @torch.no_grad()
 def unet_flops(folder):
     """Of one row of the model's own size: a whole call's, and a shallow one's."""
@@ -96,8 +101,8 @@ def main():
     for name, pictures in seen.items():
         fidelity, colours, times = zip(*pictures)
         result[name] = {
-            "psnr_mean": float(np.mean(fidelity)),
-            "psnr_worst": float(min(fidelity)),
+            "psnr_mean": finite(np.mean(fidelity)),
+            "psnr_worst": finite(min(fidelity)),
             "colours": int(sum(colours)),
             "pictures": len(pictures),
             "time": statistics.median(times),
@@ -105,7 +110,7 @@ def main():
         }
         row = result[name]
         print(
-            f"| {name} | {row['psnr_mean']:.1f} | {row['psnr_worst']:.1f} | {row['colours']} of {row['pictures']} "
+            f"| {name} | {np.mean(fidelity):.1f} | {min(fidelity):.1f} | {row['colours']} of {row['pictures']} "
             f"| {row['flops']:.2f} | {row['time']:.2f} |"
         )
     if len(sys.argv) > 2:

@@ -106,6 +106,39 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
     }
 }
 
+/// How far a network in bfloat16 may be from itself in float32: the root mean square of the difference, of that of the values. Weights and
+/// every intermediate value are rounded to 8 bits.
+const BFLOAT16_TOLERANCE: f64 = 0.02;
+
+fn assert_near_in_bfloat16(what: &str, network: impl Fn(Placement) -> Tensor) {
+    let [exact, rounded] = [Kind::Float, Kind::BFloat16].map(|kind| network(Placement { kind, ..ON_CPU }).to_kind(Kind::Double));
+    let size = |tensor: &Tensor| tensor.square().mean(Kind::Double).sqrt().double_value(&[]);
+    let error = size(&(&rounded - &exact)) / size(&exact);
+    assert!(error <= BFLOAT16_TOLERANCE, "{what} differs by {error}");
+    assert!(error > 0.0, "{what} is not computed in bfloat16");
+}
+
+#[test]
+fn in_bfloat16_the_networks_are_near_what_they_are_in_float32() {
+    let _no_grad = tch::no_grad_guard();
+    let golden = golden("unet.safetensors");
+    // Large enough for the attention kernel to be called.
+    let latents = golden("latents.16x16").repeat([2, 1, 3, 3]);
+    assert_near_in_bfloat16("the noise", |placement| {
+        let model = UNet2DConditionModel::load(&demo(), placement).unwrap();
+        let encoder_hidden_states = golden("encoder_hidden_states").repeat([2, 1, 1]).to_kind(placement.kind);
+        let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
+        model
+            .forward(&latents.to_kind(placement.kind), &Tensor::from_slice(&[999_f32, 501.0]), &condition, Depth::Whole)
+            .unwrap()
+            .model_output
+    });
+    let latents = latents.narrow(0, 0, 1).narrow(2, 0, 24);
+    assert_near_in_bfloat16("the picture", |placement| {
+        AutoencoderKL::load(&demo(), "vae", placement).unwrap().decode(&latents, None).unwrap()
+    });
+}
+
 #[test]
 fn the_vae_encodes_and_decodes_as_that_of_diffusers() {
     assert_vae("", None);

@@ -100,7 +100,7 @@ async fn pictures_go_through_the_vae_one_by_one_between_the_steps_of_others() {
 
 #[tokio::test]
 async fn everybody_is_told_when_the_pictures_will_be_there() {
-    let mut setup = setup(Costs { step: 2.0, row: 0.5, decode: 4.0 });
+    let mut setup = setup(Costs { step: 200.0, row: 50.0, decode: 400.0 });
     setup.settings.max_canvases = 1;
     let mut studio = Studio::gated(setup).await;
     let nobody_knows = studio.dispatcher.submit(submission(body("first", 14)), &Origin::default()).await.unwrap().view;
@@ -117,11 +117,11 @@ async fn everybody_is_told_when_the_pictures_will_be_there() {
             break progress.eta_seconds;
         }
     };
-    // Four steps of three seconds; decodes were not seen yet. A little real time has passed.
-    assert!((11.0..=12.0).contains(&waits), "{waits}");
+    // Four steps of 300 s; decodes were not seen yet. Some real time has passed, beside which those are long.
+    assert!((1100.0..=1200.0).contains(&waits), "{waits}");
     let second = studio.dispatcher.submit(submission(body("second", 20)), &Origin::default()).await.unwrap().view;
     let eta = second.eta_seconds.unwrap();
-    assert!((71.0..=72.0).contains(&eta), "behind the first, 20 steps: {eta}");
+    assert!((7100.0..=7200.0).contains(&eta), "behind the first, 20 steps: {eta}");
     studio.open_gate();
     let seen = studio.end_of(second.job.id).await;
     assert_eq!((seen.job.status, seen.eta_seconds), (JobStatus::Succeeded, None));
@@ -130,7 +130,7 @@ async fn everybody_is_told_when_the_pictures_will_be_there() {
 
 #[tokio::test]
 async fn a_full_queue_says_when_it_will_have_a_place() {
-    let mut setup = setup(Costs { step: 3.0, row: 0.0, decode: 0.0 });
+    let mut setup = setup(Costs { step: 100.0, row: 0.0, decode: 0.0 });
     (setup.settings.max_canvases, setup.settings.max_queued_jobs) = (1, 1);
     let mut studio = Studio::gated(setup).await;
     let running = studio.submit(body("running", 30)).await;
@@ -146,7 +146,7 @@ async fn a_full_queue_says_when_it_will_have_a_place() {
     until(async || {
         let refused = studio.dispatcher.submit(submission(body("third", 5)), &Origin::default()).await;
         let Err(DispatchError::QueueFull { retry_after }) = refused else { panic!("{refused:?}") };
-        (54..=60).contains(&retry_after.as_secs())
+        (1700..=2000).contains(&retry_after.as_secs())
     })
     .await;
     studio.dispatcher.cancel(&Owner::anonymous(), running).await.unwrap();
@@ -155,7 +155,7 @@ async fn a_full_queue_says_when_it_will_have_a_place() {
 
 #[tokio::test]
 async fn a_job_that_cannot_keep_its_deadline_is_refused() {
-    let mut studio = Studio::gated(setup(Costs { step: 3.0, row: 0.0, decode: 0.0 })).await;
+    let mut studio = Studio::gated(setup(Costs { step: 300.0, row: 0.0, decode: 0.0 })).await;
     studio.submit(body("running", 30)).await;
     for _ in 0..3 {
         studio.next_step().await;
@@ -164,23 +164,24 @@ async fn a_job_that_cannot_keep_its_deadline_is_refused() {
     studio.next_step().await;
     let with_deadline =
         |seconds: u32| submission(json!({"prompt": "a house", "num_inference_steps": 10, "deadline_seconds": seconds}));
-    let refused = studio.dispatcher.submit(with_deadline(20), &Origin::default()).await;
-    let Err(DispatchError::DeadlineUnreachable { deadline: 20, seconds, retry_after }) = refused else { panic!("{refused:?}") };
-    assert!((29.0..=31.0).contains(&seconds) && (9..=11).contains(&retry_after.as_secs()), "{seconds} s, {retry_after:?}");
-    studio.dispatcher.submit(with_deadline(40), &Origin::default()).await.unwrap();
+    let refused = studio.dispatcher.submit(with_deadline(2000), &Origin::default()).await;
+    let Err(DispatchError::DeadlineUnreachable { deadline: 2000, seconds, retry_after }) = refused else { panic!("{refused:?}") };
+    // Ten steps of 300 s, after the one that is being made.
+    assert!((3200.0..=3300.0).contains(&seconds) && (1200..=1300).contains(&retry_after.as_secs()), "{seconds} s, {retry_after:?}");
+    studio.dispatcher.submit(with_deadline(4000), &Origin::default()).await.unwrap();
     studio.open_gate();
 }
 
 #[tokio::test]
 async fn a_job_whose_deadline_passes_while_it_is_painted_takes_no_more_time() {
-    let studio = Studio::open(setup(Costs { step: 3.0, row: 0.0, decode: 0.0 })).await;
-    let job = studio.submit(json!({"prompt": "a house", "num_inference_steps": 50, "deadline_seconds": 60})).await;
+    let studio = Studio::open(setup(Costs { step: 3000.0, row: 0.0, decode: 0.0 })).await;
+    let job = studio.submit(json!({"prompt": "a house", "num_inference_steps": 50, "deadline_seconds": 60_000})).await;
     let job = studio.end_of(job).await.job;
     let error = job.error.as_ref().unwrap();
     assert_eq!((job.status, error.code.as_str()), (JobStatus::Failed, "deadline_exceeded"));
-    assert_eq!(error.message, "the job was not done within 60 s, its deadline_seconds");
+    assert_eq!(error.message, "the job was not done within 60000 s, its deadline_seconds");
     let steps = steps(studio.close().await).len();
-    assert!((19..=20).contains(&steps), "{steps} steps of 3 s");
+    assert!((19..=20).contains(&steps), "{steps} steps of 3,000 s");
 }
 
 #[tokio::test]
