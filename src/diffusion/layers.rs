@@ -116,8 +116,7 @@ impl ConvShape {
 impl Conv2d {
     pub(super) fn load(vs: &Scope, shape: ConvShape) -> std::result::Result<Self, LoadError> {
         let ConvShape { inputs, outputs, kernel, stride, padding } = shape;
-        let weight = vs.tensor("weight", &[outputs, inputs, kernel, kernel])?;
-        let weight = channels_last(&weight)?;
+        let weight = vs.kernel("weight", [outputs, inputs, kernel, kernel])?;
         let bias = Some(vs.tensor("bias", &[outputs])?);
         Ok(Self { weight, bias, stride, padding })
     }

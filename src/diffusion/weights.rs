@@ -7,12 +7,13 @@ use std::{
     path::PathBuf,
 };
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::{
     device::Placement,
     error::{LoadError, Mismatch},
-    files::StoredTensor,
+    files::{Order, StoredTensor},
+    layers::channels_last,
     random_tensors::RandomTensors,
 };
 
@@ -80,9 +81,10 @@ impl Weights {
 
     /// Copies a tensor to the device in the dtype of the placement. A tensor that is not there is remembered and answered as zeros, so
     /// that one error can name every tensor that is missing.
-    fn read(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError> {
+    fn read(&self, name: &str, shape: &[i64], order: Order) -> Result<Tensor, LoadError> {
         if let Some(random) = &self.random {
-            return Ok(random.tensor(name, shape)?);
+            let tensor = random.tensor(name, shape)?;
+            return Ok(if order == Order::ChannelsLast { channels_last(&tensor)? } else { tensor });
         }
         self.unread.borrow_mut().remove(name);
         let Some(stored) = self.entries.get(name) else {
@@ -94,7 +96,10 @@ impl Weights {
             self.mismatch.borrow_mut().misshapen.push(text);
             return self.zeros(shape);
         }
-        Ok(stored.read(name)?.f_to_device(self.placement.device)?.f_to_kind(self.placement.kind)?)
+        let Placement { device, kind, .. } = self.placement;
+        // A GPU casts by itself, and faster.
+        let read = stored.read(name, (device == Device::Cpu).then_some(kind), order)?;
+        Ok(read.f_to_device(device)?.f_to_kind(kind)?)
     }
 
     /// One zero, seen as many: what a wrong config asks for may be larger than any memory.
@@ -116,7 +121,12 @@ pub(super) struct Scope<'a> {
 impl Scope<'_> {
     /// The tensor of this name in this place.
     pub(super) fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, LoadError> {
-        self.weights.read(&format!("{}{name}", self.path), shape)
+        self.weights.read(&format!("{}{name}", self.path), shape, Order::RowMajor)
+    }
+
+    /// The weights of a convolution, `[out, in, H, W]`, with the channels of a cell side by side in memory.
+    pub(super) fn kernel(&self, name: &str, shape: [i64; 4]) -> Result<Tensor, LoadError> {
+        self.weights.read(&format!("{}{name}", self.path), &shape, Order::ChannelsLast)
     }
 
     /// Where and how the tensors are kept.

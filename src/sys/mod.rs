@@ -8,6 +8,7 @@ mod malloc;
 mod memory;
 mod mmap;
 mod threads;
+mod values;
 
 pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat16};
 #[cfg(test)]
@@ -19,3 +20,4 @@ pub use cuda::{
 pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};
 pub use threads::spin_briefly;
+pub use values::copy_values;

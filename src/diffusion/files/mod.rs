@@ -33,7 +33,7 @@ pub use kind::FileKind;
 pub(super) use part::Part;
 pub use random::RandomModel;
 pub use replacement::FileSettings;
-pub(super) use stored::StoredTensor;
+pub(super) use stored::{Order, StoredTensor};
 
 use self::{family::Published, replacement::Host};
 use super::{

@@ -16,7 +16,7 @@ use super::{
     },
     part::Part,
     shapes,
-    stored::{MappedFile, StoredTensor, Tensors},
+    stored::{MappedFile, Order, StoredTensor, Tensors},
 };
 use crate::diffusion::{error::LoadError, schedulers::PredictionType};
 
@@ -195,7 +195,7 @@ impl Checkpoint<'_> {
         }
         match unet.get(SD2_MARK.0).filter(|bias| bias.shape().len() == 1) {
             Some(bias) => {
-                let spread = bias.read(SD2_MARK.0)?.f_to_kind(Kind::Double)?.f_std(false)?;
+                let spread = bias.read(SD2_MARK.0, Some(Kind::Double), Order::RowMajor)?.f_std(false)?;
                 Ok(spread.f_double_value(&[])? > SD2_MARK.1)
             }
             None => Ok(false),

@@ -10,7 +10,7 @@ use std::{
 
 use memmap2::Mmap;
 use safetensors::Dtype;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, TchError, Tensor};
 
 use super::{
     header::{Header, TensorInfo},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     diffusion::error::LoadError,
-    sys::{forget_pages, map_file},
+    sys::{copy_values, forget_pages, map_file},
 };
 
 /// Tensors by name.
@@ -97,7 +97,7 @@ impl StoredTensor {
             return Ok(Cow::Borrowed(&self.file.map[self.bytes.clone()]));
         }
         let kind = kind_of(dtype).unwrap_or(Kind::Float);
-        let tensor = self.read(name)?.f_to_kind(kind)?.f_contiguous()?;
+        let tensor = self.read(name, Some(kind), Order::RowMajor)?;
         let mut bytes = vec![0; tensor.numel() * dtype.bitsize() / 8];
         tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
         Ok(Cow::Owned(bytes))
@@ -149,22 +149,42 @@ impl StoredTensor {
         Some(Self { shape, bytes: start..start + length, ..self.clone() })
     }
 
-    /// Copies it into memory, in its own dtype; the file's pages are given back.
+    /// Copies it into memory, cast on the way (`None` keeps its own dtype); the file's pages are given back.
     ///
     /// # Errors
     /// When it does not hold floating-point numbers of 16 bits or more.
-    pub(in crate::diffusion) fn read(&self, name: &str) -> Result<Tensor, LoadError> {
-        let kind = kind_of(self.dtype).ok_or_else(|| LoadError::Invalid {
+    pub(in crate::diffusion) fn read(&self, name: &str, kind: Option<Kind>, order: Order) -> Result<Tensor, LoadError> {
+        let own = kind_of(self.dtype).ok_or_else(|| LoadError::Invalid {
             path: self.file.path.clone(),
             problem: format!("the tensor {name} is {:?}; floating-point tensors of 16 bits or more are read", self.dtype),
         })?;
-        let mut shape: Vec<i64> = self.shape.iter().map(|&side| side as i64).collect();
-        if self.is_turned {
-            shape.reverse();
-        }
-        let tensor = Tensor::f_from_data_size(&self.file.map[self.bytes.clone()], &shape, kind)?;
+        let shape: Vec<i64> = self.shape.iter().map(|&side| side as i64).collect();
+        let tensor = order.empty(&shape, kind.unwrap_or(own))?;
+        let mut as_stored = if self.is_turned { tensor.f_transpose(0, 1)? } else { tensor.shallow_clone() };
+        copy_values(&self.file.map[self.bytes.clone()], own, &mut as_stored)?;
         self.forget();
-        if self.is_turned { Ok(tensor.f_transpose(0, 1)?.f_contiguous()?) } else { Ok(tensor) }
+        Ok(tensor)
+    }
+}
+
+/// How a tensor's values lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::diffusion) enum Order {
+    /// As files have them: those of the last side side by side.
+    RowMajor,
+    /// `[out, in, H, W]` with those of one cell side by side.
+    ChannelsLast,
+}
+
+impl Order {
+    /// A 1 × 1 kernel is the same in both orders; it keeps the strides by which libtorch knows it for both.
+    fn empty(self, shape: &[i64], kind: Kind) -> Result<Tensor, TchError> {
+        match (self, shape) {
+            (Self::ChannelsLast, &[outputs, inputs, height, width]) if height * width > 1 => {
+                Tensor::f_empty([outputs, height, width, inputs], (kind, Device::Cpu))?.f_permute([0, 3, 1, 2])
+            }
+            _ => Tensor::f_empty(shape, (kind, Device::Cpu)),
+        }
     }
 }
 
