@@ -1,11 +1,12 @@
-"""What a request's shortcuts cost: pictures with `cache_interval` and `guidance_interval` against the exact ones of the same seeds.
+"""What a request's shortcuts cost: pictures with `cache_interval`, `guidance_interval` and `fp8_linears` against the exact ones of the same
+seeds.
 
     python tests/parity/shortcuts.py http://127.0.0.1:8080 [RESULT.json]
 
-Paints 24 pictures of the demo model for each shortcut through a running server (its default size and scheduler), one at a time, the shortcuts
+The server's model must have `fp8_linears = true`. Paints 24 pictures of the demo model for each shortcut through a running server (its default size and scheduler), one at a time, the shortcuts
 in turn for each picture, and says of each: PSNR against the exact picture (the mean, and the worst), in how many the colour that the prompt
 names is there (as `tests/golden/colours.py` counts them), the time of the denoising against the exact picture's (the median of the ratios) and
-what part of the UNet's floating-point operations it does, which `torch.utils.flop_counter` counts in diffusers' UNet. Needs the packages of
+what part of the UNet's floating-point operations it does (whatever their width), which `torch.utils.flop_counter` counts in diffusers' UNet. Needs the packages of
 `tests/golden/requirements.txt`.
 """
 
@@ -33,6 +34,7 @@ SHORTCUTS = {
     "exact": {},
     **{f"cache_interval {n}": {"cache_interval": n} for n in (2, 3, 5)},
     **{f"guidance_interval [{a}, {b}]": {"guidance_interval": [a, b]} for a, b in ((0, 0.8), (0, 0.6), (0.2, 0.8), (0.2, 1))},
+    "fp8_linears": {"fp8_linears": True},
     "cache_interval 2, guidance_interval [0, 0.8]": {"cache_interval": 2, "guidance_interval": [0, 0.8]},
 }
 
