@@ -51,6 +51,8 @@ pub struct Metrics {
     pub previews_dropped_total: IntCounter,
     /// Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32.
     pub vae_float32_retries_total: IntCounter,
+    /// Chunks of prompts by whether what the text encoders make of them was known: hit, miss.
+    pub prompt_chunks_total: IntCounterVec,
     /// Models that were loaded, by model.
     pub model_loads_total: IntCounterVec,
     /// Models that could not be loaded, by model.
@@ -109,6 +111,11 @@ impl Metrics {
                 "easel_vae_float32_retries_total",
                 "Encodes and decodes of the VAE that overflowed in half precision and were repeated in float32",
             )?,
+            prompt_chunks_total: counters(
+                "easel_prompt_chunks_total",
+                "Chunks of prompts, by whether they were known",
+                &["cache"],
+            )?,
             model_loads_total: counters("easel_model_loads_total", "Models that were loaded", &["model"])?,
             model_load_failures_total: counters("easel_model_load_failures_total", "Models that could not be loaded", &["model"])?,
             model_evictions_total: counters("easel_model_evictions_total", "Models that left the device for another", &["model"])?,
@@ -145,6 +152,7 @@ impl Metrics {
         registry.register(Box::new(self.pictures_swept_total.clone()))?;
         registry.register(Box::new(self.previews_dropped_total.clone()))?;
         registry.register(Box::new(self.vae_float32_retries_total.clone()))?;
+        registry.register(Box::new(self.prompt_chunks_total.clone()))?;
         registry.register(Box::new(self.model_loads_total.clone()))?;
         registry.register(Box::new(self.model_load_failures_total.clone()))?;
         registry.register(Box::new(self.model_evictions_total.clone()))?;

@@ -244,6 +244,7 @@ mod tests {
             threads: 1,
             vae_tiling: VaeTiling::Never,
             vae_memory: None,
+            prompt_cache: 0,
             gpu: GpuSettings::default(),
             models: vec![ModelFolder::random(RandomModel::Tiny)],
             residency: ResidencySettings::default(),

@@ -31,7 +31,7 @@ use super::{
     pipeline::ModelIndex,
     pixels::Frame,
     preview::Previewer,
-    prompt::{PromptEmbeds, PromptEncoder},
+    prompt::{Lookups, PromptCachePolicy, PromptEmbeds, PromptEncoder},
     residency::{ModelHold, ModelSource, Residency, ResidencySettings},
     schedulers::{Plan, SchedulerConfig},
     source::Source,
@@ -41,7 +41,7 @@ use super::{
     unet::UNet,
 };
 use crate::{
-    dispatch::ports::{Begun, CanvasState, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared},
+    dispatch::ports::{Begun, CanvasState, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared, PromptLookups},
     domain::{GenerationRequest, ModelInfo},
 };
 
@@ -63,6 +63,8 @@ pub struct EngineSettings {
     pub vae_tiling: VaeTiling,
     /// Bytes for one encode or decode, above which [`VaeTiling::Auto`] takes tiles; `None` decides by the device.
     pub vae_memory: Option<u64>,
+    /// The most bytes that each model keeps of what its text encoders made of earlier prompts; 0 keeps nothing.
+    pub prompt_cache: u64,
     /// What a GPU is used with.
     pub gpu: GpuSettings,
     /// The models that are served.
@@ -85,6 +87,7 @@ pub struct StableDiffusion {
     gpu: Gpu,
     /// As [`VaePolicy::float32_retries`].
     float32_retries: Arc<AtomicU64>,
+    prompt_lookups: Arc<Lookups>,
 }
 
 impl fmt::Debug for StableDiffusion {
@@ -118,10 +121,11 @@ impl Model {
         files: &Arc<ModelFiles>,
         (placement, gpu): (Placement, Gpu),
         vae_policy: VaePolicy,
+        prompt_cache: PromptCachePolicy,
     ) -> std::result::Result<Self, LoadError> {
         let index = ModelIndex::read(files)?;
         let (samples, latents) = (index.unet().samples(files)?, index.first_stage().latents(files)?);
-        let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement)).transpose()?;
+        let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement, prompt_cache)).transpose()?;
         let mut unet = UNet::load(files, index.unet(), placement)?;
         if info.takes("fp8_linears") {
             unet.add_fp8()?;
@@ -219,14 +223,17 @@ impl StableDiffusion {
         let gpu = Gpu::prepare(device, settings.gpu)?;
         let infos = describe_models(&settings.models)?;
         let vae_policy = settings.vae_policy(device);
+        let prompt_cache = PromptCachePolicy { bytes: settings.prompt_cache, ..PromptCachePolicy::default() };
         let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
-            Box::new(StoredModel { info, folder: folder.clone(), device, vae_policy: vae_policy.clone(), gpu })
+            let (vae_policy, prompt_cache) = (vae_policy.clone(), prompt_cache.clone());
+            Box::new(StoredModel { info, folder: folder.clone(), device, vae_policy, prompt_cache, gpu })
         };
         let sources = infos.into_iter().zip(&settings.models).map(stored).collect();
         let models = Residency::start(sources, settings.residency.clone())?;
         let threads = tch::get_num_threads();
         info!(device = ?device.device, threads, models = models.loaded(), "models loaded");
-        Ok(Self { models, device, gpu, float32_retries: vae_policy.float32_retries })
+        let (float32_retries, prompt_lookups) = (vae_policy.float32_retries, prompt_cache.lookups);
+        Ok(Self { models, device, gpu, float32_retries, prompt_lookups })
     }
 
     /// Where a model's tensors are, and in which dtype.
@@ -402,6 +409,10 @@ impl Engine for StableDiffusion {
 
     fn take_float32_retries(&mut self) -> u64 {
         self.float32_retries.swap(0, Ordering::Relaxed)
+    }
+
+    fn take_prompt_lookups(&mut self) -> PromptLookups {
+        self.prompt_lookups.take()
     }
 }
 

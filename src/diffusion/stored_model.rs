@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use tracing::info;
 
 use super::{
-    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, residency::ModelSource,
-    stable_diffusion::Model,
+    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, prompt::PromptCachePolicy,
+    residency::ModelSource, stable_diffusion::Model,
 };
 use crate::domain::ModelInfo;
 
@@ -16,6 +16,7 @@ pub(super) struct StoredModel {
     pub(super) folder: ModelFolder,
     pub(super) device: PlacementPolicy,
     pub(super) vae_policy: VaePolicy,
+    pub(super) prompt_cache: PromptCachePolicy,
     pub(super) gpu: Gpu,
 }
 
@@ -40,6 +41,7 @@ impl ModelSource<Model> for StoredModel {
         let files = Arc::new(self.folder.open()?);
         let placement = self.device.of_model(files.weights_len()?);
         info!(model = self.info.name, dtype = ?placement.kind, placement.batch_invariant, "loading a model");
-        Model::load(self.info.clone(), &files, (placement, self.gpu), self.vae_policy.clone())
+        let (vae_policy, prompt_cache) = (self.vae_policy.clone(), self.prompt_cache.clone());
+        Model::load(self.info.clone(), &files, (placement, self.gpu), vae_policy, prompt_cache)
     }
 }

@@ -44,6 +44,7 @@ impl Studio {
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
+            prompt_cache: 64 << 20,
             models,
             residency: ResidencySettings::default(),
         };

@@ -167,8 +167,9 @@ fn folders(names: &[String], settings: &[ModelFolder]) -> Vec<ModelFolder> {
     }
 }
 
+/// The engine of one model. It knows no earlier prompts, so that a text encoder is timed by both of its rows, as its peers are.
 fn settings_of(settings: &EngineSettings, folder: ModelFolder) -> EngineSettings {
-    EngineSettings { models: vec![folder], ..settings.clone() }
+    EngineSettings { models: vec![folder], prompt_cache: 0, ..settings.clone() }
 }
 
 fn time_model(arguments: &BenchArgs, settings: EngineSettings, is_first: bool, report: &mut Report) -> Result<(), CliError> {

@@ -243,7 +243,11 @@ impl ModelFiles {
     pub(super) fn weights_len(&self) -> Result<u64, LoadError> {
         let mut values = 0_u64;
         for part in ON_DEVICE.into_iter().filter(|part| self.has(part)) {
-            let sizes = self.part(part)?.tensors(stem(part))?;
+            let part_of_model = self.part(part)?;
+            if let Part::Random { weights, .. } = part_of_model {
+                values = values.saturating_add(*weights);
+            }
+            let sizes = part_of_model.tensors(stem(part))?;
             let sizes = sizes.iter().map(|(_, tensor)| tensor.shape().iter().map(|&side| side as u64).product::<u64>());
             values = sizes.fold(values, u64::saturating_add);
         }

@@ -37,6 +37,8 @@ pub(in crate::diffusion) enum Part {
         place: PathBuf,
         /// Its configs by name.
         texts: BTreeMap<String, String>,
+        /// How many numbers its tensors have together.
+        weights: u64,
     },
     /// CLIP's own tokenizer, which is built in.
     Clip {

@@ -24,7 +24,7 @@ pub(in crate::diffusion) struct ClipTextModel {
 }
 
 /// Which of the encoder's hidden states is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::diffusion) struct HiddenLayer {
     /// Layers at the end whose work is not in it: 0 is the last hidden state, 1 the penultimate.
     pub(in crate::diffusion) skipped: usize,

@@ -1,5 +1,6 @@
 //! Prompts to embeddings.
 
+mod cache;
 mod chunks;
 mod embeds;
 #[cfg(test)]
@@ -9,10 +10,14 @@ use std::collections::HashMap;
 
 use tch::Kind;
 
-pub(super) use self::embeds::{BranchEmbeds, PromptEmbeds, TextEmbeds};
 use self::{
+    cache::{ChunkKey, PromptCache},
     chunks::{Chunk, chunks},
     embeds::emphasise,
+};
+pub(super) use self::{
+    cache::{Lookups, PromptCachePolicy},
+    embeds::{BranchEmbeds, PromptEmbeds, TextEmbeds},
 };
 use super::{
     device::Placement,
@@ -38,6 +43,7 @@ pub(super) struct PromptEncoder {
     layer: HiddenLayer,
     zeros_for_no_prompt: bool,
     kind: Kind,
+    cache: PromptCache,
 }
 
 struct Tower {
@@ -46,7 +52,12 @@ struct Tower {
 }
 
 impl PromptEncoder {
-    pub(super) fn load(files: &ModelFiles, index: &ModelIndex, placement: Placement) -> std::result::Result<Self, LoadError> {
+    pub(super) fn load(
+        files: &ModelFiles,
+        index: &ModelIndex,
+        placement: Placement,
+        cache: PromptCachePolicy,
+    ) -> std::result::Result<Self, LoadError> {
         let towers = index.towers().into_iter().map(|parts| Tower::load(files, parts, placement));
         let towers = towers.collect::<std::result::Result<Vec<_>, _>>()?;
         let lengths: Vec<usize> = towers.iter().map(|tower| tower.tokenizer.length()).collect();
@@ -55,7 +66,7 @@ impl PromptEncoder {
             return Err(files.invalid(problem));
         }
         let (layer, zeros_for_no_prompt) = (index.hidden_layer(), index.zeros_for_no_prompt());
-        Ok(Self { towers, layer, zeros_for_no_prompt, kind: placement.kind })
+        Ok(Self { towers, layer, zeros_for_no_prompt, kind: placement.kind, cache: PromptCache::new(cache) })
     }
 
     /// The channels of its embeddings.
@@ -181,7 +192,8 @@ struct Writer<'a> {
     layer: HiddenLayer,
     /// Chunks of every text; shorter ones are filled up, so that all rows of a picture go through the UNet together.
     length: usize,
-    known: HashMap<(usize, Vec<i64>), TextOutput>,
+    /// Of this request, so that one with more chunks than the cache holds still has each encoded once.
+    known: HashMap<ChunkKey, TextOutput>,
 }
 
 impl Writer<'_> {
@@ -202,11 +214,11 @@ impl Writer<'_> {
         let Tower { tokenizer, text_encoder } = &self.encoder.towers[tower];
         let empty = || Chunk::empty(tokenizer);
         let Chunk { ids, weights } = chunk.cloned().unwrap_or_else(empty);
-        let key = (tower, ids);
+        let key = ChunkKey { tower, ids, layer: self.layer };
         let output = match self.known.get(&key) {
             Some(known) => known.shallow_clone(),
             None => {
-                let output = text_encoder.forward(&key.1, self.layer)?;
+                let output = self.encoder.cache.output(&key, || text_encoder.forward(&key.ids, key.layer))?;
                 self.known.insert(key, output.shallow_clone());
                 output
             }

@@ -1,6 +1,6 @@
 //! Embeddings against transformers (`tests/golden/maker/prompts.py`), on the demo model.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use tch::{Device, Tensor};
 use super::*;
 use crate::{
     diffusion::{ModelFolder, describe_models},
+    dispatch::ports::PromptLookups,
     domain::Submission,
 };
 
@@ -22,10 +23,14 @@ struct Desk {
 
 impl Desk {
     fn open() -> Self {
+        Self::caching(PromptCachePolicy::default())
+    }
+
+    fn caching(cache: PromptCachePolicy) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
         let files = ModelFiles::open(&path).unwrap();
         let placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
-        let encoder = PromptEncoder::load(&files, &ModelIndex::read(&files).unwrap(), placement).unwrap();
+        let encoder = PromptEncoder::load(&files, &ModelIndex::read(&files).unwrap(), placement, cache).unwrap();
         let folder = ModelFolder::new("demo", path);
         Self { encoder, models: describe_models(&[folder]).unwrap() }
     }
@@ -110,6 +115,21 @@ fn all_texts_of_a_request_are_filled_up_to_the_longest() {
     let texts = embeds.prompt.iter().chain(&embeds.negative_prompt).flat_map(|branch| &branch.texts);
     let lengths: Vec<i64> = texts.map(|text| text.encoder_hidden_states.size()[1]).collect();
     assert_eq!((lengths, embeds.length()), (vec![231; 4], 231));
+}
+
+#[test]
+fn as_many_chunks_are_known_as_fit_and_have_the_same_bits() {
+    let fresh = Desk::open();
+    let chunk = fresh.embedding(json!({"prompt": ""})).numel() * 4 + 77 * 8;
+    let cache = PromptCachePolicy { bytes: 3 * chunk as u64, ..PromptCachePolicy::default() };
+    let lookups = Arc::clone(&cache.lookups);
+    let desk = Desk::caching(cache);
+    // With the negative prompt's empty chunk each request has two, and three are kept.
+    for (prompt, hits) in [("a cat", 0), ("a dog", 1), ("a cat", 2), ("a boat", 1), ("a cat", 2), ("a dog", 1)] {
+        let body = json!({"prompt": prompt});
+        assert_eq!(desk.embedding(body.clone()), fresh.embedding(body), "{prompt}");
+        assert_eq!(lookups.take(), PromptLookups { hits, misses: 2 - hits }, "{prompt}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which models are on the device: loaded at the start or on first use, within a budget of bytes; the least recently used leave.
 //!
 //! A model is read on a thread of its own, into memory that the device's thread gets whole, so that canvases of other models go on
-//! meanwhile. One is read at a time, into the pages that models which have left have freed (the allocator keeps those for some minutes).
+//! meanwhile. One is read at a time, into the pages that models which have left have freed (the allocator keeps those).
 //! libtorch's thread count is not set there: MKL's is one for the whole process.
 
 mod entry;

@@ -3,7 +3,7 @@
 use super::{
     super::{
         guard::{self, Lost},
-        ports::{Engine, EngineError, ModelReport, Prepared},
+        ports::{Engine, EngineError, ModelReport, Prepared, PromptLookups},
     },
     Device,
 };
@@ -66,6 +66,9 @@ impl<E: Engine> Device<E> {
         let begun = guard::with_room(&mut self.engine, &order.request.models(), |engine| engine.begin(order, images.clone()))?;
         let took = self.engine.now().saturating_duration_since(start);
         job.times.encode += took;
+        let PromptLookups { hits, misses } = self.engine.take_prompt_lookups();
+        let chunks = &self.shared.doors.metrics.prompt_chunks_total;
+        [("hit", hits), ("miss", misses)].iter().for_each(|(cache, count)| chunks.with_label_values(&[*cache]).inc_by(*count));
         match begun {
             Ok(begun) if begun.canvases.len() == images.len() => {
                 let kind = job.work().kind;

@@ -72,10 +72,24 @@ pub trait Engine: Send {
         0
     }
 
+    /// How many chunks of prompts were known from earlier requests and how many were not, since this was last asked.
+    fn take_prompt_lookups(&mut self) -> PromptLookups {
+        PromptLookups::default()
+    }
+
     /// The time by which the device's work is measured.
     fn now(&self) -> Instant {
         Instant::now()
     }
+}
+
+/// Chunks of prompts, by whether the text encoders had to read them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PromptLookups {
+    /// Chunks that were known.
+    pub hits: u64,
+    /// Chunks that were not.
+    pub misses: u64,
 }
 
 /// What the dispatcher may know of a canvas.

@@ -10,7 +10,7 @@ mod models;
 mod pictures;
 mod turns;
 
-pub use engine::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder};
+pub use engine::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, PaintOrder, PromptLookups};
 pub use error::StoreError;
 pub use events::{EventBus, Numbered, Subscription};
 pub use jobs::{

@@ -73,6 +73,7 @@ fn settings(path: &Path, files: FileSettings) -> EngineSettings {
         threads: 0,
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
+        prompt_cache: 0,
         residency: ResidencySettings::default(),
         models: vec![ModelFolder { files, ..ModelFolder::new("m", path) }],
     }

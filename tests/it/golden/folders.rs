@@ -47,6 +47,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         threads: 0,
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
+        prompt_cache: 0,
         models: vec![folder(path)],
         residency: ResidencySettings::default(),
     })
@@ -274,6 +275,7 @@ fn a_device_that_is_not_there_is_refused() {
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
+            prompt_cache: 0,
             models: vec![folder(&golden("tiny-sd2"))],
             residency: ResidencySettings::default(),
         };

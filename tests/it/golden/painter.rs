@@ -39,6 +39,7 @@ impl Painter {
             threads: 0,
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
+            prompt_cache: 64 << 20,
             models: served,
             residency: ResidencySettings::default(),
         };

@@ -4,7 +4,7 @@ use easel::domain::decode_rgb;
 use image::RgbImage;
 use serde_json::{Value, json};
 
-use crate::support::{TestApp, json_of, request, spawn_app};
+use crate::support::{TestApp, json_of, request, sha256s, spawn_app};
 
 /// The picture of a request in AUTOMATIC1111's syntax, and the job's warnings. Its pixels: the file tells its prompt.
 async fn painted(app: &TestApp, changes: Value) -> (RgbImage, Value) {
@@ -26,6 +26,26 @@ async fn a_long_prompt_is_painted_to_its_end() {
     assert_eq!(warnings, json!([]));
     assert!(whole != picture(&app, &long).await);
     app.finish().await;
+}
+
+#[tokio::test]
+async fn a_prompt_that_was_painted_before_is_not_read_again_and_makes_the_same_picture() {
+    let body = json!({"prompt": "a (red:1.3) house BREAK on a hill", "prompt_syntax": "weighted", "num_inference_steps": 2});
+    let mut pictures = Vec::new();
+    // Two chunks of the prompt, and the empty one of the negative prompt.
+    for (mib, hits, misses) in [(64, 3.0, 6.0), (0, 0.0, 9.0)] {
+        let app = TestApp::with(|config| config.device.prompt_cache_mib = mib).await;
+        for clip_skip in [None, None, Some(2)] {
+            let mut body = request(body.clone());
+            body["clip_skip"] = json!(clip_skip);
+            pictures.push(sha256s(&app.paint(&body).await));
+        }
+        assert_eq!(app.metric("easel_prompt_chunks_total{cache=\"hit\"}").await, hits, "{mib}");
+        assert_eq!(app.metric("easel_prompt_chunks_total{cache=\"miss\"}").await, misses, "{mib}");
+        app.finish().await;
+    }
+    assert_eq!(pictures[..3], pictures[3..]);
+    assert!(pictures[0] == pictures[1] && pictures[0] != pictures[2]);
 }
 
 #[tokio::test]

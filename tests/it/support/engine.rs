@@ -12,7 +12,9 @@ use std::{
 
 use easel::{
     diffusion::{Canvas, Frame, StableDiffusion},
-    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    dispatch::ports::{
+        BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared, PromptLookups,
+    },
     domain::GenerationRequest,
 };
 use image::RgbImage;
@@ -199,6 +201,10 @@ impl Engine for TestEngine {
     }
     fn take_float32_retries(&mut self) -> u64 {
         self.engine.take_float32_retries()
+    }
+
+    fn take_prompt_lookups(&mut self) -> PromptLookups {
+        self.engine.take_prompt_lookups()
     }
 
     fn now(&self) -> Instant {

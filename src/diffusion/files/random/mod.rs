@@ -44,6 +44,23 @@ impl RandomModel {
         }
     }
 
+    /// How many numbers the tensors of a part have together: what decides its dtype, and counts as its memory.
+    fn weights(self, part: &str) -> u64 {
+        match (self, part) {
+            (Self::Sd15, "unet") => 859_520_964,
+            (Self::Sd21, "unet") => 865_910_724,
+            (Self::Sdxl, "unet") => 2_567_463_684,
+            (Self::Sd21, "text_encoder") => 340_387_840,
+            (Self::Sd15 | Self::Sdxl, "text_encoder") => 123_060_480,
+            (Self::Sdxl, "text_encoder_2") => 694_659_840,
+            (Self::Sd15 | Self::Sd21 | Self::Sdxl, "vae") => 83_653_863,
+            (Self::Tiny, "unet") => 792_964,
+            (Self::Tiny, "text_encoder") => 1_600_672,
+            (Self::Tiny, "vae") => 354_391,
+            _ => 0,
+        }
+    }
+
     fn family(self) -> Published {
         match self {
             Self::Sd15 | Self::Tiny => Published::StableDiffusion1,
@@ -70,13 +87,13 @@ impl ModelFiles {
         let index: Map<String, Value> = model.family().index(UNET_CHANNELS, &scheduler);
         let part = |(name, config): (String, Value)| {
             let texts = [(config_name(&name).to_owned(), config.to_string())].into();
-            let part = Part::Random { place: place(&name), texts };
+            let part = Part::Random { place: place(&name), texts, weights: model.weights(&name) };
             (name, part)
         };
         let configs = configs.into_iter().chain([("scheduler".to_owned(), scheduler)]);
         let tokenizers = model.family().tokenizers().iter().map(|(name, pad)| ((*name).to_owned(), Part::Clip { pad }));
         let parts = configs.map(part).chain(tokenizers).collect();
-        let root = Part::Random { place: place(""), texts: BTreeMap::new() };
+        let root = Part::Random { place: place(""), texts: BTreeMap::new(), weights: 0 };
         Ok(Self { root, index, parts, metadata: BTreeMap::new() })
     }
 }
