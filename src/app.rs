@@ -217,6 +217,7 @@ fn model_folders(config: &Config) -> Vec<ModelFolder> {
         guidance_scale: model.guidance_scale,
         num_inference_steps: model.num_inference_steps,
         max_size: model.max_size,
+        fp8_linears: model.fp8_linears,
         random: None,
     };
     config.models.iter().map(folder).collect()

@@ -85,10 +85,10 @@ def measure(goal, bench, clock):
 
 
 def times(goal, bench, clock):
-    """Easel and one peer in turns. A round that no longer fits is left out."""
+    """Easel, or Easel in fp8, and one peer in turns. A round that no longer fits is left out."""
     folder = bench.model(goal.model)
     taken, peaks = [[], []], [None, None]
-    sides = [bench.sides.of(name, folder, clock) for name in ("easel", goal.peer)]
+    sides = [bench.sides.of(name, folder, clock) for name in (goal.own, goal.peer)]
     for turn in range(bench.rounds + 1):
         for place, side in enumerate(sides):
             answer = side.ask(goal.case, clock, enough=bool(taken[1]))

@@ -62,9 +62,9 @@ class Side:
             self.process.wait()
 
 
-def easel(settings, name, dtype):
+def easel(settings, name, dtype, *options):
     command = [settings.easel, "bench", "--lines", "--model", settings.folder]
-    return Side(name, [*command, "--device", settings.device, "--dtype", dtype, "--threads", settings.threads])
+    return Side(name, [*command, "--device", settings.device, "--dtype", dtype, "--threads", settings.threads, *options])
 
 
 def diffusers(settings, name, dtype, *options):
@@ -79,6 +79,7 @@ def openvino(settings, name, dtype):
 # By the names that cases.py uses.
 SIDES = {
     "easel": lambda settings: easel(settings, "easel", "auto"),
+    "easel fp8": lambda settings: easel(settings, "easel fp8", "auto", "--fp8-linears"),
     "easel fp32": lambda settings: easel(settings, "easel fp32", "float32"),
     "diffusers fp32": lambda settings: diffusers(settings, "diffusers fp32", "float32"),
     "diffusers bf16": lambda settings: diffusers(settings, "diffusers bf16", "bfloat16"),

@@ -353,6 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn fp8_weights_are_made_where_a_model_asks_for_them_alone() {
+        let models = "[[models]]\nname = \"a\"\npath = \"a\"\n[[models]]\nname = \"b\"\npath = \"b\"\nfp8_linears = true\n";
+        let asked: Vec<bool> = load(models).unwrap().models.iter().map(|model| model.fp8_linears).collect();
+        assert_eq!(asked, [false, true]);
+        let problem = load("[[models]]\nname = \"a\"\npath = \"a\"\nfp8_linears = 8\n").unwrap_err();
+        assert!(problem.contains("expected a boolean"), "{problem}");
+    }
+
+    #[test]
     fn a_model_that_asks_for_too_much_is_named_by_its_place() {
         let first = "[[models]]\nname = \"a\"\npath = \"a\"\n";
         for (second, problem) in [

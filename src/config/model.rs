@@ -24,6 +24,8 @@ pub struct ModelConfig {
     pub num_inference_steps: Option<u32>,
     pub max_size: Option<u32>,
     #[serde(default)]
+    pub fp8_linears: bool,
+    #[serde(default)]
     pub load: LoadTime,
 }
 
@@ -51,6 +53,7 @@ impl ModelConfig {
             guidance_scale: None,
             num_inference_steps: None,
             max_size: None,
+            fp8_linears: false,
             load: LoadTime::default(),
         }
     }

@@ -9,7 +9,7 @@ use super::{
     deep_cache::{DeepCache, StepKeys},
     error::engine_error,
     finite::FiniteRows,
-    layers::Result,
+    layers::{Products, Result},
     mask::Underlay,
     noise::NoiseGenerator,
     residency::{ModelHold, ModelId},
@@ -26,6 +26,8 @@ pub struct Canvas {
     /// The model that began it, once another has taken over.
     pub(super) begun_by: Option<ModelId>,
     pub(super) keys: StepKeys,
+    /// How the UNet's transformers make theirs. The keys tell it, too.
+    pub(super) products: Products,
     /// Of the picture.
     pub(super) pixels: usize,
     pub(super) latents: Tensor, // [1, C, h, w] float32
@@ -69,6 +71,7 @@ pub(super) struct Check {
 pub(super) struct Takeover {
     pub(super) model: ModelHold,
     pub(super) keys: StepKeys,
+    pub(super) products: Products,
     pub(super) plan: Arc<Plan>,
     pub(super) conditioning: ConditioningSchedule,
 }
@@ -177,13 +180,14 @@ impl Canvas {
 
     /// The refiner's plan begins as after a pause: its first step looks back on nothing.
     fn hand_over(&mut self) {
-        let Some(Takeover { model, keys, plan, conditioning }) = self.refiner.take() else { return };
+        let Some(Takeover { model, keys, products, plan, conditioning }) = self.refiner.take() else { return };
         self.steps_before += self.plan.steps();
         self.calls = 0;
         self.history.clear();
         self.deep_cache.forget();
         self.begun_by = Some(self.model.model());
-        (self.model, self.keys, self.plan, self.conditioning) = (model, keys, plan, conditioning);
+        (self.model, self.keys, self.products) = (model, keys, products);
+        (self.plan, self.conditioning) = (plan, conditioning);
     }
 
     /// The latents as they are: `[1, C, h, w]` float32 values and their shape. For comparing with other implementations.

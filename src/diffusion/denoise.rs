@@ -11,7 +11,7 @@ use super::{
     deep_cache::{Depth, Predicted},
     finite::FiniteRows,
     guidance::GuidanceRows,
-    layers::Result,
+    layers::{Products, Result},
     numbers::{Floats, Numbers, Uploaded},
     schedulers::{Call, Combination, HISTORY, Limit},
     unet::UNet,
@@ -38,7 +38,9 @@ pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Res
     let sample = Tensor::f_cat(&latents, 0)?; // [B, C, h, w]
     let mut numbers = Numbers::default();
     let rows = GuidanceRows::of(canvases.iter().map(|canvas| canvas.conditioning()).collect(), &mut numbers);
-    let batch = Batch { coefficients: Coefficients::of(&calls, &rows, &mut numbers), numbers: numbers.upload(sample.device())? };
+    let coefficients = Coefficients::of(&calls, &rows, &mut numbers);
+    let products = canvases.first().map_or(Products::Exact, |canvas| canvas.products);
+    let batch = Batch { coefficients, numbers: numbers.upload(sample.device())?, products };
     let Predicted { model_output, deep } = batch.predict((unet, kind), (&rows, depth), &sample)?;
     let mut deep = deep.map(|deep| rows.share_out(&deep)).transpose()?.unwrap_or_default().into_iter();
     let moved = batch.mix(canvases, sample, model_output)?;
@@ -77,6 +79,8 @@ fn settle(canvas: &mut Canvas, moved: Moved, (rows, row): (&Arc<FiniteRows>, usi
 struct Batch {
     numbers: Uploaded,
     coefficients: Coefficients,
+    /// All canvases of a call have the same.
+    products: Products,
 }
 
 /// What the canvases' calls say, a value a canvas each; the timesteps, a value a row.
@@ -141,7 +145,7 @@ impl Batch {
         let scaled = sample.f_mul(&numbers.per_row(&self.coefficients.input_scale)?)?;
         let timesteps = numbers.floats(&self.coefficients.timesteps)?; // [rows]
         let model_input = rows.model_input(&scaled, numbers)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-        let predicted = unet.forward(&model_input, &timesteps, rows.condition()?.as_ref(), depth)?;
+        let predicted = unet.forward(&model_input, &timesteps, rows.condition(self.products)?.as_ref(), depth)?;
         Ok(Predicted { model_output: rows.combine(&predicted.model_output.f_to_kind(Kind::Float)?, numbers)?, ..predicted })
     }
 

@@ -49,6 +49,8 @@ pub struct ModelFolder {
     pub num_inference_steps: Option<u32>,
     /// The largest width and height, in pixels.
     pub max_size: Option<u32>,
+    /// Whether requests may ask for products in fp8, for which there is a second set of weights.
+    pub fp8_linears: bool,
     /// A model of random weights in the place of the path's.
     pub random: Option<RandomModel>,
 }
@@ -63,6 +65,7 @@ impl ModelFolder {
             guidance_scale: None,
             num_inference_steps: None,
             max_size: None,
+            fp8_linears: false,
             random: None,
         }
     }
@@ -107,6 +110,12 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
         UNetClass::Condition => Asked::with_text(&index, &files, &scheduler)?,
         UNetClass::Plain => Asked::without_text(),
     };
+    if folder.fp8_linears && !index.takes_text() {
+        return Err(
+            files.invalid("fp8_linears: the UNet takes no text and has no transformers, in which alone there are such linears")
+        );
+    }
+    let without_fp8: &[&str] = if folder.fp8_linears { &[] } else { &["fp8_linears"] };
     let multiple = latents.factor * samples.grid;
     let own = samples.size.map(|side| side.saturating_mul(latents.factor));
     let smallest = own.into_iter().filter(|&side| side > 0).fold(*SIDES.start(), u32::min);
@@ -114,7 +123,7 @@ fn describe(folder: &ModelFolder) -> Result<(ModelInfo, Latents), LoadError> {
         name: folder.name.clone(),
         family: asked.family,
         tasks: tasks(asked.family, input),
-        unsupported_fields: [&asked.unsupported_fields, unsupported_by_input(input)].concat(),
+        unsupported_fields: [&asked.unsupported_fields, unsupported_by_input(input), without_fp8].concat(),
         refiners: Vec::new(),
         prompt_tokens: if index.takes_text() { PROMPT_TOKENS } else { 0 },
         default_num_inference_steps: folder.num_inference_steps.unwrap_or(asked.steps),

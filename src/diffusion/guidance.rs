@@ -7,7 +7,7 @@ use tch::{TchError, Tensor};
 
 use super::{
     conditioning::{Conditioning, Rescale, Row},
-    layers::Result,
+    layers::{Products, Result},
     models::{time_embedding::AddedCondition, unet::UNetCondition},
     numbers::{Floats, Indices, Numbers, Uploaded},
 };
@@ -56,7 +56,7 @@ impl<'a> GuidanceRows<'a> {
     }
 
     /// What the UNet is told in each row; none when the model takes no text.
-    pub(super) fn condition(&self) -> Result<Option<UNetCondition>> {
+    pub(super) fn condition(&self, products: Products) -> Result<Option<UNetCondition>> {
         let prompts: Vec<&Tensor> = self.rows().filter_map(|row| row.encoder_hidden_states.as_ref()).collect();
         if !self.all_or_none(&prompts)? {
             return Ok(None);
@@ -69,7 +69,7 @@ impl<'a> GuidanceRows<'a> {
         };
         let guidance: Vec<&Tensor> = self.rows().filter_map(|row| row.timestep_cond.as_ref()).collect();
         let timestep_cond = if self.all_or_none(&guidance)? { Some(Tensor::f_cat(&guidance, 0)?) } else { None };
-        Ok(Some(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond }))
+        Ok(Some(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond, products }))
     }
 
     fn rows(&self) -> impl Iterator<Item = &'a Row> {

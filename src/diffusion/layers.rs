@@ -16,11 +16,15 @@
 //! group norms are fastest with it, and between the cells of a picture and the rows of a transformer nothing has to move. Another order gives
 //! other bits.
 
+mod fp8;
 mod fused;
 
 use tch::{Device, Kind, TchError, Tensor};
 
-pub(super) use self::fused::geglu;
+pub(super) use self::{
+    fp8::{FP8_MULTIPLE, Products, TransformerLinear, check_fp8},
+    fused::geglu,
+};
 use super::{
     device::Placement,
     error::LoadError,

@@ -123,6 +123,7 @@ mod tests {
         deep_cache::Depth,
         device::Placement,
         files::ModelFiles,
+        layers::Products,
         models::{
             clip::{ClipTextClass, ClipTextModel, HiddenLayer},
             time_embedding::AddedCondition,
@@ -163,8 +164,12 @@ mod tests {
             let files = files(model);
             let unet = UNet2DConditionModel::load(&files, ON_CPU).unwrap();
             let added = || AddedCondition { text_embeds: zeros(&[2, 16]), time_ids: zeros(&[2, 6]) };
-            let condition =
-                UNetCondition { encoder_hidden_states: zeros(&[2, 77, width]), added: is_xl.then(added), timestep_cond: None };
+            let condition = UNetCondition {
+                encoder_hidden_states: zeros(&[2, 77, width]),
+                added: is_xl.then(added),
+                timestep_cond: None,
+                products: Products::Exact,
+            };
             let timesteps = Tensor::from_slice(&[5.0_f32, 5.0]);
             let whole = || unet.forward(&zeros(&[2, 4, 16, 24]), &timesteps, &condition, Depth::Whole);
             let counted = flops_of(|| whole().map(|predicted| predicted.model_output));

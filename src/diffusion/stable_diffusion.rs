@@ -25,7 +25,7 @@ use super::{
     first_stage::FirstStage,
     folder::{ModelFolder, describe_models, read_scheduler},
     gpu::{Gpu, GpuSettings, SettlesFirst},
-    layers::Result,
+    layers::{Products, Result},
     models::{config::UNetConfig, unet_input::UNetInput},
     noise::NoiseGenerator,
     pipeline::ModelIndex,
@@ -126,7 +126,10 @@ impl Model {
         let index = ModelIndex::read(files)?;
         let (samples, latents) = (index.unet().samples(files)?, index.first_stage().latents(files)?);
         let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement, prompt_cache)).transpose()?;
-        let unet = UNet::load(files, index.unet(), placement)?;
+        let mut unet = UNet::load(files, index.unet(), placement)?;
+        if info.takes("fp8_linears") {
+            unet.add_fp8()?;
+        }
         let embeds = prompts.as_ref().map(PromptEncoder::width);
         let attended = unet.condition_config().and_then(|config| config.cross_attention_dim.at(0));
         if attended != embeds {
@@ -162,6 +165,11 @@ impl Model {
         [1, self.channels, side(request.height), side(request.width)]
     }
 
+    /// How its transformers' products are made for a request. A refiner may have no fp8 weights where the model that begins has.
+    fn products(&self, request: &GenerationRequest) -> Products {
+        if request.fp8_linears && self.info.takes("fp8_linears") { Products::Fp8 } else { Products::Exact }
+    }
+
     /// Whether an unconditional row shares its calls.
     fn guides(&self, request: &GenerationRequest) -> bool {
         request.uses_guidance() && !self.unet.condition_config().is_some_and(UNetConfig::embeds_guidance)
@@ -178,6 +186,7 @@ impl fmt::Debug for Model {
 struct PreparedStage {
     model: ModelHold,
     keys: StepKeys,
+    products: Products,
     plan: Arc<Plan>,
     /// Of all stages.
     steps: u32,
@@ -191,6 +200,7 @@ impl PreparedStage {
         Takeover {
             model: self.model.clone(),
             keys: self.keys.clone(),
+            products: self.products,
             plan: Arc::clone(&self.plan),
             conditioning: match &self.text {
                 Some((embeds, extras)) => ConditioningSchedule::of((request, self.steps), embeds, (extras, picture)),
@@ -253,8 +263,9 @@ impl StableDiffusion {
         let text = model.prompts.as_ref().zip(model.unet.condition_config());
         let text = text.map(|(prompts, config)| self.tell(prompts, config, (request, steps, model))).transpose()?;
         let length = text.as_ref().map_or(0, |(embeds, _)| embeds.length());
-        let keys = keys(&model.info.name, model.latent_shape(request), length);
-        Ok(PreparedStage { model: stage.model, keys, plan: Arc::new(stage.plan), steps, text })
+        let products = model.products(request);
+        let keys = keys((&model.info.name, products), model.latent_shape(request), length);
+        Ok(PreparedStage { model: stage.model, keys, products, plan: Arc::new(stage.plan), steps, text })
     }
 
     /// What the UNet of a model that takes text is told.
@@ -295,11 +306,12 @@ impl StableDiffusion {
                 let values = generator.randn(shape.iter().product::<i64>() as usize);
                 upload(&Tensor::f_from_slice(&values)?.f_reshape(shape)?, self.device.device)
             })?;
-            let Takeover { model, keys, plan, conditioning } = first.takeover(request, &beginning.picture);
+            let Takeover { model, keys, products, plan, conditioning } = first.takeover(request, &beginning.picture);
             Ok(Canvas {
                 model,
                 begun_by: None,
                 keys,
+                products,
                 pixels: request.width as usize * request.height as usize,
                 latents: beginning.latents,
                 history: Vec::new(),
@@ -404,7 +416,7 @@ impl Engine for StableDiffusion {
     }
 }
 
-/// Canvases of one model, one latent size and one length of the prompts' embeddings may share a step.
-fn keys(model: &str, [_, _, height, width]: [i64; 4], length: i64) -> StepKeys {
-    StepKeys::new(&format!("{model}/{height}x{width}/{length}"))
+/// Canvases of one model, one kind of products, one latent size and one length of the prompts' embeddings may share a step.
+fn keys((model, products): (&str, Products), [_, _, height, width]: [i64; 4], length: i64) -> StepKeys {
+    StepKeys::new(&format!("{model}/{products:?}/{height}x{width}/{length}"))
 }

@@ -30,8 +30,11 @@ impl ModelSource<Model> for StoredModel {
     }
 
     fn bytes(&self) -> Result<u64, LoadError> {
-        let values = self.folder.open()?.weights_len()?;
-        Ok(values.saturating_mul(self.device.of_model(values).kind.elt_size_in_bytes() as u64))
+        let files = self.folder.open()?;
+        let values = files.weights_len()?;
+        let exact = values.saturating_mul(self.device.of_model(values).kind.elt_size_in_bytes() as u64);
+        // A byte for each that there is in fp8, too.
+        Ok(if self.folder.fp8_linears { exact.saturating_add(files.fp8_len()?) } else { exact })
     }
 
     fn load(&self) -> Result<Model, LoadError> {

@@ -96,6 +96,17 @@ impl UNet {
         Ok(Self { network: network?, graphs: None })
     }
 
+    /// Gives the transformers a second set of weights, in fp8. A UNet that takes no text has none that it is asked for.
+    ///
+    /// # Errors
+    /// When the device multiplies no 8-bit floats, or fails.
+    pub(super) fn add_fp8(&mut self) -> Result<(), LoadError> {
+        match &mut self.network {
+            Network::Condition(unet) => unet.add_fp8(),
+            Network::Plain(_) => Ok(()),
+        }
+    }
+
     /// Whose calls are recorded, if there is a place for that.
     pub(super) fn recorded(self, graphs: Option<Graphs<CudaRecorder>>) -> Self {
         Self { graphs: graphs.map(RefCell::new), ..self }
@@ -176,7 +187,7 @@ impl Network {
         depth: Depth,
     ) -> layers::Result<Predicted> {
         let mark = depth.mark(sample)?;
-        let told = condition.into_iter().flat_map(UNetCondition::tensors);
+        let told = condition.map_or_else(|| Ok(Vec::new()), UNetCondition::tensors)?;
         let inputs: Vec<Tensor> = [sample.shallow_clone(), timesteps.shallow_clone()].into_iter().chain(told).chain(mark).collect();
         let packed = graphs.call(&inputs, &|inputs| {
             let [sample, timesteps, told @ ..] = inputs else {
@@ -197,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        diffusion::{graphs::tests::Again, models::time_embedding::AddedCondition},
+        diffusion::{graphs::tests::Again, layers::Products, models::time_embedding::AddedCondition},
         sys::with_kernels_on_the_cpu,
     };
 
@@ -209,7 +220,12 @@ mod tests {
 
     fn condition(rows: i64, width: i64, is_xl: bool) -> UNetCondition {
         let added = || AddedCondition { text_embeds: randn(&[rows, 16]), time_ids: randn(&[rows, 6]) };
-        UNetCondition { encoder_hidden_states: randn(&[rows, 77, width]), added: is_xl.then(added), timestep_cond: None }
+        UNetCondition {
+            encoder_hidden_states: randn(&[rows, 77, width]),
+            added: is_xl.then(added),
+            timestep_cond: None,
+            products: Products::Exact,
+        }
     }
 
     #[test]
@@ -256,6 +272,33 @@ mod tests {
                 whole.model_output,
                 "on its own feature a shallow call is a whole one"
             );
+        }
+    }
+
+    #[test]
+    fn calls_with_products_in_fp8_are_near_the_exact_ones_and_have_recordings_of_their_own() {
+        for (model, width, is_xl) in [("tiny-sd1", 16, false), ("tiny-sdxl", 40, true)] {
+            let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap();
+            let mut unet = UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap();
+            unet.add_fp8().unwrap();
+            let mut graphs = Graphs::new(Again::default(), u64::MAX);
+            for round in 0..3 {
+                let (sample, timesteps) = (randn(&[2, 4, 16, 24]), Tensor::rand([2], (Kind::Float, Device::Cpu)) * 1000.0);
+                let exact = condition(2, width, is_xl);
+                let fp8 = UNetCondition { products: Products::Fp8, ..condition(2, width, is_xl) };
+                let fp8 = fp8.with_tensors(&exact.tensors().unwrap()).unwrap();
+                let call = |condition| unet.forward(&sample, &timesteps, Some(condition), Depth::Whole).unwrap().model_output;
+                let (expected, near) = (call(&exact), call(&fp8));
+                let error = (&near - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
+                assert!((1e-5..0.05).contains(&error), "{model} differs by {error}");
+                for (condition, output) in [(&exact, &expected), (&fp8, &near)] {
+                    let replayed = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(condition), Depth::Whole);
+                    assert_eq!(&replayed.unwrap().model_output, output, "{model}, round {round}");
+                    let replayed =
+                        unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(condition), Depth::Keeping).unwrap();
+                    assert_eq!(&replayed.model_output, output, "{model}, round {round}");
+                }
+            }
         }
     }
 

@@ -124,7 +124,12 @@ mod tests {
     use super::{super::events::tests::job, *};
 
     fn canvas(key: &str, rows: usize, rank: f64) -> Candidate {
-        Candidate { key: BatchKey::new(key), kind: Kind { model: key.into(), pixels: 1, cache_interval: 1 }, rows, rank }
+        Candidate {
+            key: BatchKey::new(key),
+            kind: Kind { model: key.into(), pixels: 1, cache_interval: 1, fp8_linears: false },
+            rows,
+            rank,
+        }
     }
 
     /// Limits under which the pixels of the tests' canvases do not count.
@@ -201,7 +206,10 @@ mod tests {
 
     #[test]
     fn large_canvases_share_a_step_only_as_far_as_their_pixels_allow() {
-        let large = |_| Candidate { kind: Kind { model: "a".into(), pixels: 1 << 20, cache_interval: 1 }, ..canvas("a", 2, 0.0) };
+        let large = |_| Candidate {
+            kind: Kind { model: "a".into(), pixels: 1 << 20, cache_interval: 1, fp8_linears: false },
+            ..canvas("a", 2, 0.0)
+        };
         let device: Vec<Candidate> = (0..4).map(large).collect();
         assert_eq!(places(&device, StepLimits { rows: 32, pixels: 6 << 20 }), [0, 1, 2]);
         assert_eq!(places(&device, StepLimits { rows: 32, pixels: 1 }), [0], "one always goes");
@@ -218,7 +226,8 @@ mod tests {
 
     fn devices() -> impl Strategy<Value = Vec<Candidate>> {
         let canvas = (0..4_u8, 1..4_usize, 1..9_usize, 0.0..20.0_f64).prop_map(|(key, rows, pixels, rank)| {
-            let (key, kind) = (format!("{key}/{pixels}"), Kind { model: "a".into(), pixels, cache_interval: 1 });
+            let (key, kind) =
+                (format!("{key}/{pixels}"), Kind { model: "a".into(), pixels, cache_interval: 1, fp8_linears: false });
             Candidate { kind, ..canvas(&key, rows, rank) }
         });
         prop::collection::vec(canvas, 1..24)

@@ -46,6 +46,7 @@ impl Work {
                 model: request.model.as_str().into(),
                 pixels: request.width as usize * request.height as usize,
                 cache_interval: request.cache_interval,
+                fp8_linears: request.fp8_linears,
             },
             rows: request.max_rows(),
             calls: request.unet_calls(),
@@ -289,7 +290,7 @@ mod tests {
     use super::*;
 
     fn kind(side: usize) -> Kind {
-        Kind { model: "a".into(), pixels: side * side, cache_interval: 1 }
+        Kind { model: "a".into(), pixels: side * side, cache_interval: 1, fp8_linears: false }
     }
 
     /// A job of one picture of two rows.

@@ -124,7 +124,7 @@ impl<C: CanvasState, F> Painting<C, F> {
     pub(super) fn kind(&self, slot: &Slot<C>) -> Kind {
         let refiner = self.order.request.refiner.as_ref().filter(|_| slot.canvas.is_refined());
         let model = refiner.map_or_else(|| self.whole.kind.model.clone(), |refiner| refiner.refiner.as_str().into());
-        Kind { model, pixels: slot.canvas.pixels(), cache_interval: self.whole.kind.cache_interval }
+        Kind { model, pixels: slot.canvas.pixels(), ..self.whole.kind.clone() }
     }
 
     /// Every group has the same remarks about the same prompts.

@@ -18,6 +18,8 @@ pub(super) struct Kind {
     pub(super) pixels: usize,
     /// One in so many of its picture's UNet calls is whole: their mean is what such a picture takes.
     pub(super) cache_interval: u32,
+    /// Whether it makes products in fp8.
+    pub(super) fp8_linears: bool,
 }
 
 /// What work of one kind takes.
@@ -95,7 +97,7 @@ impl StepTimes {
     }
 
     /// What work of this kind is expected to cost. A size that was not seen yet is taken to cost what the nearest of its model does, pixel
-    /// by pixel, and an interval what the nearest does. `None` while nothing is known of the model.
+    /// by pixel, an interval what the nearest does, and products in fp8 what the exact ones do. `None` while nothing is known of the model.
     pub(super) fn expected(&self, kind: &Kind) -> Option<Costs> {
         if let Some(costs) = self.measured(kind) {
             return Some(costs.clone());
@@ -103,7 +105,7 @@ impl StepTimes {
         let factor = |other: &Kind| kind.pixels as f64 / other.pixels.max(1) as f64;
         let distance = |other: &Kind| factor(other).ln().abs();
         let others = self.kinds.keys().filter(|other| other.model == kind.model && self.measured(other).is_some());
-        let leap = |other: &Kind| other.cache_interval.abs_diff(kind.cache_interval);
+        let leap = |other: &Kind| (other.cache_interval.abs_diff(kind.cache_interval), other.fp8_linears != kind.fp8_linears);
         let nearer = |one: &&Kind, other: &&Kind| {
             distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)).then(leap(one).cmp(&leap(other)))
         };
@@ -117,7 +119,7 @@ mod tests {
     use super::*;
 
     fn kind(model: &str, side: usize) -> Kind {
-        Kind { model: model.into(), pixels: side * side, cache_interval: 1 }
+        Kind { model: model.into(), pixels: side * side, cache_interval: 1, fp8_linears: false }
     }
 
     #[test]

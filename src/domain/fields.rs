@@ -107,6 +107,11 @@ pub(super) fn integer(min: u64, max: u64) -> impl Fn(Value) -> Result<u64, Strin
     }
 }
 
+/// Parses `true` or `false`.
+pub(super) fn boolean(value: Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("must be true or false, got {}", describe(&value)))
+}
+
 /// Parses a number from `min` to `max`.
 pub(super) fn number(min: f64, max: f64) -> impl Fn(Value) -> Result<f64, String> {
     move |value| match value.as_f64() {

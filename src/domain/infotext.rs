@@ -43,6 +43,9 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     if request.cache_interval > 1 {
         let _ = write!(text, ", Cache interval: {}", request.cache_interval);
     }
+    if request.fp8_linears {
+        text.push_str(", FP8 linears: True");
+    }
     if let Some(sizes) = request.sizes.as_ref().filter(|sizes| **sizes != SizeConditioning::of(request.width, request.height)) {
         write_sizes(&mut text, sizes);
     }

@@ -31,7 +31,10 @@ impl Studio {
 
     /// Fails where this processor cannot keep the promise in that dtype.
     fn in_dtype(folders: &[(&str, PathBuf)], dtype: Precision) -> Result<Self, LoadError> {
-        let models: Vec<ModelFolder> = folders.iter().map(|(name, path)| ModelFolder::new(*name, path)).collect();
+        Self::of(folders.iter().map(|(name, path)| ModelFolder::new(*name, path)).collect(), dtype)
+    }
+
+    fn of(models: Vec<ModelFolder>, dtype: Precision) -> Result<Self, LoadError> {
         let infos = describe_models(&models).unwrap();
         let settings = EngineSettings {
             device: "cpu".to_owned(),
@@ -170,6 +173,16 @@ fn in_bfloat16_a_canvas_has_the_same_bits_alone_and_in_a_mixed_batch_or_the_prom
         Ok(studio) => same_bits(studio, bodies, "bfloat16"),
         Err(error) => assert!(error.to_string().contains("AVX-512 BF16"), "{error}"),
     }
+}
+
+#[test]
+fn products_in_fp8_have_the_same_bits_alone_and_beside_others_in_fp8_and_exact_ones() {
+    let folder = ModelFolder { fp8_linears: true, ..ModelFolder::new("demo", demo()) };
+    let mut bodies: Vec<Value> = company(128, 128).into_iter().take(6).collect();
+    for (place, body) in bodies.iter_mut().enumerate() {
+        body["fp8_linears"] = json!(place != 2);
+    }
+    same_bits(Studio::of(vec![folder], Precision::Float32).unwrap(), bodies, "fp8");
 }
 
 /// A small model that is laid over another.

@@ -1,11 +1,13 @@
-"""What a request's shortcuts cost: pictures with `cache_interval` and `guidance_interval` against the exact ones of the same seeds.
+"""What a request's shortcuts cost: pictures with `cache_interval`, `guidance_interval` and `fp8_linears` against the exact ones of the same
+seeds.
 
-    python tests/parity/shortcuts.py http://127.0.0.1:8080 [RESULT.json]
+    python tests/parity/shortcuts.py http://127.0.0.1:8080 [RESULT.json [SHORTCUT …]]
 
 Paints 24 pictures of the demo model for each shortcut through a running server (its default size and scheduler), one at a time, the shortcuts
 in turn for each picture, and says of each: PSNR against the exact picture (the mean, and the worst), in how many the colour that the prompt
 names is there (as `tests/golden/colours.py` counts them), the time of the denoising against the exact picture's (the median of the ratios) and
-what part of the UNet's floating-point operations it does, which `torch.utils.flop_counter` counts in diffusers' UNet. Needs the packages of
+what part of the UNet's floating-point operations it does, which `torch.utils.flop_counter` counts in diffusers' UNet (those in fp8 are as many).
+The shortcuts are all of SHORTCUTS, or those that are named; `fp8_linears` wants a model with that setting. Needs the packages of
 `tests/golden/requirements.txt`.
 """
 
@@ -33,6 +35,7 @@ SHORTCUTS = {
     "exact": {},
     **{f"cache_interval {n}": {"cache_interval": n} for n in (2, 3, 5)},
     **{f"guidance_interval [{a}, {b}]": {"guidance_interval": [a, b]} for a, b in ((0, 0.8), (0, 0.6), (0.2, 0.8), (0.2, 1))},
+    "fp8_linears": {"fp8_linears": True},
     "cache_interval 2, guidance_interval [0, 0.8]": {"cache_interval": 2, "guidance_interval": [0, 0.8]},
 }
 
@@ -86,14 +89,15 @@ def flops_of(shortcut, whole, shallow):
 
 def main():
     server = sys.argv[1].rstrip("/")
+    named = ["exact", *sys.argv[3:]] if len(sys.argv) > 3 else list(SHORTCUTS)
     whole, shallow = unet_flops(DEMO / "unet")
     print(f"a shallow call of the demo model's UNet has {shallow / whole:.3f} of a whole one's operations")
-    seen = {name: [] for name in SHORTCUTS}
+    seen = {name: [] for name in named}
     paint(server, PROMPTS[0], 0, {})
     for prompt in PROMPTS:
         colour = next(word for word in prompt.split() if word in PALETTE)
         for seed in SEEDS:
-            painted = {name: paint(server, prompt, seed, shortcut) for name, shortcut in SHORTCUTS.items()}
+            painted = {name: paint(server, prompt, seed, SHORTCUTS[name]) for name in named}
             exact, seconds = painted["exact"]
             for name, (picture, own) in painted.items():
                 seen[name].append((psnr(picture, exact), is_there(picture, colour), own / seconds))

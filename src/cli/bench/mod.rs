@@ -59,6 +59,9 @@ pub(super) struct BenchArgs {
     /// [default: as the settings say]
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<DtypeName>,
+    /// Make the products of the UNet's transformers of 8-bit floats
+    #[arg(long)]
+    fp8_linears: bool,
     /// CPU threads of one operation [default: as the settings say]
     #[arg(long)]
     threads: Option<usize>,
@@ -135,7 +138,8 @@ pub(super) fn bench(config: &Config, arguments: &BenchArgs) -> Result<(), CliErr
     settings.device = arguments.device.clone().unwrap_or(settings.device);
     settings.dtype = arguments.dtype.map_or(settings.dtype, Precision::from);
     settings.threads = arguments.threads.unwrap_or(settings.threads);
-    let folders = folders(&arguments.models, &settings.models);
+    let mut folders = folders(&arguments.models, &settings.models);
+    folders.iter_mut().for_each(|folder| folder.fp8_linears |= arguments.fp8_linears);
     if arguments.lines {
         return lines::serve(&settings, folders);
     }

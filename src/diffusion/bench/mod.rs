@@ -76,7 +76,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Loads the first of the settings' models. To be called on the thread that runs the cases.
+    /// Loads the first of the settings' models; all its pictures ask for fp8 where it has such weights. To be called on the thread that runs the cases.
     ///
     /// # Errors
     /// When it cannot be loaded.
@@ -232,6 +232,7 @@ impl Bench {
             "guidance_scale": if guided { 7.5 } else { 1.0 },
             "scheduler": "ddim",
             "seed": self.prompts,
+            "fp8_linears": self.infos.first().is_some_and(|info| info.takes("fp8_linears")),
         });
         if let Some(size) = case.size {
             body["width"] = size.into();

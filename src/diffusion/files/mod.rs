@@ -39,6 +39,7 @@ use self::{family::Published, replacement::Host};
 use super::{
     device::Placement,
     error::LoadError,
+    layers::FP8_MULTIPLE,
     models::config::UNetConfig,
     pipeline::ModelIndex,
     schedulers::PredictionType,
@@ -253,6 +254,20 @@ impl ModelFiles {
         Ok(values)
     }
 
+    /// How many of them are a UNet's transformers' and have a second form in fp8, for whoever asks for that. Their scales are not counted:
+    /// less than a hundredth.
+    ///
+    /// # Errors
+    /// As [`Self::weights_len`].
+    pub(super) fn fp8_len(&self) -> Result<u64, LoadError> {
+        let sides =
+            |tensor: &StoredTensor| <[u64; 2]>::try_from(tensor.shape().iter().map(|&side| side as u64).collect::<Vec<_>>());
+        let tensors = self.part("unet")?.tensors(stem("unet"))?;
+        let linears = tensors.iter().filter(|(name, _)| has_fp8_form(name)).filter_map(|(_, tensor)| sides(tensor).ok());
+        let fitting = linears.filter(|sides| sides.iter().all(|side| side % FP8_MULTIPLE as u64 == 0));
+        Ok(fitting.map(|[outputs, inputs]| outputs.saturating_mul(inputs)).fold(0, u64::saturating_add))
+    }
+
     /// CLIP's tokenizer from the part `tokenizer` or `tokenizer_2`.
     ///
     /// # Errors
@@ -285,6 +300,14 @@ impl ModelFiles {
     fn part(&self, part: &str) -> Result<&Part, LoadError> {
         self.parts.get(part).ok_or_else(|| self.root.invalid("", format!("the part {part} is missing")))
     }
+}
+
+/// Whether a tensor of a UNet is the weight of a `TransformerLinear`.
+fn has_fp8_form(name: &str) -> bool {
+    const LINEARS: [&str; 8] =
+        ["attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "attn2.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2"];
+    let own = name.rsplit_once(".transformer_blocks.").and_then(|(_, own)| own.split_once('.')).map(|(_, own)| own);
+    own.and_then(|own| own.strip_suffix(".weight")).is_some_and(|own| LINEARS.contains(&own))
 }
 
 /// Whether an index says that a part is not to be used.

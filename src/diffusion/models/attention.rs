@@ -6,7 +6,7 @@ use crate::diffusion::{
     attend::{attend, attend_to_themselves},
     device::Placement,
     error::LoadError,
-    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Result, geglu},
+    layers::{Activation, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, Products, Result, TransformerLinear, geglu},
     weights::Scope,
 };
 
@@ -37,8 +37,8 @@ pub(in crate::diffusion) struct AttentionBlockSettings {
 
 /// diffusers' `Attention` between the rows of one sequence. Query, key and value come of one product.
 pub(in crate::diffusion) struct SelfAttention {
-    to_qkv: Linear,
-    to_out: Linear,
+    to_qkv: TransformerLinear,
+    to_out: TransformerLinear,
     heads: i64,
 }
 
@@ -47,45 +47,56 @@ impl SelfAttention {
 
     fn load(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
         let to_qkv = Linear::joined_without_biases(Self::PROJECTIONS.map(|name| vs / name), width, width)?;
-        Ok(Self { to_qkv, to_out: Linear::load(&(vs / "to_out" / 0), width, width)?, heads })
+        Ok(Self { to_qkv: to_qkv.into(), to_out: Linear::load(&(vs / "to_out" / 0), width, width)?.into(), heads })
     }
 
     /// Attention whose projections all have biases.
     fn with_biases(vs: &Scope, width: i64, heads: i64) -> std::result::Result<Self, LoadError> {
         let to_qkv = Linear::joined(Self::PROJECTIONS.map(|name| vs / name), width, width)?;
-        Ok(Self { to_qkv, to_out: Linear::load(&(vs / "to_out" / 0), width, width)?, heads })
+        Ok(Self { to_qkv: to_qkv.into(), to_out: Linear::load(&(vs / "to_out" / 0), width, width)?.into(), heads })
+    }
+
+    fn add_fp8(&mut self) -> Result<()> {
+        self.to_qkv.add_fp8()?;
+        self.to_out.add_fp8()
     }
 
     /// `[B, L, C] → [B, L, C]`
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.to_out.forward(&attend_to_themselves(&self.to_qkv.forward(x)?, self.heads)?)
+    fn forward(&self, x: &Tensor, products: Products) -> Result<Tensor> {
+        self.to_out.forward(&attend_to_themselves(&self.to_qkv.forward(x, products)?, self.heads)?, products)
     }
 }
 
 /// diffusers' `Attention`: queries from one sequence, keys and values from another.
 struct CrossAttention {
-    to_q: Linear,
+    to_q: TransformerLinear,
+    /// The prompt's, like its values: always exact, for they are less than a hundredth of the work.
     to_k: Linear,
     to_v: Linear,
-    to_out: Linear,
+    to_out: TransformerLinear,
     heads: i64,
 }
 
 impl CrossAttention {
     fn load(vs: &Scope, width: i64, context: i64, heads: i64) -> std::result::Result<Self, LoadError> {
         Ok(Self {
-            to_q: Linear::without_bias(&(vs / "to_q"), width, width)?,
+            to_q: Linear::without_bias(&(vs / "to_q"), width, width)?.into(),
             to_k: Linear::without_bias(&(vs / "to_k"), context, width)?,
             to_v: Linear::without_bias(&(vs / "to_v"), context, width)?,
-            to_out: Linear::load(&(vs / "to_out" / 0), width, width)?,
+            to_out: Linear::load(&(vs / "to_out" / 0), width, width)?.into(),
             heads,
         })
     }
 
+    fn add_fp8(&mut self) -> Result<()> {
+        self.to_q.add_fp8()?;
+        self.to_out.add_fp8()
+    }
+
     /// x `[B, L, C]`, context `[B, L', C']` → `[B, L, C]`
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
         let (key, value) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
-        self.to_out.forward(&attend(&self.to_q.forward(x)?, [&key, &value], self.heads)?)
+        self.to_out.forward(&attend(&self.to_q.forward(x, products)?, [&key, &value], self.heads)?, products)
     }
 }
 
@@ -103,10 +114,17 @@ impl FirstAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn add_fp8(&mut self) -> Result<()> {
         match self {
-            Self::Own(attention) => attention.forward(x),
-            Self::Cross(attention) => attention.forward(x, context),
+            Self::Own(attention) => attention.add_fp8(),
+            Self::Cross(attention) => attention.add_fp8(),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
+        match self {
+            Self::Own(attention) => attention.forward(x, products),
+            Self::Cross(attention) => attention.forward(x, context, products),
         }
     }
 }
@@ -135,7 +153,7 @@ impl AttentionBlock {
     pub(in crate::diffusion) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, _, height, width) = x.size4()?;
         let normed = self.group_norm.as_ref().map_or_else(|| Ok(x.shallow_clone()), |norm| norm.forward(x))?;
-        let mixed = self.attention.forward(&tokens(&normed)?)?;
+        let mixed = self.attention.forward(&tokens(&normed)?, Products::Exact)?;
         let sum = cells(&mixed, (height, width))?.f_add(x)?;
         if self.rescale_output_factor == 1.0 { Ok(sum) } else { sum.f_div_scalar(self.rescale_output_factor) }
     }
@@ -162,8 +180,8 @@ pub(in crate::diffusion) fn canonical_name(key: &str) -> Option<String> {
 
 /// diffusers' `FeedForward` with GEGLU (Shazeer, 2020).
 struct FeedForward {
-    proj: Linear,
-    out: Linear,
+    proj: TransformerLinear,
+    out: TransformerLinear,
     placement: Placement,
 }
 
@@ -171,20 +189,25 @@ impl FeedForward {
     fn load(vs: &Scope, width: i64) -> std::result::Result<Self, LoadError> {
         let (net, inner) = (vs / "net", 4 * width);
         Ok(Self {
-            proj: Linear::load(&(&net / 0 / "proj"), width, 2 * inner)?,
-            out: Linear::load(&(&net / 2), inner, width)?,
+            proj: Linear::load(&(&net / 0 / "proj"), width, 2 * inner)?.into(),
+            out: Linear::load(&(&net / 2), inner, width)?.into(),
             placement: vs.placement(),
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let projected = self.proj.forward(x)?;
+    fn add_fp8(&mut self) -> Result<()> {
+        self.proj.add_fp8()?;
+        self.out.add_fp8()
+    }
+
+    fn forward(&self, x: &Tensor, products: Products) -> Result<Tensor> {
+        let projected = self.proj.forward(x, products)?;
         if let Some(gated) = geglu(&projected) {
-            return self.out.forward(&gated?);
+            return self.out.forward(&gated?, products);
         }
         let inner = projected.size()[2] / 2;
         let gate = Activation::Gelu.forward(&projected.f_narrow(2, inner, inner)?.f_contiguous()?, self.placement)?;
-        self.out.forward(&projected.f_narrow(2, 0, inner)?.f_mul(&gate)?)
+        self.out.forward(&projected.f_narrow(2, 0, inner)?.f_mul(&gate)?, products)
     }
 }
 
@@ -210,10 +233,16 @@ impl BasicTransformerBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
-        let x = self.attn1.forward(&self.norm1.forward(x)?, context)?.f_add(x)?;
-        let x = self.attn2.forward(&self.norm2.forward(&x)?, context)?.f_add(&x)?;
-        self.ff.forward(&self.norm3.forward(&x)?)?.f_add(&x)
+    fn add_fp8(&mut self) -> Result<()> {
+        self.attn1.add_fp8()?;
+        self.attn2.add_fp8()?;
+        self.ff.add_fp8()
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
+        let x = self.attn1.forward(&self.norm1.forward(x)?, context, products)?.f_add(x)?;
+        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, products)?.f_add(&x)?;
+        self.ff.forward(&self.norm3.forward(&x)?, products)?.f_add(&x)
     }
 }
 
@@ -258,8 +287,16 @@ impl Transformer2DModel {
         })
     }
 
+    /// Gives its blocks' linears a second set of weights, in fp8.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
+        self.blocks.iter_mut().try_for_each(BasicTransformerBlock::add_fp8)
+    }
+
     /// x `[B, C, H, W]`, context `[B, L, cross_attention_dim]` → `[B, C, H, W]`
-    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
         let (_, _, height, width) = x.size4()?;
         let normed = self.norm.forward(x)?;
         let mut hidden = match &self.proj_in {
@@ -267,7 +304,7 @@ impl Transformer2DModel {
             Projection::Linear(linear) => linear.forward(&tokens(&normed)?)?,
         };
         for block in &self.blocks {
-            hidden = block.forward(&hidden, context)?;
+            hidden = block.forward(&hidden, context, products)?;
         }
         match &self.proj_out {
             Projection::Conv(conv) => conv.forward_onto(cells(&hidden, (height, width))?, || Ok(x.shallow_clone())),

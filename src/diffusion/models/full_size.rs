@@ -12,7 +12,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{deep_cache::Depth, files::ModelFiles};
+use crate::diffusion::{deep_cache::Depth, files::ModelFiles, layers::Products};
 
 /// Of the largest value.
 const TOLERANCE: f64 = 1e-4;
@@ -55,6 +55,7 @@ fn compare_all(model: &str) {
         encoder_hidden_states: golden("encoder_hidden_states"),
         added: unet.config().addition_embed_type.map(|_| added()),
         timestep_cond: None,
+        products: Products::Exact,
     };
     let timesteps = Tensor::from_slice(&[501_f32]);
     let noise_pred = unet.forward(&golden("latents"), &timesteps, &condition, Depth::Whole).unwrap().model_output;

@@ -15,7 +15,7 @@ use super::{
     unet::{UNet2DConditionModel, UNetCondition},
     vae::AutoencoderKL,
 };
-use crate::diffusion::{deep_cache::Depth, device::Placement, files::ModelFiles};
+use crate::diffusion::{deep_cache::Depth, device::Placement, files::ModelFiles, layers::Products};
 
 const TOLERANCE: f64 = 1e-4;
 pub(super) const ON_CPU: Placement = Placement { device: Device::Cpu, kind: Kind::Float, batch_invariant: true };
@@ -98,7 +98,7 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
             let encoder_hidden_states = golden("encoder_hidden_states");
-            let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
+            let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None, products: Products::Exact };
             let noise_pred =
                 model.forward(&golden(&format!("latents.{size}")), &timesteps, &condition, Depth::Whole).unwrap().model_output;
             assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
@@ -127,7 +127,7 @@ fn in_bfloat16_the_networks_are_near_what_they_are_in_float32() {
     assert_near_in_bfloat16("the noise", |placement| {
         let model = UNet2DConditionModel::load(&demo(), placement).unwrap();
         let encoder_hidden_states = golden("encoder_hidden_states").repeat([2, 1, 1]).to_kind(placement.kind);
-        let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None };
+        let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None, products: Products::Exact };
         model
             .forward(&latents.to_kind(placement.kind), &Tensor::from_slice(&[999_f32, 501.0]), &condition, Depth::Whole)
             .unwrap()

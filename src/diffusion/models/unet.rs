@@ -1,6 +1,6 @@
 //! The UNet that predicts the noise (Rombach et al., 2022), diffusers' `UNet2DConditionModel`.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::{
     attention::TransformerSettings,
@@ -16,7 +16,7 @@ use crate::diffusion::{
     device::Placement,
     error::LoadError,
     files::ModelFiles,
-    layers::{Conv2d, ConvShape, GroupNorm, Result, channels_last},
+    layers::{Conv2d, ConvShape, GroupNorm, Products, Result, channels_last, check_fp8},
     weights::Scope,
 };
 
@@ -43,14 +43,25 @@ pub(in crate::diffusion) struct UNetCondition {
     pub(in crate::diffusion) added: Option<AddedCondition>,
     /// For a UNet with `time_cond_proj_dim`: the embedded guidance scale, `[B, time_cond_proj_dim]`. None is zero.
     pub(in crate::diffusion) timestep_cond: Option<Tensor>,
+    /// How the products of its transformers are made.
+    pub(in crate::diffusion) products: Products,
 }
 
 impl UNetCondition {
-    /// All that it holds, in the order of [`Self::with_tensors`].
-    pub(in crate::diffusion) fn tensors(&self) -> Vec<Tensor> {
+    /// All that it holds, in the order of [`Self::with_tensors`]. Behind that, of products in fp8, stands nothing at all, `[B, 0]`, by which
+    /// a recorded call of theirs is told from an exact one.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(in crate::diffusion) fn tensors(&self) -> Result<Vec<Tensor>> {
         let added = self.added.iter().flat_map(|added| [&added.text_embeds, &added.time_ids]);
         let tensors = std::iter::once(&self.encoder_hidden_states).chain(added).chain(&self.timestep_cond);
-        tensors.map(Tensor::shallow_clone).collect()
+        let mark = || {
+            let rows = &self.encoder_hidden_states;
+            rows.f_new_empty([rows.size()[0], 0], (Kind::Float8e4m3fn, rows.device()))
+        };
+        let mark = (self.products == Products::Fp8).then(mark).transpose()?;
+        Ok(tensors.map(Tensor::shallow_clone).chain(mark).collect())
     }
 
     /// A condition of the same parts, with other tensors.
@@ -65,7 +76,8 @@ impl UNetCondition {
             Some(_) => Some(AddedCondition { text_embeds: next()?, time_ids: next()? }),
             None => None,
         };
-        Ok(Self { encoder_hidden_states, added, timestep_cond: self.timestep_cond.as_ref().map(|_| next()).transpose()? })
+        let timestep_cond = self.timestep_cond.as_ref().map(|_| next()).transpose()?;
+        Ok(Self { encoder_hidden_states, added, timestep_cond, products: self.products })
     }
 }
 
@@ -102,6 +114,17 @@ impl UNet2DConditionModel {
         })
     }
 
+    /// Gives its transformers' linears a second set of weights, in fp8, so that calls may ask for such products.
+    ///
+    /// # Errors
+    /// When the device multiplies no 8-bit floats, or fails.
+    pub(in crate::diffusion) fn add_fp8(&mut self) -> std::result::Result<(), LoadError> {
+        check_fp8(self.placement.device)?;
+        self.down_blocks.iter_mut().try_for_each(DownBlock::add_fp8)?;
+        self.mid_block.iter_mut().try_for_each(MidBlock::add_fp8)?;
+        Ok(self.up_blocks.iter_mut().try_for_each(UpBlock::add_fp8)?)
+    }
+
     /// Its config.
     pub(in crate::diffusion) fn config(&self) -> &UNetConfig {
         &self.config
@@ -123,7 +146,8 @@ impl UNet2DConditionModel {
             false => sample.shallow_clone(),
         };
         let temb = self.embed_time(timesteps, condition)?;
-        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(&condition.encoder_hidden_states) };
+        let UNetCondition { encoder_hidden_states, products, .. } = condition;
+        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(encoder_hidden_states), products: *products };
         let (top, blocks) =
             self.up_blocks.split_last().ok_or_else(|| tch::TchError::Shape("a UNet without a way up".to_owned()))?;
         let mut skips = vec![self.conv_in.forward(&channels_last(&sample)?)?];

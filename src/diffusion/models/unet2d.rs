@@ -88,7 +88,7 @@ impl UNet2DModel {
             false => sample.shallow_clone(),
         };
         let temb = self.embed_time(timesteps)?;
-        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: None };
+        let cond = Conditioning { temb: Some(&temb), ..Conditioning::default() };
         let mut hidden = self.conv_in.forward(&channels_last(&sample)?)?;
         let mut skips = vec![hidden.shallow_clone()];
         for block in &self.down_blocks {

@@ -6,7 +6,11 @@ use super::{
     attention::{AttentionBlock, AttentionBlockSettings, Transformer2DModel, TransformerSettings},
     resnet::{Downsample2D, Resample, ResnetBlock2D, ResnetSettings, Upsample2D},
 };
-use crate::diffusion::{error::LoadError, layers::Result, weights::Scope};
+use crate::diffusion::{
+    error::LoadError,
+    layers::{Products, Result},
+    weights::Scope,
+};
 
 type Loaded<T> = std::result::Result<T, LoadError>;
 
@@ -17,6 +21,8 @@ pub(in crate::diffusion) struct Conditioning<'a> {
     pub(in crate::diffusion) temb: Option<&'a Tensor>,
     /// The prompts' embeddings, `[B, L, cross_attention_dim]`.
     pub(in crate::diffusion) encoder_hidden_states: Option<&'a Tensor>,
+    /// Of the transformers that look at the prompt.
+    pub(in crate::diffusion) products: Products,
 }
 
 /// What stands behind a block's residual blocks.
@@ -66,10 +72,17 @@ impl LayerAttention {
         }
     }
 
+    fn add_fp8(&mut self) -> Result<()> {
+        match self {
+            Self::Cross(transformer) => transformer.add_fp8(),
+            Self::Own(_) => Ok(()),
+        }
+    }
+
     fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
         match (self, cond.encoder_hidden_states) {
             (Self::Own(block), _) => block.forward(x),
-            (Self::Cross(transformer), Some(context)) => transformer.forward(x, context),
+            (Self::Cross(transformer), Some(context)) => transformer.forward(x, context, cond.products),
             (Self::Cross(_), None) => Err(tch::TchError::Shape("cross-attention without a prompt".to_owned())),
         }
     }
@@ -154,7 +167,17 @@ pub(in crate::diffusion) struct DownBlock {
     downsampler: Option<Downsampler>,
 }
 
+/// Gives the transformers of these layers a second set of weights, in fp8.
+fn add_fp8(layers: &mut [Layer]) -> Result<()> {
+    layers.iter_mut().filter_map(|layer| layer.attention.as_mut()).try_for_each(LayerAttention::add_fp8)
+}
+
 impl DownBlock {
+    /// As [`Transformer2DModel::add_fp8`].
+    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
+        add_fp8(&mut self.layers)
+    }
+
     fn load(vs: &Scope, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
         Ok(Self {
             layers: (0..settings.layers as usize)
@@ -195,6 +218,11 @@ pub(in crate::diffusion) struct MidBlock {
 }
 
 impl MidBlock {
+    /// As [`Transformer2DModel::add_fp8`].
+    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
+        self.attention.as_mut().map_or(Ok(()), LayerAttention::add_fp8)
+    }
+
     pub(in crate::diffusion) fn load(vs: &Scope, channels: i64, resnet: ResnetSettings, rest: MidRest) -> Loaded<Self> {
         let load_resnet = |index: i64| ResnetBlock2D::load(&(vs / "resnets" / index), channels, channels, resnet);
         let (attention, has_second) = match rest {
@@ -228,6 +256,11 @@ pub(in crate::diffusion) struct UpBlock {
 }
 
 impl UpBlock {
+    /// As [`Transformer2DModel::add_fp8`].
+    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
+        add_fp8(&mut self.layers)
+    }
+
     /// `skips` are the channels of the states that come back from the way down, in the order of use.
     fn load(vs: &Scope, inputs: i64, skips: &[i64], settings: &BlockSettings) -> Loaded<Self> {
         let mut layers = Vec::new();

@@ -45,7 +45,7 @@ impl<E: Engine> Device<E> {
             calls.seconds(rows)
         });
         let is_own = |model: &ModelInfo| {
-            let is_whole = kind.cache_interval == 1;
+            let is_whole = kind.cache_interval == 1 && !kind.fp8_linears;
             is_whole && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
         };
         if let Some(seconds) = expected.filter(|_| rows.is_power_of_two() && self.shared.models.iter().any(is_own)) {

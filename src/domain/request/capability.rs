@@ -15,6 +15,9 @@ pub(super) fn refuse_unsupported(fields: &mut Fields, painters: &[&ModelInfo]) {
 }
 
 fn refusal(model: &ModelInfo, field: &str) -> String {
+    if field == "fp8_linears" {
+        return format!("must be false: the model {} is served without fp8 weights (fp8_linears of its settings)", model.name);
+    }
     let instead = match field {
         "image_guidance_scale" => "; only instruct-pix2pix models take it",
         "strength" => "; it runs all steps, and image_guidance_scale says how closely it follows the picture",
@@ -29,6 +32,7 @@ fn is_default(field: &str, value: &Value) -> bool {
     match field {
         "prompt_syntax" => value == "plain",
         "cache_interval" => value.as_f64() == Some(1.0),
+        "fp8_linears" => *value == false,
         "guidance_rescale" | "mask_blur" => value.as_f64() == Some(0.0),
         "guidance_interval" => value.as_array().is_some_and(|ends| ends.iter().map(Value::as_f64).eq([Some(0.0), Some(1.0)])),
         _ => false,

@@ -75,6 +75,9 @@ pub struct GenerationRequest {
     /// One in so many UNet calls is whole, and those between do the last layer only (DeepCache: Ma, Fang and Wang, 2023); 1 is all.
     #[serde(default = "every_call")]
     pub cache_interval: u32,
+    /// Whether the UNet's transformers make their products of 8-bit floats; of models that are served with such weights.
+    #[serde(default)]
+    pub fp8_linears: bool,
     /// The noise scheduler.
     pub scheduler: SchedulerName,
     /// The share of the noise that the scheduler draws anew in each step, 0 to 1; `None` is the scheduler's own.

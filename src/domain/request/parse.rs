@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{
         FieldError, ModelInfo, Task,
-        fields::{Fields, describe, integer},
+        fields::{Fields, boolean, describe, integer},
         find_model,
     },
     GenerationRequest, InputPicture, InputPictures, MAX_IMAGES, NoiseSource, STEPS, Submission,
@@ -92,6 +92,7 @@ fn parse_for(fields: &mut Fields, (model, models): (&ModelInfo, &[ModelInfo]), r
         guidance_rescale: guidance.rescale,
         guidance_interval: guidance.interval,
         cache_interval: fields.take("cache_interval", parse_cache_interval).unwrap_or_else(every_call),
+        fp8_linears: fields.take("fp8_linears", boolean).unwrap_or(false),
         scheduler,
         eta,
         seed: fields.take("seed", parse_seed(num_images)).unwrap_or(random_seed),

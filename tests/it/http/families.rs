@@ -41,10 +41,16 @@ async fn each_model_says_what_it_is_and_what_it_does() {
     let app = spawn_families().await;
     let models = json_of(app.get("/v1/models").await, 200).await["models"].clone();
     assert_eq!((&models[0]["family"], &models[0]["refiners"]), (&json!("sdxl"), &json!(["tiny-sdxl-refiner"])));
-    assert_eq!(models[0]["unsupported_fields"], json!(["aesthetic_score", "negative_aesthetic_score", "image_guidance_scale"]));
+    assert_eq!(
+        models[0]["unsupported_fields"],
+        json!(["aesthetic_score", "negative_aesthetic_score", "image_guidance_scale", "fp8_linears"])
+    );
     assert_eq!(models[0]["default_guidance_scale"], 5.0);
     assert_eq!((&models[1]["family"], &models[1]["tasks"]), (&json!("sdxl_refiner"), &json!(["img2img", "inpainting", "refiner"])));
-    assert_eq!(models[1]["unsupported_fields"], json!(["target_size", "negative_target_size", "image_guidance_scale"]));
+    assert_eq!(
+        models[1]["unsupported_fields"],
+        json!(["target_size", "negative_target_size", "image_guidance_scale", "fp8_linears"])
+    );
     let limit = models[2]["scheduler_limits"].as_array().unwrap().iter().find(|limit| limit["scheduler"] == "lcm").unwrap();
     assert_eq!((&limit["max_steps"], limit["reason"].is_string()), (&json!(50), true));
     let problem = refusal(&app, json!({"model": "tiny-lcm", "scheduler": "lcm", "num_inference_steps": 51})).await;

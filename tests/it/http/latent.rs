@@ -101,7 +101,7 @@ async fn what_a_model_without_text_cannot_do_is_refused_all_at_once_and_said() {
     assert_eq!(errors.len(), 4, "{errors:?}");
     // Some clients send every default of the contract.
     let empty = json!({"model": "tiny-ddpm", "prompt": "", "negative_prompt": null, "prompt_syntax": "plain", "clip_skip": null,
-        "guidance_rescale": 0, "guidance_interval": [0, 1], "cache_interval": 1, "num_inference_steps": 1});
+        "guidance_rescale": 0, "guidance_interval": [0, 1], "cache_interval": 1, "fp8_linears": false, "num_inference_steps": 1});
     app.paint(&empty).await;
     let errors = refusal(&app, json!({"model": "tiny-ddpm", "cache_interval": 2})).await;
     assert_eq!(

@@ -13,6 +13,7 @@ mod durability;
 mod events;
 mod families;
 mod formats;
+mod fp8;
 mod generate;
 mod health;
 mod hostile_hub;

@@ -46,7 +46,7 @@ async fn the_models_and_what_they_can_do_are_listed() {
         "unsupported_fields": [
             "original_size", "crops_coords_top_left", "target_size",
             "negative_original_size", "negative_crops_coords_top_left", "negative_target_size",
-            "aesthetic_score", "negative_aesthetic_score", "image_guidance_scale",
+            "aesthetic_score", "negative_aesthetic_score", "image_guidance_scale", "fp8_linears",
         ],
         "refiners": [],
         "prompt_tokens": 77,

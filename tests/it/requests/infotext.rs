@@ -19,6 +19,7 @@ fn what_changes_a_picture_changes_its_text() {
         (json!({"prompt_syntax": "weighted"}), ", Prompt syntax: weighted"),
         (json!({"guidance_interval": [0.2, 0.6]}), ", Guidance start: 0.2, Guidance end: 0.6"),
         (json!({"cache_interval": 3}), ", Cache interval: 3"),
+        (json!({"fp8_linears": true}), ", FP8 linears: True"),
         (json!({"clip_skip": 2}), ", Clip skip: 2"),
         (json!({"original_size": [512, 768]}), ", Original size: 768x512, Crop left-top: 0x0, Target size: 128x128"),
         (json!({"negative_crops_coords_top_left": [3, 4]}), ", Negative crop left-top: 4x3"),

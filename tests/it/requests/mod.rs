@@ -67,7 +67,7 @@ fn a_body_that_is_no_object_is_an_error_of_the_whole() {
 fn every_bad_field_is_reported_at_once() {
     let body = json!({
         "prompt": 5, "negative_prompt": [], "prompt_syntax": "a1111", "clip_skip": 0, "model": "none", "width": 127, "height": "128", "num_inference_steps": 0,
-        "guidance_scale": -1, "guidance_rescale": 2, "guidance_interval": [1, 0], "cache_interval": 11, "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
+        "guidance_scale": -1, "guidance_rescale": 2, "guidance_interval": [1, 0], "cache_interval": 11, "fp8_linears": 1, "scheduler": "fast", "seed": -1, "num_images": 17, "preview_every": 1.5, "metadata": "x",
         "image": 7, "mask_image": 7, "mask_blur": 65, "image_guidance_scale": 51, "strength": 2, "output_format": "gif", "output_quality": 0, "noise_source": "gpu", "typo": 1,
     });
     let mut pointers: Vec<String> = parse(body.clone()).unwrap_err().into_iter().map(|error| error.pointer).collect();

@@ -35,7 +35,8 @@ extern "C" int easel_emulate(const char *name, const unsigned *grid, const unsig
     EASEL_EMULATE(group_norm_statistics_##T)                                                                                           \
     EASEL_EMULATE(group_norm_apply_##T)                                                                                                \
     EASEL_EMULATE(geglu_##T)                                                                                                           \
-    EASEL_EMULATE(add_bias_residual_##T)
+    EASEL_EMULATE(add_bias_residual_##T)                                                                                               \
+    EASEL_EMULATE(scale_rows_##T)
     EASEL_EMULATE_ALL(float)
     EASEL_EMULATE_ALL(bf16)
     EASEL_EMULATE_ALL(f16)

@@ -9,6 +9,10 @@ struct bf16 {
 struct f16 {
     unsigned short bits;
 };
+// A sign, four bits of exponent, three of mantissa; 448 at most, and nothing infinite.
+struct e4m3 {
+    unsigned char bits;
+};
 
 // ---- numbers -------------------------------------------------------------------------------------------------------------------
 
@@ -26,6 +30,27 @@ __device__ inline void put(bf16 &place, float value) {
     const unsigned bits = __float_as_uint(value);
     const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     place.bits = static_cast<unsigned short>(value == value ? rounded : 0x7fffu);
+#endif
+}
+
+// To the nearest, ties to even, of numbers up to 464; what is no number stays none.
+__device__ inline void put(e4m3 &place, float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    unsigned short pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(value));
+    place.bits = static_cast<unsigned char>(pair);
+#else
+    const unsigned bits = __float_as_uint(value), sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+    unsigned rounded;
+    if (value != value) {
+        rounded = 0x7fu;
+    } else if (magnitude < 0x3c800000u) {
+        // Below 2⁻⁶ the steps are all of 2⁻⁹, which is the last bit of a float32 from 2¹⁴ on.
+        rounded = __float_as_uint(__uint_as_float(magnitude) + 16384.0f) - 0x46800000u;
+    } else {
+        rounded = (magnitude - (120u << 23) + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20;
+    }
+    place.bits = static_cast<unsigned char>(rounded | sign);
 #endif
 }
 
@@ -225,6 +250,39 @@ __device__ inline void add_bias_residual(T *__restrict__ x, const T *__restrict_
     }
 }
 
+// Each row of x [rows, width], one a block, scaled so that its largest magnitude, or `least`, becomes 448: out [rows, width], and in
+// scales [rows] what the row's values are multiples of. The number of threads is a power of two.
+template <class T>
+__device__ inline void scale_rows(const T *__restrict__ x, e4m3 *__restrict__ out, float *__restrict__ scales, int width, float least) {
+    EASEL_SHARED(memory); // a float a thread
+    constexpr int pack_width = Pack<T>::width;
+    const long long first = static_cast<long long>(blockIdx.x) * width;
+    const int thread = threadIdx.x, packs = width / pack_width;
+    float largest = 0.0f;
+    for (int pack = thread; pack < packs; pack += blockDim.x) {
+        const Pack<T> values = load(x + first + pack * pack_width);
+        for (int i = 0; i < pack_width; i++) largest = fmaxf(largest, fabsf(to_float(values.values[i])));
+    }
+    memory[thread] = largest;
+    for (int half = blockDim.x / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (thread < half) memory[thread] = fmaxf(memory[thread], memory[thread + half]);
+    }
+    __syncthreads();
+    largest = fmaxf(memory[0], least);
+    const float factor = 448.0f / largest;
+    // The row is still in the cache.
+    for (int pack = thread; pack < packs; pack += blockDim.x) {
+        const Pack<T> values = load(x + first + pack * pack_width);
+        struct alignas(pack_width) {
+            e4m3 values[pack_width];
+        } scaled;
+        for (int i = 0; i < pack_width; i++) put(scaled.values[i], to_float(values.values[i]) * factor);
+        *reinterpret_cast<decltype(scaled) *>(out + first + pack * pack_width) = scaled;
+    }
+    if (thread == 0) scales[blockIdx.x] = largest / 448.0f;
+}
+
 // One kernel of each for every dtype, by names that a program can ask for.
 #define EASEL_KERNELS(T)                                                                                                               \
     extern "C" __global__ void group_norm_statistics_##T(const T *x, const T *shift, float *partials, FeatureMap map) {                \
@@ -239,6 +297,9 @@ __device__ inline void add_bias_residual(T *__restrict__ x, const T *__restrict_
     }                                                                                                                                  \
     extern "C" __global__ void add_bias_residual_##T(T *x, const T *bias, const T *residual, long long packs, int channels) {          \
         add_bias_residual(x, bias, residual, packs, channels);                                                                         \
+    }                                                                                                                                  \
+    extern "C" __global__ void scale_rows_##T(const T *x, e4m3 *out, float *scales, int width, float least) {                          \
+        scale_rows(x, out, scales, width, least);                                                                                      \
     }
 
 EASEL_KERNELS(float)

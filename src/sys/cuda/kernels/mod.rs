@@ -3,6 +3,7 @@
 mod group_norm;
 mod layout;
 mod pointwise;
+mod scale_rows;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -17,6 +18,7 @@ use self::layout::{KINDS, kernel_name};
 pub use self::{
     group_norm::{GroupNormCall, group_norm},
     pointwise::{add_bias_residual, geglu},
+    scale_rows::scale_rows_to_fp8,
 };
 use super::{
     driver::{Launch, Module, compute_capability},
@@ -27,7 +29,7 @@ use super::{
 
 /// What is compiled for a GPU.
 pub(super) const SOURCE: &str = concat!(include_str!("gpu.h"), include_str!("fused.cu"));
-const KERNELS: [&str; 4] = ["group_norm_statistics", "group_norm_apply", "geglu", "add_bias_residual"];
+const KERNELS: [&str; 5] = ["group_norm_statistics", "group_norm_apply", "geglu", "add_bias_residual", "scale_rows"];
 
 /// Starts kernels.
 trait Launcher {
@@ -89,7 +91,7 @@ impl OnGpu {
 impl Launcher for OnGpu {
     fn launch(&self, launch: &Launch) -> Result<(), TchError> {
         // SAFETY: every `Launch` has the arguments of its kernel in `fused.cu`, which the emulated tests hold it to. The addresses are those of
-        // live tensors on this device, whose sizes, layouts and dtypes `group_norm.rs` and `pointwise.rs` have looked at. A tensor that is
+        // live tensors on this device, whose sizes, layouts and dtypes `group_norm.rs`, `pointwise.rs` and `scale_rows.rs` have looked at. A tensor that is
         // dropped behind the launch is only given to work behind it on the same stream.
         unsafe { self.module.launch(launch, self.stream) }.map_err(torch_error)
     }
