@@ -47,8 +47,8 @@ gpu: libtorch reference ## Hold a GPU to diffusers and torch.compile in ten minu
 load: libtorch ## Measure a server under load: latency, pictures a second, what batching brings (some minutes; ARGS="closed --jobs 40")
 	cargo bench --locked --bench serving -- --commit "$$(git describe --always --dirty 2>/dev/null)" $(ARGS)
 
-estimate: libtorch ## Measure how right the server's estimates of the ends of jobs are, at several loads (some minutes)
-	cargo bench --locked --bench load -- estimate
+estimate: libtorch ## Measure how right the server's estimates of the ends of jobs are, at several loads (some minutes; ARGS="folder of another model")
+	cargo bench --locked --bench load -- estimate $(ARGS)
 
 models: libtorch ## Measure two models in turns where one fits: waits, loads, switches, memory (some minutes)
 	cargo bench --locked --bench load -- models

@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::{
     Accepted, DispatchError, Dispatcher, JobView,
-    forecast::Work,
     outlook::Expectation,
     pace::whole_seconds,
     ports::{Admitted, PictureKey, StoreError, Terms},
+    work::Work,
 };
 use crate::domain::{InputPictures, Job, JobId, JobStatus, Origin, Submission};
 

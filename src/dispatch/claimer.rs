@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use super::{
     admission::unix_seconds,
     deadlines,
-    forecast::Work,
     outlook::FORESEEN,
     painting::Order,
     ports::{ClaimOutcome, DeviceView, PaintOrder, PictureKey, StoreError},
     running::{Claim, Phase},
     settle,
     shared::{DeviceState, Shared},
+    work::Work,
 };
 use crate::domain::{Event, Job, JobError, JobId, PictureError, PictureRef, decode_luma, decode_rgb, sha256_hex};
 

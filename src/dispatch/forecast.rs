@@ -9,65 +9,14 @@ use std::collections::{HashMap, VecDeque};
 use super::{
     batcher::{StepLimits, rank},
     step_times::{Costs, Kind},
+    work::Work,
 };
-use crate::domain::{GenerationRequest, JobId};
+use crate::domain::JobId;
 
 /// Canvases that may be looked at, all events together: what is further away than that is not foreseen.
 const MOST_LOOKS: usize = 50_000;
 /// Less of a call than this is left over by arithmetic.
 const NOTHING: f64 = 1e-6;
-
-/// A job, as far as its time depends on it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Work {
-    /// `None` of one that is only supposed to come.
-    pub(super) job: Option<JobId>,
-    pub(super) kind: Kind,
-    /// Rows that each of its pictures takes.
-    pub(super) rows: usize,
-    /// UNet calls that each of its pictures takes.
-    pub(super) calls: u32,
-    /// Calls that its canvases on the device still need; 0 of those that wait for the VAE.
-    pub(super) begun: Vec<u32>,
-    /// Pictures without a canvas.
-    pub(super) unbegun: u32,
-    /// Seconds by which its priority puts it before others, on the device as in the queue.
-    pub(super) head_start: f64,
-    /// When it came to the device, in seconds of the device's clock; of those that have not come, when they came to the queue.
-    pub(super) came: f64,
-}
-
-impl Work {
-    /// A job that waits. `ageing` is what a step of priority is worth, `came` when it came to the queue, both in seconds.
-    pub(super) fn queued(job: JobId, request: &GenerationRequest, (ageing, came): (f64, f64)) -> Self {
-        Self {
-            job: Some(job),
-            kind: Kind {
-                model: request.model.as_str().into(),
-                pixels: request.width as usize * request.height as usize,
-                cache_interval: request.cache_interval,
-                fp8_linears: request.fp8_linears,
-            },
-            rows: request.max_rows(),
-            calls: request.unet_calls(),
-            begun: Vec::new(),
-            unbegun: request.num_images,
-            head_start: f64::from(request.priority) * ageing,
-            came,
-        }
-    }
-
-    /// Seconds that its calls would take by themselves.
-    pub(super) fn left(&self, costs: Option<&Costs>) -> f64 {
-        let calls = self.begun.iter().copied().map(f64::from).sum::<f64>() + f64::from(self.unbegun) * f64::from(self.calls);
-        calls * costs.and_then(|costs| costs.calls.seconds(self.rows)).unwrap_or(0.0)
-    }
-
-    /// When it is its turn in the queue.
-    pub(super) fn turn(&self) -> f64 {
-        self.came - self.head_start
-    }
-}
 
 /// What a forecast starts from.
 #[derive(Debug, Clone)]
@@ -200,7 +149,7 @@ impl Play<'_> {
                 let work = &mut self.jobs[job];
                 let Some(costs) = self.costs.get(&work.kind) else { return false };
                 work.unbegun -= 1;
-                self.now += costs.encode.seconds();
+                self.now += costs.encode(work.sends_pictures).seconds();
                 self.canvases.push(Canvas { job, calls: f64::from(work.calls) });
             }
             if self.canvases.len() >= most {
@@ -296,7 +245,8 @@ mod tests {
     /// A job of one picture of two rows.
     fn work(side: usize, calls: u32) -> Work {
         let job = Some(JobId::random());
-        Work { job, kind: kind(side), rows: 2, calls, begun: Vec::new(), unbegun: 1, head_start: 0.0, came: 0.0 }
+        let kind = kind(side);
+        Work { job, kind, rows: 2, calls, sends_pictures: false, begun: Vec::new(), unbegun: 1, head_start: 0.0, came: 0.0 }
     }
 
     /// The same on the device.
@@ -345,6 +295,17 @@ mod tests {
     fn a_job_alone_takes_its_calls_its_decode_and_its_storing() {
         let job = begun(64, 10);
         assert_eq!(ends(scene(std::slice::from_ref(&job), &[], &rows_bring_nothing()), &[&job]), [Some(23.5)]);
+    }
+
+    #[test]
+    fn a_job_that_sends_a_picture_begins_with_the_vaes_encoder() {
+        let (plain, sent) = (work(64, 10), Work { sends_pictures: true, ..work(64, 10) });
+        let mut costs = rows_bring_nothing();
+        costs.encode_mut(false).note(1.0);
+        let alone = |job: &Work, costs: &Costs| ends(scene(&[], std::slice::from_ref(job), costs), &[job]);
+        assert_eq!(alone(&sent, &costs), [Some(24.5)], "as long as none was measured it takes what others do");
+        costs.encode_mut(true).note(4.0);
+        assert_eq!((alone(&plain, &costs), alone(&sent, &costs)), (vec![Some(24.5)], vec![Some(27.5)]));
     }
 
     #[test]

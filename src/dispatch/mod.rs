@@ -26,6 +26,7 @@ mod shared;
 mod shares;
 mod step_times;
 mod upkeep;
+mod work;
 mod worker;
 
 use std::{fmt, sync::Arc, time::Duration};

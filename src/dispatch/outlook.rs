@@ -8,9 +8,10 @@ use std::{
 
 use super::{
     DispatchSettings,
-    forecast::{Forecast, Scene, Work},
+    forecast::{Forecast, Scene},
     shared::lock,
     step_times::{Mean, StepTimes},
+    work::Work,
 };
 use crate::domain::JobId;
 

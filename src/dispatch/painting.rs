@@ -8,10 +8,10 @@ use std::{
 
 use super::{
     batcher::StepLimits,
-    forecast::Work,
     ports::{CanvasState, PaintOrder},
     running::Claim,
     step_times::Kind,
+    work::Work,
 };
 use crate::domain::{JobError, Progress};
 

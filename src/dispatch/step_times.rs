@@ -27,16 +27,33 @@ pub(super) struct Kind {
 pub(super) struct Costs {
     /// UNet calls, with all that is done between two of them.
     pub(super) calls: Curve,
-    /// Seconds to begin one picture: the text encoder's and, for img2img, the VAE encoder's share of it.
-    pub(super) encode: Mean,
+    /// Seconds to begin one picture: the text encoder's share of it.
+    encode: Mean,
+    /// The same where pictures were sent, which go through the VAE's encoder.
+    encode_sent: Mean,
     /// Seconds of the VAE's decoder for one picture.
     pub(super) decode: Mean,
 }
 
 impl Costs {
+    /// Seconds to begin one picture of a job that sends pictures, or none.
+    pub(super) fn encode(&self, sends_pictures: bool) -> Mean {
+        if sends_pictures && self.encode_sent.samples > 0 { self.encode_sent } else { self.encode }
+    }
+
+    /// The same, to be added to.
+    pub(super) fn encode_mut(&mut self, sends_pictures: bool) -> &mut Mean {
+        if sends_pictures { &mut self.encode_sent } else { &mut self.encode }
+    }
+
     /// The costs of work that weighs `factor` times as much. What encoding prompts takes does not grow with the picture.
     fn scaled(&self, factor: f64) -> Self {
-        Self { calls: self.calls.scaled(factor), encode: self.encode, decode: self.decode.scaled(factor) }
+        Self {
+            calls: self.calls.scaled(factor),
+            encode: self.encode,
+            encode_sent: self.encode_sent.scaled(factor),
+            decode: self.decode.scaled(factor),
+        }
     }
 }
 
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn what_has_begun_and_made_no_call_yet_is_not_known() {
         let mut times = StepTimes::default();
-        times.of_mut(&kind("a", 512)).encode.note(1.0);
+        times.of_mut(&kind("a", 512)).encode_mut(false).note(1.0);
         assert_eq!((times.measured(&kind("a", 512)), times.expected(&kind("a", 256))), (None, None));
     }
 

@@ -1,7 +1,15 @@
-//! How right the estimates are: when jobs were expected to end, as they were told at their POST and on their way, and when they did.
+//! How right the estimates are: when jobs were expected to end, as they were told at their POST and on their way, and when they did. On the
+//! demo model, or on another one, whose jobs have fewer steps, so that a large model on a CPU is done within half an hour.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -10,72 +18,113 @@ use crate::{
     work::request,
 };
 
-const WARM_UP: usize = 24;
-/// Jobs of each load.
-const JOBS: usize = 40;
 /// Clients that each send the next job when they have got the last.
 const CLIENTS: [usize; 3] = [1, 4, 10];
-/// Seconds between two jobs that come whatever the server does.
-const PERIOD: f64 = 1.0;
 /// When estimates are taken: at the POST, and at these parts of the steps.
 const PARTS: [f64; 2] = [0.25, 0.5];
 
 /// The relative errors of one job's estimates: at its POST, and at each of [`PARTS`].
 type Errors = [Option<f64>; 3];
 
-pub(crate) async fn run() {
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// Jobs before anything is counted.
+    warm_up: usize,
+    /// Jobs of each load.
+    jobs: usize,
+    /// Seconds between two jobs that come whatever the server does.
+    period: f64,
+    /// Pixels of the sizes' unit.
+    unit: u64,
+    /// By how much a job has fewer steps.
+    fewer_steps: u64,
+}
+
+const DEMO: Load = Load { warm_up: 24, jobs: 40, period: 1.0, unit: 32, fewer_steps: 1 };
+const OTHER: Load = Load { warm_up: 12, jobs: 20, period: 8.0, unit: 64, fewer_steps: 3 };
+
+/// Measures the demo model, or that in the folder.
+pub(crate) async fn run(model: Option<&str>) {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), free_port(), &[]).await;
-    closed(&server.url, 4, WARM_UP).await;
+    let models = model.map(|path| format!("[{{name=\"other\",path=\"{path}\"}}]"));
+    let settings: Vec<_> = models.iter().map(|models| ("EASEL__MODELS", models.as_str())).collect();
+    let server = Server::start(folder.path(), free_port(), &settings).await;
+    let load = if model.is_some() { OTHER } else { DEMO };
+    load.closed(&server.url, 4, load.warm_up).await;
     for clients in CLIENTS {
-        print(&format!("{clients} clients"), &closed(&server.url, clients, JOBS).await);
+        print(&format!("{clients} clients"), &load.closed(&server.url, clients, load.jobs).await);
     }
-    print("all at once", &closed(&server.url, JOBS, JOBS).await);
-    print(&format!("one every {PERIOD} s"), &open(&server.url).await);
+    print("all at once", &load.burst(&server.url).await);
+    print(&format!("one every {} s", load.period), &load.open(&server.url).await);
 }
 
-/// Mixed jobs of three sizes.
-fn mixed(index: usize) -> Value {
-    let mut body = request(index);
-    if body.get("image").is_none() {
-        (body["width"], body["height"]) =
-            [(json!(128), json!(128)), (json!(192), json!(128)), (json!(96), json!(96))][index / 2 % 3].clone();
+impl Load {
+    /// Mixed jobs of three sizes.
+    fn job(self, index: usize) -> Value {
+        let mut body = request(index);
+        if body.get("image").is_none() {
+            let (width, height) = [(4, 4), (6, 4), (3, 3)][index / 2 % 3];
+            (body["width"], body["height"]) = (json!(width * self.unit), json!(height * self.unit));
+        }
+        body["num_inference_steps"] = json!(body["num_inference_steps"].as_u64().unwrap() / self.fewer_steps);
+        body["preview_every"] = json!(0);
+        body
     }
-    body["preview_every"] = json!(0);
-    body
-}
 
-async fn closed(url: &str, clients: usize, jobs: usize) -> Vec<Errors> {
-    let mut running = JoinSet::new();
-    for client in 0..clients {
-        let url = url.to_owned();
-        running.spawn(async move {
-            let mut errors = Vec::new();
-            for index in (client..jobs).step_by(clients) {
-                errors.push(paint(&url, index).await);
+    /// Clients that go on until all the jobs that count have ended: the last of them must have the company that the first had.
+    async fn closed(self, url: &str, clients: usize, jobs: usize) -> Vec<Errors> {
+        let left = Arc::new(AtomicUsize::new(jobs));
+        let mut running = JoinSet::new();
+        for client in 0..clients {
+            let (url, left) = (url.to_owned(), left.clone());
+            running.spawn(async move {
+                let mut errors = Vec::new();
+                for index in (client..).step_by(clients) {
+                    let error = paint(&url, &self.job(index)).await;
+                    if index < jobs {
+                        errors.push(error);
+                        left.fetch_sub(1, Ordering::SeqCst);
+                    }
+                    if left.load(Ordering::SeqCst) == 0 {
+                        break;
+                    }
+                }
+                errors
+            });
+        }
+        running.join_all().await.into_iter().flatten().collect()
+    }
+
+    /// All at once, and then nobody.
+    async fn burst(self, url: &str) -> Vec<Errors> {
+        join_all((0..self.jobs).map(|index| async move { paint(url, &self.job(index)).await })).await
+    }
+
+    async fn open(self, url: &str) -> Vec<Errors> {
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(self.period));
+        let mut running = JoinSet::new();
+        let mut counted = Vec::new();
+        for index in 0.. {
+            ticks.tick().await;
+            let url = url.to_owned();
+            running.spawn(async move { (index, paint(&url, &self.job(index)).await) });
+            while let Some(done) = running.try_join_next() {
+                counted.push(done.unwrap());
             }
-            errors
-        });
+            if counted.iter().filter(|(index, _)| *index < self.jobs).count() == self.jobs {
+                break;
+            }
+        }
+        counted.into_iter().filter(|(index, _)| *index < self.jobs).map(|(_, errors)| errors).collect()
     }
-    running.join_all().await.into_iter().flatten().collect()
-}
-
-async fn open(url: &str) -> Vec<Errors> {
-    let mut running = JoinSet::new();
-    let mut ticks = tokio::time::interval(Duration::from_secs_f64(PERIOD));
-    for index in 0..JOBS {
-        ticks.tick().await;
-        let url = url.to_owned();
-        running.spawn(async move { paint(&url, index).await });
-    }
-    running.join_all().await
 }
 
 /// Paints one job, and answers how far off each estimate was.
-async fn paint(url: &str, index: usize) -> Errors {
+async fn paint(url: &str, body: &Value) -> Errors {
     let http = reqwest::Client::new();
     let start = Instant::now();
-    let job: Value = http.post(format!("{url}/v1/generate")).json(&mixed(index)).send().await.unwrap().json().await.unwrap();
+    let job: Value = http.post(format!("{url}/v1/generate")).json(body).send().await.unwrap().json().await.unwrap();
     let mut estimates = [job["eta_seconds"].as_f64().map(|eta| (0.0, eta)), None, None];
     let path = job["urls"]["events"].as_str().unwrap();
     let mut events = http.get(format!("{url}{path}")).send().await.unwrap();

@@ -71,9 +71,9 @@ impl<E: Engine> Device<E> {
         [("hit", hits), ("miss", misses)].iter().for_each(|(cache, count)| chunks.with_label_values(&[*cache]).inc_by(*count));
         match begun {
             Ok(begun) if begun.canvases.len() == images.len() => {
-                let kind = job.work().kind;
+                let work = job.work();
                 let seconds = took.as_secs_f64() / images.len().max(1) as f64;
-                self.shared.outlook.times(|times| times.of_mut(&kind).encode.note(seconds));
+                self.shared.outlook.times(|times| times.of_mut(&work.kind).encode_mut(work.sends_pictures).note(seconds));
                 job.add_group(&images, begun.canvases);
                 job.add_warnings(begun.warnings);
                 job.needs_empty_device = false;
