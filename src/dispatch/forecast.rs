@@ -15,6 +15,8 @@ use crate::domain::JobId;
 
 /// Canvases that may be looked at, all events together: what is further away than that is not foreseen.
 const MOST_LOOKS: usize = 50_000;
+/// What of a newcomer is due at first, so that a share just below one brings as many as it says, and not one less at any time.
+const EVEN_CHANCE: f64 = 0.5;
 /// Less of a call than this is left over by arithmetic.
 const NOTHING: f64 = 1e-6;
 
@@ -57,7 +59,7 @@ impl Scene {
             canvases: Vec::new(),
             awaited: self.queue.len(),
             arrivals: 0,
-            credit: 0.0,
+            credit: EVEN_CHANCE,
             forecast: Forecast::default(),
             scene: self,
             costs: &costs,
@@ -349,6 +351,14 @@ mod tests {
         busy.newcomers = (vec![work(64, 10)], 1.0);
         assert_eq!(ends(quiet, &[&short, &long]), [Some(30.5), Some(50.5)]);
         assert_eq!(ends(busy, &[&short, &long]), [Some(30.5), Some(60.5)]);
+    }
+
+    #[test]
+    fn a_share_of_nearly_one_brings_a_newcomer_for_the_first_that_ends() {
+        let (short, long) = (begun(64, 10), begun(64, 20));
+        let mut scene = scene(&[short, long.clone()], &[], &costs(|rows| rows as f64 / 2.0 + 1.0, 0.0));
+        scene.newcomers = (vec![work(64, 10)], 15.0 / 16.0);
+        assert_eq!(ends(scene, &[&long]), [Some(60.5)]);
     }
 
     #[test]

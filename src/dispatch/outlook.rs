@@ -81,9 +81,9 @@ impl Traffic {
     }
 
     /// How many jobs come for each that ends: most clients send the next when they have got the last, and others send at their own pace,
-    /// so that a busy server stays about as busy; while nobody sends any more, it becomes idle.
-    fn share(&self) -> f64 {
-        let since = self.ends.front().map_or(0, |came| self.arrivals - came);
+    /// so that a busy server stays about as busy; while nobody sends any more, it becomes idle. `coming` are those that come this moment.
+    fn share(&self, coming: u64) -> f64 {
+        let since = self.ends.front().map_or(0, |came| self.arrivals + coming - came);
         (since as f64 / self.ends.len().max(1) as f64).min(1.0)
     }
 }
@@ -94,8 +94,8 @@ impl State {
         self.seen.0 + self.seen.1.elapsed().as_secs_f64()
     }
 
-    /// What a forecast starts from: the device as it was after its last step.
-    fn scene(&self, foresight: &Foresight) -> Scene {
+    /// What a forecast starts from: the device as it was after its last step. `coming` are the jobs that come this moment.
+    fn scene(&self, foresight: &Foresight, coming: u64) -> Scene {
         let queue = self.queue.as_deref().unwrap_or_default();
         let kinds = self.device.iter().chain(&self.coming).chain(queue).chain(&self.traffic.came).map(|work| &work.kind);
         let mut costs = HashMap::new();
@@ -111,7 +111,7 @@ impl State {
             now: if self.device.is_empty() { self.now() } else { self.seen.0 },
             device: self.device.clone(),
             queue: self.coming.iter().chain(queue).cloned().collect(),
-            newcomers: (self.traffic.came.iter().filter(like).cloned().collect(), self.traffic.share()),
+            newcomers: (self.traffic.came.iter().filter(like).cloned().collect(), self.traffic.share(coming)),
             costs,
             limits: foresight.limits,
             max_canvases: foresight.max_canvases,
@@ -169,7 +169,7 @@ impl Outlook {
 
     /// Foresees the ends of all jobs anew. Answers whether it could.
     pub(super) fn look_ahead(&self) -> bool {
-        let scene = lock(&self.state).scene(&self.foresight);
+        let scene = lock(&self.state).scene(&self.foresight, 0);
         let forecast = scene.play(None);
         let could = !forecast.ends.is_empty();
         lock(&self.state).forecast = forecast;
@@ -190,7 +190,7 @@ impl Outlook {
             if state.queue.is_none() {
                 return Expectation { end: None, at_least: 0.0 };
             }
-            let mut scene = state.scene(&self.foresight);
+            let mut scene = state.scene(&self.foresight, 1);
             if let Some(costs) = state.times.expected(&work.kind) {
                 scene.costs.insert(work.kind.clone(), costs);
             }
@@ -285,7 +285,7 @@ mod tests {
                 'c' => traffic.arrivals += 1,
                 _ => traffic.note_end(),
             }
-            traffic.share()
+            traffic.share(0)
         };
         letters.chars().map(share).collect()
     }
