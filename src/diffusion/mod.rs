@@ -22,6 +22,7 @@ mod graphs;
 mod guidance;
 mod latent_rgb;
 mod layers;
+mod loaded_model;
 mod mask;
 mod meter;
 mod models;

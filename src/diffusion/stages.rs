@@ -1,9 +1,9 @@
 //! Which model does which steps of a request: one does all, or a second one takes over for the last.
 
 use super::{
+    loaded_model::Model,
     residency::ModelHold,
     schedulers::{Plan, PlanOrder, SchedulerConfig, plan},
-    stable_diffusion::Model,
 };
 use crate::domain::{GenerationRequest, Refiner};
 

@@ -5,8 +5,8 @@ use std::{path::Path, sync::Arc};
 use tracing::info;
 
 use super::{
-    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, prompt::PromptCachePolicy,
-    residency::ModelSource, stable_diffusion::Model,
+    autoencoder::VaePolicy, device::PlacementPolicy, error::LoadError, folder::ModelFolder, gpu::Gpu, loaded_model::Model,
+    prompt::PromptCachePolicy, residency::ModelSource,
 };
 use crate::domain::ModelInfo;
 
