@@ -105,17 +105,54 @@ impl Row {
         Self { status, code, title, retry_after_seconds: None }
     }
 
+    const fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
+    }
+
     const fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after_seconds: Some(seconds), ..self }
+    }
+}
+
+/// The part of the table that the dispatcher's errors have.
+fn dispatch_row(error: &DispatchError) -> Row {
+    use DispatchError as D;
+    use StatusCode as S;
+    match error {
+        D::UnknownJob => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
+        D::UnknownPicture(_) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
+        D::Gone => Row::new(S::GONE, "gone", "The job has been removed"),
+        D::NotRetryable(_) => Row::new(S::CONFLICT, "not_retryable", "The job cannot be retried"),
+        D::AlreadyFinished(_) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
+        D::IdempotencyKeyReused => {
+            Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
+        }
+        D::QueueFull { retry_after } => {
+            Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(whole_seconds(*retry_after))
+        }
+        D::OwnerQueueFull { retry_after, .. } => {
+            Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait").retry_after(whole_seconds(*retry_after))
+        }
+        D::Store(StoreError::QueueFull { .. }) => {
+            Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
+        }
+        D::DeadlineUnreachable { retry_after, .. } => {
+            let title = "The deadline cannot be kept";
+            Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(whole_seconds(*retry_after))
+        }
+        D::Draining => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
+        D::Store(_) => Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON),
+        // Trying again would not mend a file, so it is no 503.
+        D::BrokenPicture { .. } => Row::internal(),
     }
 }
 
 impl ApiError {
     /// The table.
     fn row(&self) -> Row {
-        use DispatchError as D;
         use StatusCode as S;
         match self {
+            Self::Dispatch(error) => dispatch_row(error),
             Self::MalformedJson(_) => Row::new(S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
             Self::BrokenBody(_) => Row::new(S::BAD_REQUEST, "broken_body", "The body did not arrive whole"),
             Self::Unauthorized(_) => Row::new(S::UNAUTHORIZED, "unauthorized", "A key is needed"),
@@ -123,14 +160,9 @@ impl ApiError {
             Self::Misdirected => Row::new(S::MISDIRECTED_REQUEST, "misdirected", "The request names another host"),
             Self::CrossSite => Row::new(S::FORBIDDEN, "cross_site", "Not from another site"),
             Self::NoSuchRoute => Row::new(S::NOT_FOUND, "no_such_route", "No such address"),
-            Self::Dispatch(D::UnknownJob) => Row::new(S::NOT_FOUND, "unknown_job", "No such job"),
-            Self::Dispatch(D::UnknownPicture(_)) => Row::new(S::NOT_FOUND, "unknown_picture", "No such picture"),
-            Self::Dispatch(D::Gone) => Row::new(S::GONE, "gone", "The job has been removed"),
-            Self::Dispatch(D::NotRetryable(_)) => Row::new(S::CONFLICT, "not_retryable", "The job cannot be retried"),
             Self::MethodNotAllowed => Row::new(S::METHOD_NOT_ALLOWED, "method_not_allowed", "Method not allowed"),
             Self::NotAcceptable => Row::new(S::NOT_ACCEPTABLE, "not_acceptable", "No acceptable format"),
             Self::BodyTimeout { .. } => Row::new(S::REQUEST_TIMEOUT, "body_timeout", "The body took too long"),
-            Self::Dispatch(D::AlreadyFinished(_)) => Row::new(S::CONFLICT, "already_finished", "The job has ended"),
             Self::BodyTooLarge { .. } => Row::new(S::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large"),
             Self::UnsupportedMediaType(_) => {
                 Row::new(S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "The body's type is not supported")
@@ -140,19 +172,6 @@ impl ApiError {
             }
             Self::InvalidFields(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_fields", "Fields are wrong"),
             Self::InvalidParameters(_) => Row::new(S::UNPROCESSABLE_ENTITY, "invalid_parameters", "Parameters are wrong"),
-            Self::Dispatch(D::IdempotencyKeyReused) => {
-                Row::new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The Idempotency-Key names another request")
-            }
-            Self::Dispatch(D::QueueFull { retry_after }) => {
-                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(whole_seconds(*retry_after))
-            }
-            Self::Dispatch(D::OwnerQueueFull { retry_after, .. }) => {
-                Row::new(S::TOO_MANY_REQUESTS, "key_queue_full", "Too many of your jobs wait")
-                    .retry_after(whole_seconds(*retry_after))
-            }
-            Self::Dispatch(D::Store(StoreError::QueueFull { .. })) => {
-                Row::new(S::TOO_MANY_REQUESTS, "queue_full", "The queue is full").retry_after(SOON)
-            }
             Self::RateLimited { wait } => {
                 Row::new(S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests").retry_after(whole_seconds(*wait))
             }
@@ -161,18 +180,7 @@ impl ApiError {
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
-            Self::Dispatch(D::DeadlineUnreachable { retry_after, .. }) => {
-                let title = "The deadline cannot be kept";
-                Row::new(S::SERVICE_UNAVAILABLE, "deadline_unreachable", title).retry_after(whole_seconds(*retry_after))
-            }
-            Self::Dispatch(D::Draining) => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
-            Self::Dispatch(D::Store(_)) => {
-                Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON)
-            }
-            // Trying again would not mend a file, so it is no 503.
-            Self::Dispatch(D::BrokenPicture { .. }) | Self::Panicked(_) | Self::Internal(_) => {
-                Row::new(S::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
-            }
+            Self::Panicked(_) | Self::Internal(_) => Row::internal(),
         }
     }
 

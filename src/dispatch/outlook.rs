@@ -297,4 +297,15 @@ mod tests {
         assert_eq!(shares("ececececec").last(), Some(&1.0), "each client sends the next when it has got the last");
         assert_eq!(shares("ecccc").last(), Some(&1.0), "no more than one for one");
     }
+
+    #[test]
+    fn the_job_that_comes_this_moment_is_one_of_those_that_come() {
+        let mut traffic = Traffic::default();
+        for _ in 0..RECENT {
+            traffic.note_end();
+            traffic.arrivals += 1;
+        }
+        traffic.note_end();
+        assert_eq!((traffic.share(0), traffic.share(1)), (15.0 / 16.0, 1.0));
+    }
 }

@@ -1,8 +1,8 @@
 //! Estimate, models, kill, crowd and soak runs against a real server on loopback, bounded in count and time: `make estimate`, `models`,
 //! `kill`, `crowd`, `soak`.
 //!
-//! They measure, so they are no tests: `cargo bench --bench load -- estimate [MODEL] | models | kill | crowd | soak MINUTES`. Throughput and latency:
-//! benches/serving.
+//! They measure, so they are no tests: `cargo bench --bench load -- estimate [MODEL] | models | kill | crowd | soak MINUTES`. Throughput
+//! and latency: benches/serving.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a run may stop at the first surprise")]
 
 mod crowd;
