@@ -105,14 +105,13 @@ impl Row {
         Self { status, code, title, retry_after_seconds: None }
     }
 
-    const fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here")
-    }
-
     const fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after_seconds: Some(seconds), ..self }
     }
 }
+
+/// What is for the log only; both halves of the table end with it.
+const INTERNAL: Row = Row::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something went wrong here");
 
 /// The part of the table that the dispatcher's errors have.
 fn dispatch_row(error: &DispatchError) -> Row {
@@ -143,7 +142,7 @@ fn dispatch_row(error: &DispatchError) -> Row {
         D::Draining => Row::new(S::SERVICE_UNAVAILABLE, "draining", "The server is stopping").retry_after(SOON),
         D::Store(_) => Row::new(S::SERVICE_UNAVAILABLE, "store_unavailable", "A store does not answer").retry_after(SOON),
         // Trying again would not mend a file, so it is no 503.
-        D::BrokenPicture { .. } => Row::internal(),
+        D::BrokenPicture { .. } => INTERNAL,
     }
 }
 
@@ -180,7 +179,7 @@ impl ApiError {
             }
             Self::UploadsBusy => Row::new(S::SERVICE_UNAVAILABLE, "uploads_busy", "Too many large bodies").retry_after(SOON),
             Self::PicturesBusy => Row::new(S::SERVICE_UNAVAILABLE, "pictures_busy", "Too many pictures").retry_after(SOON),
-            Self::Panicked(_) | Self::Internal(_) => Row::internal(),
+            Self::Panicked(_) | Self::Internal(_) => INTERNAL,
         }
     }
 
