@@ -21,6 +21,7 @@ RUN mkdir -p src tests/it tests/load benches/serving \
     && cargo build --release --locked
 COPY config config
 COPY migrations migrations
+COPY models/demo/tokenizer models/demo/tokenizer
 COPY openapi.yaml ./
 COPY src src
 # Cargo goes by modification times; the empty sources must be the older ones.

@@ -5,6 +5,7 @@ mod dispatch;
 mod files;
 mod golden;
 mod http;
+mod image;
 mod invariance;
 mod pictures;
 mod requests;

@@ -1,10 +1,8 @@
 //! The import rule: which room may know which. Every path in `src/` is read and compared word by word.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fs, path::Path};
+
+use crate::support::files_under;
 
 /// Each room and what it may import. `telemetry` is a leaf that all may call; the wiring may import everything.
 const MAY_IMPORT: [(&str, &[&str]); 7] = [
@@ -38,18 +36,7 @@ struct Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    find(&root, &mut files);
-    files.iter().map(|file| read(&root, file)).collect()
-}
-
-fn find(folder: &Path, files: &mut Vec<PathBuf>) {
-    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        match path.is_dir() {
-            true => find(&path, files),
-            false => files.push(path),
-        }
-    }
+    files_under(&root).iter().map(|file| read(&root, file)).collect()
 }
 
 fn read(root: &Path, file: &Path) -> Source {
