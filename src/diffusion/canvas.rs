@@ -208,7 +208,11 @@ impl Canvas {
 
 impl CanvasState for Canvas {
     fn batch_key(&self) -> BatchKey {
-        self.keys.of(self.deep().is_some())
+        self.keys.of(self.is_shallow())
+    }
+
+    fn is_shallow(&self) -> bool {
+        self.deep().is_some()
     }
 
     fn is_refined(&self) -> bool {

@@ -49,8 +49,10 @@ impl StepLimits {
 pub(super) struct Candidate {
     /// Only canvases with the same key can share a step.
     pub(super) key: BatchKey,
-    /// What its steps take; the same for all of one key.
+    /// What its calls depend on; but for the interval of the whole ones, the same for all of one key.
     pub(super) kind: Kind,
+    /// Whether its next call runs the UNet's last layer only; the same for all of one key.
+    pub(super) is_shallow: bool,
     /// Rows of the UNet call that it takes.
     pub(super) rows: usize,
     /// As [`rank`] has it.
@@ -112,7 +114,8 @@ fn batch_of(key: &BatchKey, candidates: &[Candidate], limits: StepLimits, times:
     let size = |place: usize| (candidates[place].rows, candidates[place].kind.pixels);
     let (mut fitting, rows) = limits.fill(&order, size);
     let unknown = Curve::default();
-    let curve = order.first().and_then(|&first| times.measured(&candidates[first].kind)).map_or(&unknown, |costs| &costs.calls);
+    let first = order.first().map(|&first| &candidates[first]);
+    let curve = first.and_then(|first| times.calls(&first.kind, first.is_shallow)).unwrap_or(&unknown);
     fitting.truncate(curve.next(&rows) + 1);
     fitting
 }
@@ -127,6 +130,7 @@ mod tests {
         Candidate {
             key: BatchKey::new(key),
             kind: Kind { model: key.into(), pixels: 1, cache_interval: 1, fp8_linears: false },
+            is_shallow: false,
             rows,
             rank,
         }

@@ -96,6 +96,20 @@ impl Curve {
         Self { cells: self.cells.iter().map(scale).collect(), calls: self.calls }
     }
 
+    /// Whether there is anything to go by.
+    pub(super) fn is_measured(&self) -> bool {
+        !self.cells.is_empty()
+    }
+
+    /// The curve that has at each number of rows what `both` makes of the seconds of this one and of another.
+    pub(super) fn with(&self, other: &Self, both: impl Fn(f64, f64) -> f64) -> Self {
+        let joined = |(&rows, cell): (&usize, &Cell)| {
+            let seconds = both(self.seconds(rows)?, other.seconds(rows)?);
+            Some((rows, Cell { seconds, ..*cell }))
+        };
+        Self { cells: other.cells.iter().chain(&self.cells).filter_map(joined).collect(), calls: self.calls }
+    }
+
     /// Which of the numbers of rows, which rise, is best: the most rows a second, where each doubling must bring its share.
     pub(super) fn best(&self, rows: &[usize]) -> usize {
         let worth = |rows: usize| self.worth(rows).unwrap_or(0.0);

@@ -2,7 +2,8 @@
 //! and what was measured.
 //!
 //! Between two events (a picture has done its last call, a job has begun) who shares whose calls does not change, so that time can jump
-//! from one to the next. The rules are those of [`super::batcher`]; models that have to come first are not foreseen.
+//! from one to the next. The rules are those of [`super::batcher`], but that pictures of other cache intervals never share a call here;
+//! models that have to come first are not foreseen.
 
 use std::collections::{HashMap, VecDeque};
 

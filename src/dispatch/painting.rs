@@ -112,7 +112,7 @@ impl<C: CanvasState, F> Painting<C, F> {
     pub(super) fn work(&self) -> Work {
         let moving = self.slots.iter().find(|slot| !slot.canvas.is_done());
         Work {
-            kind: moving.map_or_else(|| self.whole.kind.clone(), |slot| self.kind(slot)),
+            kind: moving.map_or_else(|| self.whole.kind.clone(), |slot| self.kind(&slot.canvas)),
             rows: moving.map_or(self.whole.rows, |slot| slot.canvas.rows()),
             begun: self.slots.iter().map(|slot| slot.canvas.calls_left()).collect(),
             unbegun: self.unbegun.end - self.unbegun.start,
@@ -121,10 +121,10 @@ impl<C: CanvasState, F> Painting<C, F> {
     }
 
     /// What the steps of one of its canvases depend on.
-    pub(super) fn kind(&self, slot: &Slot<C>) -> Kind {
-        let refiner = self.order.request.refiner.as_ref().filter(|_| slot.canvas.is_refined());
+    pub(super) fn kind(&self, canvas: &C) -> Kind {
+        let refiner = self.order.request.refiner.as_ref().filter(|_| canvas.is_refined());
         let model = refiner.map_or_else(|| self.whole.kind.model.clone(), |refiner| refiner.refiner.as_str().into());
-        Kind { model, pixels: slot.canvas.pixels(), ..self.whole.kind.clone() }
+        Kind { model, pixels: canvas.pixels(), ..self.whole.kind.clone() }
     }
 
     /// Every group has the same remarks about the same prompts.

@@ -16,10 +16,17 @@ pub(super) struct Kind {
     pub(super) model: Arc<str>,
     /// Of its picture.
     pub(super) pixels: usize,
-    /// One in so many of its picture's UNet calls is whole: their mean is what such a picture takes.
+    /// One in so many of its picture's UNet calls is whole, the others are shallow. Both are measured for all intervals together.
     pub(super) cache_interval: u32,
     /// Whether it makes products in fp8.
     pub(super) fp8_linears: bool,
+}
+
+impl Kind {
+    /// The same work with whole calls only, as which it is remembered.
+    fn whole(&self) -> Self {
+        Self { cache_interval: 1, ..self.clone() }
+    }
 }
 
 /// What work of one kind takes.
@@ -27,6 +34,8 @@ pub(super) struct Kind {
 pub(super) struct Costs {
     /// UNet calls, with all that is done between two of them.
     pub(super) calls: Curve,
+    /// The same of calls that run the UNet's last layer only.
+    shallow: Curve,
     /// Seconds to begin one picture: the text encoder's share of it.
     encode: Mean,
     /// The same where pictures were sent, which go through the VAE's encoder.
@@ -46,10 +55,16 @@ impl Costs {
         if sends_pictures { &mut self.encode_sent } else { &mut self.encode }
     }
 
+    /// Calls of one depth.
+    fn calls_of(&self, is_shallow: bool) -> &Curve {
+        if is_shallow { &self.shallow } else { &self.calls }
+    }
+
     /// The costs of work that weighs `factor` times as much. What encoding prompts takes does not grow with the picture.
     fn scaled(&self, factor: f64) -> Self {
         Self {
             calls: self.calls.scaled(factor),
+            shallow: self.shallow.scaled(factor),
             encode: self.encode,
             encode_sent: self.encode_sent.scaled(factor),
             decode: self.decode.scaled(factor),
@@ -98,37 +113,68 @@ struct Known {
 impl StepTimes {
     /// What is known of a kind of work, to be added to.
     pub(super) fn of_mut(&mut self, kind: &Kind) -> &mut Costs {
+        let kind = kind.whole();
         self.uses += 1;
-        if !self.kinds.contains_key(kind) && self.kinds.len() >= MOST_KINDS {
+        if !self.kinds.contains_key(&kind) && self.kinds.len() >= MOST_KINDS {
             let oldest = self.kinds.iter().min_by_key(|(_, known)| known.used).map(|(kind, _)| kind.clone());
             oldest.and_then(|oldest| self.kinds.remove(&oldest));
         }
-        let known = self.kinds.entry(kind.clone()).or_default();
+        let known = self.kinds.entry(kind).or_default();
         known.used = self.uses;
         &mut known.costs
     }
 
-    /// What calls of this kind take, if one was measured.
-    pub(super) fn measured(&self, kind: &Kind) -> Option<&Costs> {
-        self.kinds.get(kind).map(|known| &known.costs).filter(|costs| costs.calls.seconds(1).is_some())
+    /// A call of so many rows took so long. Answers what one is expected to take from now on.
+    pub(super) fn note_call(&mut self, (kind, is_shallow): (&Kind, bool), rows: usize, seconds: f64) -> Option<f64> {
+        let costs = self.of_mut(kind);
+        let calls = if is_shallow { &mut costs.shallow } else { &mut costs.calls };
+        calls.note(rows, seconds);
+        calls.seconds(rows)
     }
 
-    /// What work of this kind is expected to cost. A size that was not seen yet is taken to cost what the nearest of its model does, pixel
-    /// by pixel, an interval what the nearest does, and products in fp8 what the exact ones do. `None` while nothing is known of the model.
+    /// What such calls take, if one was measured.
+    pub(super) fn calls(&self, kind: &Kind, is_shallow: bool) -> Option<&Curve> {
+        let known = self.kinds.get(&kind.whole()).map(|known| known.costs.calls_of(is_shallow));
+        known.filter(|calls| calls.is_measured())
+    }
+
+    /// What a call of so many rows of this kind takes at the mean, if one was measured.
+    pub(super) fn mean_call(&self, kind: &Kind, rows: usize) -> Option<f64> {
+        let whole = self.calls(kind, false)?.seconds(rows)?;
+        let shallow = self.calls(kind, true).and_then(|calls| calls.seconds(rows)).unwrap_or(whole);
+        Some(mean_of(whole, shallow, kind.cache_interval))
+    }
+
+    /// What work of this kind is expected to cost, [`Costs::calls`] at the mean. A size that was not seen yet is taken to cost what the
+    /// nearest of its model does, pixel by pixel, products in fp8 what the exact ones do, and shallow calls, before the first, what whole
+    /// ones do. `None` while nothing is known of the model.
     pub(super) fn expected(&self, kind: &Kind) -> Option<Costs> {
-        if let Some(costs) = self.measured(kind) {
-            return Some(costs.clone());
+        let mut costs = self.nearest(kind, false)?;
+        if kind.cache_interval > 1
+            && let Some(Costs { shallow, .. }) = self.nearest(kind, true)
+        {
+            costs.calls = costs.calls.with(&shallow, |whole, shallow| mean_of(whole, shallow, kind.cache_interval));
         }
+        Some(costs)
+    }
+
+    /// The costs of the kind, or of that next to it whose calls of this depth were measured.
+    fn nearest(&self, kind: &Kind, is_shallow: bool) -> Option<Costs> {
         let factor = |other: &Kind| kind.pixels as f64 / other.pixels.max(1) as f64;
         let distance = |other: &Kind| factor(other).ln().abs();
-        let others = self.kinds.keys().filter(|other| other.model == kind.model && self.measured(other).is_some());
-        let leap = |other: &Kind| (other.cache_interval.abs_diff(kind.cache_interval), other.fp8_linears != kind.fp8_linears);
+        let differs = |other: &Kind| other.fp8_linears != kind.fp8_linears;
+        let is_measured = |other: &Kind| other.model == kind.model && self.calls(other, is_shallow).is_some();
         let nearer = |one: &&Kind, other: &&Kind| {
-            distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)).then(leap(one).cmp(&leap(other)))
+            distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)).then(differs(one).cmp(&differs(other)))
         };
-        let nearest = others.min_by(nearer)?;
-        self.measured(nearest).map(|costs| costs.scaled(factor(nearest)))
+        let nearest = self.kinds.keys().filter(|other| is_measured(other)).min_by(nearer)?;
+        self.kinds.get(nearest).map(|known| known.costs.scaled(factor(nearest)))
     }
+}
+
+/// One whole call and shallow ones, `interval` of them together.
+fn mean_of(whole: f64, shallow: f64, interval: u32) -> f64 {
+    shallow + (whole - shallow) / f64::from(interval.max(1))
 }
 
 #[cfg(test)]
@@ -157,7 +203,26 @@ mod tests {
     fn what_has_begun_and_made_no_call_yet_is_not_known() {
         let mut times = StepTimes::default();
         times.of_mut(&kind("a", 512)).encode_mut(false).note(1.0);
-        assert_eq!((times.measured(&kind("a", 512)), times.expected(&kind("a", 256))), (None, None));
+        assert_eq!((times.calls(&kind("a", 512), false), times.expected(&kind("a", 256))), (None, None));
+    }
+
+    #[test]
+    fn a_picture_with_shallow_calls_takes_the_mean_of_those_that_it_makes() {
+        let every = |cache_interval| Kind { cache_interval, ..kind("a", 512) };
+        let mut times = StepTimes::default();
+        (0..9).for_each(|_| _ = times.note_call((&every(1), false), 2, 1.0));
+        assert_eq!(times.mean_call(&every(5), 2), Some(1.0), "no more is known");
+        for call in 0..50 {
+            let is_shallow = call % 5 > 0;
+            times.note_call((&every(5), is_shallow), 2, if is_shallow { 0.1 } else { 1.0 });
+        }
+        let close = |seconds: Option<f64>, mean: f64| (seconds.unwrap() - mean).abs() < 1e-9;
+        for (interval, mean) in [(1, 1.0), (2, 0.55), (5, 0.28), (10, 0.19)] {
+            assert!(close(times.mean_call(&every(interval), 2), mean), "{interval}");
+            assert!(close(times.expected(&every(interval)).unwrap().calls.seconds(2), mean), "{interval}");
+            let larger = Kind { pixels: 4 * 512 * 512, ..every(interval) };
+            assert!(close(times.expected(&larger).unwrap().calls.seconds(2), 4.0 * mean), "{interval}");
+        }
     }
 
     #[test]
@@ -168,7 +233,7 @@ mod tests {
             times.of_mut(&kind("once", side)).calls.note(2, 1.0);
         }
         assert_eq!(times.kinds.len(), MOST_KINDS);
-        assert!(times.measured(&kind("often", 512)).is_some());
+        assert!(times.calls(&kind("often", 512), false).is_some());
     }
 
     #[test]

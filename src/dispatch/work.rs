@@ -1,6 +1,6 @@
 //! What is left to do of a job, as far as its time depends on it.
 
-use super::step_times::{Costs, Kind};
+use super::step_times::{Kind, StepTimes};
 use crate::domain::{GenerationRequest, JobId};
 
 /// A job, as far as its time depends on it.
@@ -46,10 +46,10 @@ impl Work {
         }
     }
 
-    /// Seconds that its calls would take by themselves.
-    pub(super) fn left(&self, costs: Option<&Costs>) -> f64 {
+    /// Seconds that its calls would take by themselves; 0 while none was measured.
+    pub(super) fn left(&self, times: &StepTimes) -> f64 {
         let calls = self.begun.iter().copied().map(f64::from).sum::<f64>() + f64::from(self.unbegun) * f64::from(self.calls);
-        calls * costs.and_then(|costs| costs.calls.seconds(self.rows)).unwrap_or(0.0)
+        calls * times.mean_call(&self.kind, self.rows).unwrap_or(0.0)
     }
 
     /// When it is its turn in the queue.

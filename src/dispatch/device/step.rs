@@ -7,7 +7,7 @@ use super::{
         painting::Slot,
         ports::{CanvasState, Engine, EngineError},
         previews::RawPreview,
-        step_times::{Kind, StepTimes},
+        step_times::StepTimes,
     },
     Device,
 };
@@ -30,23 +30,18 @@ impl<E: Engine> Device<E> {
         // What is done between two calls belongs to the time of a step as well.
         self.last_step = self.now() - start;
         let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
-        let kind = &candidates[batch.places[0]].kind;
-        self.note_time(kind, rows);
+        self.note_time(&candidates[batch.places[0]], rows);
         self.shares.settle(&batch.turns, &batch.key, self.last_step);
         Ok(())
     }
 
     /// Adds the last step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
     /// of two.
-    fn note_time(&self, kind: &Kind, rows: usize) {
-        let expected = self.shared.outlook.times(|times| {
-            let calls = &mut times.of_mut(kind).calls;
-            calls.note(rows, self.last_step);
-            calls.seconds(rows)
-        });
+    fn note_time(&self, Candidate { kind, is_shallow, .. }: &Candidate, rows: usize) {
+        let expected = self.shared.outlook.times(|times| times.note_call((kind, *is_shallow), rows, self.last_step));
         let is_own = |model: &ModelInfo| {
-            let is_whole = kind.cache_interval == 1 && !kind.fp8_linears;
-            is_whole && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
+            let is_exact = !is_shallow && !kind.fp8_linears;
+            is_exact && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
         };
         if let Some(seconds) = expected.filter(|_| rows.is_power_of_two() && self.shared.models.iter().any(is_own)) {
             let labels = [&*kind.model, &rows.to_string()];
@@ -58,9 +53,12 @@ impl<E: Engine> Device<E> {
     fn candidates(&self, times: &StepTimes) -> Vec<Candidate> {
         let of_job = self.jobs.iter().flat_map(|job| {
             let work = job.work();
-            let rank = rank(work.turn(), work.left(times.measured(&work.kind)));
+            let rank = rank(work.turn(), work.left(times));
             let moving = job.slots.iter().filter(|slot| !slot.canvas.is_done());
-            moving.map(move |slot| Candidate { key: slot.canvas.batch_key(), kind: job.kind(slot), rows: slot.canvas.rows(), rank })
+            moving.map(move |Slot { canvas, .. }| {
+                let kind = job.kind(canvas);
+                Candidate { key: canvas.batch_key(), kind, is_shallow: canvas.is_shallow(), rows: canvas.rows(), rank }
+            })
         });
         of_job.collect()
     }

@@ -110,6 +110,11 @@ pub trait CanvasState {
         false
     }
 
+    /// Whether its next call runs the UNet's last layer only.
+    fn is_shallow(&self) -> bool {
+        false
+    }
+
     /// Whether the last step is done.
     fn is_done(&self) -> bool {
         let (step, steps) = self.progress();
