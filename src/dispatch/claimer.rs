@@ -30,7 +30,7 @@ const INPUT_TRIES: u32 = 5;
 /// Claims until the server drains or the device is lost; then drops its end of the channel, so that the device's thread can end.
 pub(super) async fn run(shared: Arc<Shared>, orders: mpsc::Sender<Order>) {
     let mut device = shared.device.subscribe();
-    let mut claimer = Claimer { shared: shared.clone(), orders, unread: None, is_paused: false };
+    let mut claimer = Claimer { shared: shared.clone(), orders, unread: None };
     while !shared.draining.is_cancelled() && !matches!(*device.borrow_and_update(), DeviceState::Lost(_)) {
         if let Err(error) = claimer.claim_while_there_is_room().await {
             tracing::warn!(%error, "could not claim a job; trying again soon");
@@ -51,8 +51,6 @@ struct Claimer {
     orders: mpsc::Sender<Order>,
     /// The job whose input could not be read, and how often. One is enough: given back, it is the next to be claimed.
     unread: Option<(JobId, u32)>,
-    /// As it was found by the last claim.
-    is_paused: bool,
 }
 
 impl Claimer {
@@ -64,7 +62,6 @@ impl Claimer {
             let models = shared.residence.turns(shared.settings.model_stay, &shared.running.models());
             let device = DeviceView { is_empty: was_empty, models };
             let claimed = shared.doors.jobs.claim(&shared.worker, shared.settings.lease, &device, &shared.settings.quotas).await?;
-            self.is_paused = claimed == ClaimOutcome::Paused;
             let ClaimOutcome::Claimed { job, alone } = claimed else { break };
             if was_empty {
                 shared.pace.work_begins(Instant::now());
@@ -86,7 +83,7 @@ impl Claimer {
         let Shared { doors, outlook, .. } = &*self.shared;
         let queued = doors.jobs.counts().await?.queued;
         doors.metrics.queue_depth.set(queued as i64);
-        if self.is_paused {
+        if doors.jobs.is_paused().await? {
             outlook.set_queue(None, true);
             return Ok(());
         }

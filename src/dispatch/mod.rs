@@ -247,6 +247,9 @@ impl Dispatcher {
     pub async fn set_paused(&self, paused: bool) -> Result<QueueState, DispatchError> {
         self.shared.doors.jobs.set_paused(paused).await?;
         tracing::info!(queue.paused = paused, "the queue was paused or let go on");
+        if paused {
+            self.shared.outlook.set_queue(None, true);
+        }
         self.shared.wake.notify_one();
         self.queue().await
     }

@@ -17,6 +17,8 @@ use crate::domain::JobId;
 
 /// Waiting jobs that are looked at, the next to be claimed first.
 pub(super) const FORESEEN: u32 = 128;
+/// Jobs of which it is remembered what was expected when they came.
+const MOST_PROMISED: usize = 4096;
 /// Jobs that came last, for which like ones are expected; and ends that tell how many.
 const RECENT: usize = 16;
 
@@ -164,6 +166,12 @@ impl Outlook {
     /// What waits, in the order of claiming, or `None` while the queue is paused; `is_all` of it, or only the first.
     pub(super) fn set_queue(&self, queue: Option<Vec<Work>>, is_all: bool) {
         let mut state = lock(&self.state);
+        if queue.is_none() {
+            // When what waits will be done is known to whoever lets the queue go on.
+            let State { forecast, device, coming, .. } = &mut *state;
+            forecast.ends.retain(|job, _| device.iter().chain(&*coming).any(|work| work.job == Some(*job)));
+            forecast.next_claim = None;
+        }
         (state.queue, state.sees_all) = (queue, is_all);
     }
 
@@ -196,6 +204,9 @@ impl Outlook {
             }
             (scene, state.sees_all, state.now())
         };
+        // It may have been claimed, and have come to the device, meanwhile.
+        scene.queue.retain(|other| other.job != job);
+        scene.device.retain(|other| other.job != job);
         let place = place_of(work, scene.queue.iter());
         // Behind those that nobody has looked at it takes longer than they do.
         if place.is_none() && !sees_all {
@@ -213,6 +224,10 @@ impl Outlook {
         let mut state = lock(&self.state);
         let now = state.now();
         if let (Some(job), Some(end)) = (work.job, expectation.end) {
+            // A job that has ended while it came leaves what it was promised behind. What is lost here are samples of a metric.
+            if state.promised.len() >= MOST_PROMISED {
+                state.promised.clear();
+            }
             state.promised.insert(job, end);
             state.forecast.ends.insert(job, now + end);
         }

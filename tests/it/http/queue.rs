@@ -67,6 +67,30 @@ async fn a_paused_queue_accepts_jobs_and_begins_none_until_it_goes_on() {
 }
 
 #[tokio::test]
+async fn while_the_queue_is_paused_only_of_running_jobs_it_is_told_when_they_will_be_done() {
+    let (app, mut gate) = TestApp::gated(|config| config.dispatch.max_canvases = 1).await;
+    let running = app.submit(&request(json!({"num_inference_steps": 20}))).await;
+    for _ in 0..3 {
+        gate.arrival().await;
+        gate.pass();
+    }
+    gate.arrival().await;
+    let waiting = app.submit(&request(json!({}))).await;
+    assert!(waiting["eta_seconds"].is_f64(), "{waiting}");
+    turn(&app, "pause").await;
+    assert!(app.job(&waiting).await["eta_seconds"].is_null());
+    assert!(app.job(&running).await["eta_seconds"].is_f64());
+    let newcomer = app.submit(&request(json!({}))).await;
+    assert!(newcomer["eta_seconds"].is_null());
+    turn(&app, "resume").await;
+    drop(gate);
+    for job in [&running, &waiting, &newcomer] {
+        assert_eq!(app.wait(job).await["status"], "succeeded");
+    }
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_pause_lets_running_jobs_go_on() {
     let (app, mut gate) = TestApp::gated(|_| {}).await;
     let running = app.submit(&request(json!({}))).await;
