@@ -21,10 +21,14 @@ use self::{
     inputs::{copy_rows, padded},
     rows::bucket,
 };
-use super::layers::Result;
+use super::{error::engine_error, layers::Result};
+use crate::dispatch::ports::EngineError;
 
 /// Shapes that are remembered though they have not come again.
 const MOST_SEEN: usize = 64;
+
+/// Calls that run as they are after one for whose recording there was no memory.
+const CALLS_WITHOUT_MEMORY: u32 = 100;
 
 /// What is recorded: inputs with rows first → an output with rows first.
 pub(super) type Run<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
@@ -72,6 +76,8 @@ pub(super) struct Graphs<R: Recorder> {
 /// A shape that has been called.
 struct Entry<G> {
     shape: Shape,
+    /// Calls that still run as they are before one is recorded.
+    plain_calls: u32,
     recorded: Option<Recorded<G>>,
 }
 
@@ -99,8 +105,8 @@ impl<R: Recorder> Graphs<R> {
         let Some(rows) = bucket(count).filter(|_| !self.has_failed) else { return run(inputs) };
         let shape = shape_of(inputs, rows);
         let place = self.entries.iter().position(|entry| entry.shape == shape);
-        let mut entry = place.map_or(Entry { shape, recorded: None }, |place| self.entries.remove(place));
-        let output = self.answer(&mut entry, place.is_some(), (inputs, rows), run)?;
+        let mut entry = place.map_or(Entry { shape, plain_calls: 1, recorded: None }, |place| self.entries.remove(place));
+        let output = self.answer(&mut entry, (inputs, rows), run)?;
         self.entries.push(entry);
         self.shrink();
         output.f_narrow(0, 0, count)
@@ -115,22 +121,19 @@ impl<R: Recorder> Graphs<R> {
     }
 
     /// On an error the entry is not kept.
-    fn answer(
-        &mut self,
-        entry: &mut Entry<R::Graph>,
-        is_known: bool,
-        (inputs, rows): (&[Tensor], i64),
-        run: Run,
-    ) -> Result<Tensor> {
-        if !is_known {
-            let inputs = padded(inputs, rows)?;
-            return self.recorder.rehearse(&|| run(&inputs));
-        }
+    fn answer(&mut self, entry: &mut Entry<R::Graph>, (inputs, rows): (&[Tensor], i64), run: Run) -> Result<Tensor> {
         if entry.recorded.is_none() {
             let inputs = padded(inputs, rows)?;
+            if entry.plain_calls > 0 {
+                entry.plain_calls -= 1;
+                return self.recorder.rehearse(&|| run(&inputs));
+            }
             match self.recorder.record(&|| run(&inputs)) {
                 Ok(recording) => entry.recorded = Some(Recorded { inputs, recording }),
-                Err(problem) => return self.give_up(&problem, || run(&inputs)),
+                Err(problem) => {
+                    self.do_without(entry, &problem);
+                    return run(&inputs);
+                }
             }
         }
         let Some(Recorded { inputs: read, recording }) = &entry.recorded else { return run(inputs) };
@@ -142,13 +145,21 @@ impl<R: Recorder> Graphs<R> {
         recording.output.f_to_dtype(recording.output.kind(), true, true)
     }
 
-    /// What cannot be recorded once cannot be recorded later: everything runs as it is from now on.
-    fn give_up(&mut self, problem: &TchError, run: impl Fn() -> Result<Tensor>) -> Result<Tensor> {
-        let text = problem.to_string();
-        warn!(problem = text.lines().next().unwrap_or_default(), "a network's calls cannot be recorded; they run as they are");
-        self.has_failed = true;
-        self.entries.clear();
-        run()
+    /// What cannot be recorded once cannot be recorded later: everything runs as it is from now on. Where only memory was missing, the
+    /// recordings leave for what else needs it, and are made anew when they are asked for; this one not at once.
+    fn do_without(&mut self, entry: &mut Entry<R::Graph>, problem: &TchError) {
+        match engine_error(problem) {
+            EngineError::OutOfMemory(problem) => {
+                warn!(problem, "there was no memory to record a network's calls; they run as they are for a while");
+                entry.plain_calls = CALLS_WITHOUT_MEMORY;
+                self.entries.iter_mut().for_each(|entry| entry.recorded = None);
+            }
+            problem => {
+                warn!(%problem, "a network's calls cannot be recorded; they run as they are");
+                self.has_failed = true;
+                self.entries.clear();
+            }
+        }
     }
 
     /// Lets recordings go until the rest fits, and forgets shapes that have not come again.

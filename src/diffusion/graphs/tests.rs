@@ -15,7 +15,7 @@ type Alive = Rc<Cell<usize>>;
 /// Records on the CPU: a replay runs everything again and writes to the same output. Counts what it is asked for.
 #[derive(Default)]
 pub(in crate::diffusion) struct Again {
-    refuses: bool,
+    refuses: Option<&'static str>,
     bytes: u64,
     pub(in crate::diffusion) done: Done,
     alive: Alive,
@@ -40,8 +40,8 @@ impl Recorder for Again {
 
     fn record(&mut self, run: &dyn Fn() -> Result<Tensor>) -> Result<Recording<Counted>> {
         self.done.borrow_mut().push("record");
-        if self.refuses {
-            return Err(TchError::Torch("operation not permitted when stream is capturing\nand a C++ stack".to_owned()));
+        if let Some(problem) = self.refuses.take() {
+            return Err(TchError::Torch(problem.to_owned()));
         }
         self.alive.set(self.alive.get() + 1);
         // As of a graph: the output has a place, and nothing in it yet.
@@ -163,12 +163,31 @@ fn a_recording_that_takes_more_than_there_is_for_all_leaves_at_once() {
 
 #[test]
 fn what_cannot_be_recorded_runs_as_it_is_for_ever() {
-    let (mut graphs, done, _) = graphs(Again { refuses: true, ..Again::default() }, u64::MAX);
+    let refuses = Some("operation not permitted when stream is capturing\nand a C++ stack");
+    let (mut graphs, done, _) = graphs(Again { refuses, ..Again::default() }, u64::MAX);
     for side in [3, 3, 3, 4, 4] {
         let input = inputs(3, side);
         assert_eq!(graphs.call(&input, &network).unwrap(), network(&input).unwrap());
     }
     assert_eq!(*done.borrow(), ["rehearse", "record"]);
+}
+
+#[test]
+fn what_could_not_be_recorded_for_want_of_memory_is_recorded_after_a_while() {
+    let (mut graphs, done, alive) = graphs(Again::default(), u64::MAX);
+    (0..2).for_each(|_| drop(graphs.call(&inputs(1, 3), &network).unwrap()));
+    graphs.recorder.refuses = Some("CUDA out of memory. Tried to allocate 20.00 MiB");
+    let call = |graphs: &mut Graphs<Again>| {
+        let input = inputs(2, 3);
+        assert_eq!(graphs.call(&input, &network).unwrap(), network(&input).unwrap());
+    };
+    (0..2).for_each(|_| call(&mut graphs));
+    assert_eq!(alive.get(), 0, "the other has left as well");
+    (0..2).for_each(|_| drop(graphs.call(&inputs(1, 3), &network).unwrap()));
+    (0..CALLS_WITHOUT_MEMORY).for_each(|_| call(&mut graphs));
+    assert_eq!(alive.get(), 1, "and is recorded anew when it is asked for");
+    call(&mut graphs);
+    assert_eq!((alive.get(), done.borrow().iter().filter(|what| **what == "record").count()), (2, 4));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // What Easel asks of libtorch's CUDA half that its C++ interface offers and tch does not: graphs, streams, events, attention's kernels and
-// how much memory there was at most. Host code only: a C++ compiler builds it from the headers of the wheels (.cargo/shim.sh) into
+// how much memory there was at most. Host code only: a C++ compiler builds it from the headers of the wheels (.cargo/libtorch_shim.sh) into
 // libeasel_cuda.so, which src/sys/cuda/ loads behind libtorch_cuda.so. ATen/cuda/CUDAContext.h is not included: it wants CUDA's C++ library.
 //
 // Every function that can fail answers null or what went wrong, in a text that the thread's next call overwrites. `tensor` is an `at::Tensor *` as tch keeps it.
@@ -9,10 +9,12 @@
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/core/Event.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <string>
 
 #define EASEL extern "C" __attribute__((visibility("default")))
@@ -65,8 +67,13 @@ EASEL const char *easel_stream_new(int64_t device, Stream *stream) {
     return guarded([&] { *stream = packed(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))); });
 }
 
+// The device becomes the thread's own: recordings, and what the driver itself launches, are the current device's, whatever the stream's is.
 EASEL const char *easel_stream_current(int64_t device, Stream *stream) {
-    return guarded([&] { *stream = packed(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device))); });
+    return guarded([&] {
+        const auto index = static_cast<c10::DeviceIndex>(device);
+        c10::cuda::set_device(index);
+        *stream = packed(c10::cuda::getCurrentCUDAStream(index));
+    });
 }
 
 EASEL const char *easel_stream_make_current(Stream stream) {

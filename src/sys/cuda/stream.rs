@@ -26,7 +26,8 @@ impl Stream {
         Ok(stream)
     }
 
-    /// The stream that this thread's work goes to.
+    /// The stream that this thread's work for the device goes to. The device becomes the thread's current one, whose recordings are made and
+    /// whose kernels are launched; libtorch's own work goes to the device of its tensors all the same.
     ///
     /// # Errors
     /// As [`Self::new`].

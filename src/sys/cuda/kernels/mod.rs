@@ -61,9 +61,10 @@ static MODULES: LazyLock<Mutex<Modules>> = LazyLock::new(Mutex::default);
 /// # Errors
 /// Why they cannot be used; all goes on without them.
 pub fn prepare_kernels(device: usize) -> Result<(), String> {
-    // Brings the GPU's context up and makes it this thread's, and says whether streams can be asked for.
-    Stream::current(device).map_err(|error| error.to_string())?;
+    // Brings the GPU's context up, and says whether streams can be asked for.
     drop(Tensor::f_zeros([1], (Kind::Float, Device::Cuda(device))).map_err(|error| error.to_string())?);
+    // Makes that context this thread's, into which the module is loaded.
+    Stream::current(device).map_err(|error| error.to_string())?;
     let code = compile(SOURCE, compute_capability(device)?)?;
     let names: Vec<String> = KINDS.iter().flat_map(|&kind| KERNELS.map(|name| kernel_name(name, kind))).collect();
     let module = Arc::new(Module::load(&code, &names)?);
