@@ -25,10 +25,18 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE.parent / "peers"))
 
 import layout  # noqa: E402
+import matmul  # noqa: E402
 import serving  # noqa: E402
 from boxed import Clock, NotMeasured, Sides  # noqa: E402
-from plan import plan  # noqa: E402
+from plan import MEMORY_AT_MOST, plan  # noqa: E402
 
+# What is held otherwise than by turns with a peer.
+WAYS = {
+    "overhead": serving.overhead,
+    "closed_loop": serving.closed_loop,
+    "whole_requests": serving.whole_requests,
+    "share": matmul.share,
+}
 # Kept for writing the report.
 RESERVE = 15
 
@@ -40,7 +48,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=layout.scratch()) as scratch:
         scratch = Path(scratch)
         easel = layout.lay_out(options.easel, options.pack, scratch / "easel")
-        report = {**about(options), "results": [], "ceiling": ceiling(easel, device, options)}
+        report = {**about(options), "results": [], "ceiling": matmul.ceiling(easel, device)}
         bench = Bench(easel, device, scratch, options)
         for goal in plan(options.dry_run):
             if options.only and goal.id not in options.only:
@@ -107,24 +115,19 @@ def compared(goal, taken, peaks, rounds):
     found = {"case": goal.case, "peer": goal.peer, "seconds": taken, "rounds": [len(pairs), rounds]}
     found |= {"ratio": peer / ours, "spread": [min(ratios), max(ratios)]}
     found |= {"at_least": goal.at_least, "reached": peer / ours >= goal.at_least}
+    if goal.within:
+        found |= {"within": goal.within, "best": ours, "reached": found["reached"] and ours <= goal.within}
     if None not in peaks:
-        found |= {"peak_gpu_memory_bytes": peaks, "memory_ratio": peaks[0] / peaks[1]}
+        memory = peaks[0] / peaks[1]
+        found |= {"peak_gpu_memory_bytes": peaks, "memory_ratio": memory, "memory_reached": memory <= MEMORY_AT_MOST}
     return found
 
 
 def serve(goal, bench, clock):
     bench.sides.stop()
     folder = bench.model(goal.model)
-    found = getattr(serving, goal.way)(goal, serving.Site(bench.easel, bench.device, folder, bench.scratch), clock)
+    found = WAYS[goal.way](goal, serving.Site(bench.easel, bench.device, folder, bench.scratch), clock)
     return found | {"at_least": goal.at_least, "reached": found["ratio"] >= goal.at_least}
-
-
-def ceiling(easel, device, options):
-    """What a product of two large matrices reaches, by `easel bench`."""
-    command = [easel, "bench", "--model", "tiny", "--part", "preview", "--device", device, "--json", "/dev/stdout"]
-    run = subprocess.run(command + (["--matmul", "512"] if options.dry_run else []), capture_output=True, text=True)
-    start = run.stdout.find("\n{")
-    return json.loads(run.stdout[start:])["matmul"] if run.returncode == 0 and start >= 0 else {"not_measured": run.stderr[-500:]}
 
 
 def about(options):
@@ -148,14 +151,15 @@ def write(file, report):
 
 
 def table(results):
-    lines = ["| id | peer | ratio | spread | at least |", "|---|---|---|---|---|"]
+    lines = ["| id | peer | ratio | spread | at least | memory |", "|---|---|---|---|---|---|"]
     for found in results:
         if "not_measured" in found:
-            lines.append(f"| {found['id']} | not measured: {found['not_measured']} | | | |")
+            lines.append(f"| {found['id']} | not measured: {found['not_measured']} | | | | |")
             continue
         low, high = found.get("spread", [found["ratio"]] * 2)
-        wanted = f"{found['at_least']:.2f}" + ("" if found["reached"] else ", not reached")
-        cells = [found["id"], found.get("peer", ""), f"**{found['ratio']:.2f}**", f"{low:.2f}–{high:.2f}", wanted]
+        wanted = f"{found['at_least']:.2f}" + (f", in {found['within']} s" if "within" in found else "") + ("" if found["reached"] else ", not reached")
+        memory = f"{found['memory_ratio']:.2f}" + ("" if found["memory_reached"] else ", too much") if "memory_ratio" in found else ""
+        cells = [found["id"], found.get("peer", ""), f"**{found['ratio']:.2f}**", f"{low:.2f}–{high:.2f}", wanted, memory]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

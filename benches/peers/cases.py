@@ -46,7 +46,7 @@ def against_both(id, model, size, case, eager, compiled):
     ]
 
 
-# The first two of a model share one group, so that it is loaded and compiled once.
+# The goals of a model share one group, so that it is loaded and compiled once.
 GPU = [
     [
         *against_both("G1", "sd15", 512, {"steps": 50}, (2.0, 3.0), (0.85, 1.0)),

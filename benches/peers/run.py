@@ -40,11 +40,18 @@ def main():
             settings = Settings(home / model, options.device, options.threads, options.easel)
             rows += time_group(group, settings, options.rounds)
         report["results"] = rows
-        if options.serving:
+        print(f"\n{table(rows)}", flush=True)
+        write(options.json, report)
+        # Only some goals: the server under load is none of them.
+        if options.serving and not options.only:
             report["serving"] = [serving(load) for load in loads(options, home)]
-    print(f"\n{table(rows)}", flush=True)
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write(options.json, report)
+
+
+def write(file, report):
+    """Also before what comes last: a load that fails takes nothing with it."""
+    if file:
+        Path(file).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def parse():

@@ -37,6 +37,12 @@ impl Machine {
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }
     }
+
+    /// The head of what is printed.
+    pub(super) fn line(&self) -> String {
+        let Self { cpu, cores, gpus, .. } = self;
+        [&[format!("{cpu}, {cores} cores")], gpus.as_slice()].concat().join(", ") + "\n"
+    }
 }
 
 /// The driver has a folder for each.

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use self::{
     cases::{Chosen, cases},
     machine::Machine,
-    report::{Ceiling, ModelReport, Report, Timed},
+    report::{Ceiling, Device, ModelReport, Report, Timed},
 };
 use super::{CliError, answer::answer};
 use crate::{
@@ -143,7 +143,9 @@ pub(super) fn bench(config: &Config, arguments: &BenchArgs) -> Result<(), CliErr
     if arguments.lines {
         return lines::serve(&settings, folders);
     }
-    let mut report = Report::new(Machine::here(), arguments.commit.clone());
+    let machine = Machine::here();
+    answer(machine.line())?;
+    let mut report = Report::new(machine, arguments.commit.clone());
     for (place, folder) in folders.into_iter().enumerate() {
         time_model(arguments, settings_of(&settings, folder), place == 0, &mut report)?;
     }
@@ -179,15 +181,10 @@ fn time_model(arguments: &BenchArgs, settings: EngineSettings, is_first: bool, r
     let load_seconds = start.elapsed().as_secs_f64();
     let device = bench.device();
     let is_gpu = device.name != "cpu";
-    let ceiling = match report.ceiling() {
-        Some(ceiling) => ceiling,
-        None => {
-            let ceiling = measure_ceiling(arguments.matmul, &bench, is_gpu)?;
-            answer(report.begin(device, ceiling))?;
-            ceiling
-        }
-    };
-    answer(format_args!("\n{model}, loaded in {load_seconds:.1} s\n"))?;
+    let known = report.ceiling(&device.dtype);
+    let ceiling = known.map_or_else(|| measure_ceiling(arguments.matmul, &bench, is_gpu), Ok)?;
+    let device = Device::from(device);
+    answer(format_args!("\n{model}, loaded in {load_seconds:.1} s; {}", device.line(ceiling)))?;
     let chosen = Chosen {
         parts: arguments.parts.iter().map(|part| (*part).into()).collect(),
         rows: arguments.rows.clone(),
@@ -203,7 +200,14 @@ fn time_model(arguments: &BenchArgs, settings: EngineSettings, is_first: bool, r
         answer(timed.line())?;
         results.push(timed);
     }
-    report.models.push(ModelReport { model, load_seconds, results, peak_gpu_memory_bytes: bench.peak_gpu_memory() });
+    report.models.push(ModelReport {
+        model,
+        load_seconds,
+        device,
+        matmul: ceiling,
+        results,
+        peak_gpu_memory_bytes: bench.peak_gpu_memory(),
+    });
     Ok(())
 }
 

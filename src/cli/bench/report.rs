@@ -21,8 +21,6 @@ pub(super) struct Report {
     date: String,
     command: String,
     machine: Machine,
-    device: Option<Device>,
-    matmul: Option<Ceiling>,
     /// Models in the order in which they were timed.
     pub(super) models: Vec<ModelReport>,
     /// Of this process, everything in it: the kernel's VmHWM.
@@ -31,7 +29,7 @@ pub(super) struct Report {
 
 /// As [`BenchDevice`].
 #[derive(Debug, Serialize)]
-struct Device {
+pub(super) struct Device {
     name: String,
     dtype: String,
     threads: usize,
@@ -50,6 +48,9 @@ pub(super) struct Ceiling {
 pub(super) struct ModelReport {
     pub(super) model: String,
     pub(super) load_seconds: f64,
+    pub(super) device: Device,
+    /// In the device's dtype, which is not that of every model.
+    pub(super) matmul: Ceiling,
     pub(super) results: Vec<Timed>,
     /// The most that libtorch has had of a GPU's memory, while it loaded and in all cases.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,36 +108,34 @@ impl Report {
             date: jiff::Timestamp::now().to_string(),
             command: env::args().collect::<Vec<_>>().join(" "),
             machine,
-            device: None,
-            matmul: None,
             models: Vec::new(),
             peak_memory_bytes: None,
         }
     }
 
-    /// The ceiling, if it has been measured; all models are timed on one device in one dtype.
-    pub(super) fn ceiling(&self) -> Option<Ceiling> {
-        self.matmul
-    }
-
-    /// Notes the device and its ceiling; answers the table's head.
-    pub(super) fn begin(&mut self, device: BenchDevice, ceiling: Ceiling) -> String {
-        let BenchDevice { name, dtype, threads, batch_invariant } = device;
-        let Machine { cpu, cores, gpus, .. } = &self.machine;
-        let machine = [&[format!("{cpu}, {cores} cores")], gpus.as_slice()].concat().join(", ");
-        let head = format!(
-            "{machine}\n{name}, {dtype}, {threads} threads; product of {0} × {0} matrices: {1:.3} TFLOP/s\n",
-            ceiling.side, ceiling.tflop_per_second
-        );
-        self.device = Some(Device { name, dtype, threads, batch_invariant });
-        self.matmul = Some(ceiling);
-        head
+    /// The ceiling of this dtype, if it has been measured; all models are timed on one device.
+    pub(super) fn ceiling(&self, dtype: &str) -> Option<Ceiling> {
+        self.models.iter().find(|model| model.device.dtype == dtype).map(|model| model.matmul)
     }
 
     /// Looks at the process's memory, and says it.
     pub(super) fn note_memory(&mut self) -> String {
         self.peak_memory_bytes = peak_memory();
         self.peak_memory_bytes.map_or(String::new(), |bytes| format!("\npeak resident memory: {:.2} GiB\n", bytes as f64 / GIBI))
+    }
+}
+
+impl From<BenchDevice> for Device {
+    fn from(BenchDevice { name, dtype, threads, batch_invariant }: BenchDevice) -> Self {
+        Self { name, dtype, threads, batch_invariant }
+    }
+}
+
+impl Device {
+    /// The head of a model's table.
+    pub(super) fn line(&self, Ceiling { side, tflop_per_second }: Ceiling) -> String {
+        let Self { name, dtype, threads, .. } = self;
+        format!("{name}, {dtype}, {threads} threads; product of {side} × {side} matrices: {tflop_per_second:.3} TFLOP/s\n")
     }
 }
 

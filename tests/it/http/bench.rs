@@ -24,13 +24,14 @@ fn every_part_of_a_picture_is_timed_and_counted() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let model = &report["models"][0];
     assert_eq!(
-        (&report["device"]["name"], &report["device"]["dtype"], &report["device"]["threads"]),
+        (&model["device"]["name"], &model["device"]["dtype"], &model["device"]["threads"]),
         (&json!("cpu"), &json!("float32"), &json!(1))
     );
-    assert!(report["matmul"]["tflop_per_second"].as_f64() > Some(0.0) && report["peak_memory_bytes"].as_u64() > Some(1 << 20));
+    assert!(model["matmul"]["tflop_per_second"].as_f64() > Some(0.0) && report["peak_memory_bytes"].as_u64() > Some(1 << 20));
     assert!(report["machine"]["cpu"].is_string() && report["command"].as_str().unwrap().contains("bench --model tiny"));
-    let results = report["models"][0]["results"].as_array().unwrap();
+    let results = model["results"].as_array().unwrap();
     let parts: Vec<_> = results.iter().map(|result| result["part"].as_str().unwrap()).collect();
     assert_eq!(parts, ["text_encoder", "unet", "unet", "vae_decode", "preview", "whole"]);
     for result in results {
