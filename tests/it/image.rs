@@ -21,9 +21,10 @@ fn what_the_sources_include_is_copied_before_the_image_compiles_them() {
     }
 }
 
-/// The files that a source has in it when it is compiled.
+/// The files that a source has in it when it is compiled, but for its tests.
 fn included_by(source: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(source).unwrap();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let literals = text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next());
     literals.map(|path| source.parent().unwrap().join(path).canonicalize().unwrap()).collect()
 }
