@@ -207,6 +207,7 @@ impl Outlook {
         // It may have been claimed, and have come to the device, meanwhile.
         scene.queue.retain(|other| other.job != job);
         scene.device.retain(|other| other.job != job);
+        let is_idle = scene.device.is_empty() && scene.queue.is_empty();
         let place = place_of(work, scene.queue.iter());
         // Behind those that nobody has looked at it takes longer than they do.
         if place.is_none() && !sees_all {
@@ -216,7 +217,9 @@ impl Outlook {
         scene.queue.insert(place.unwrap_or(scene.queue.len()), work.clone());
         let Forecast { ends, horizon, .. } = scene.play(job);
         let end = job.and_then(|job| ends.get(&job)).map(|end| (end - now).max(0.0));
-        Expectation { end, at_least: end.unwrap_or(horizon - now) }
+        // Nobody is in its way: only its own steps can tell whether what was measured, perhaps in a bad moment, still holds.
+        let at_least = if is_idle { 0.0 } else { end.unwrap_or(horizon - now) };
+        Expectation { end, at_least }
     }
 
     /// A job has come, of which this is expected.
@@ -284,7 +287,7 @@ fn place_of<'a>(work: &Work, mut queue: impl Iterator<Item = &'a Work>) -> Optio
 pub(super) struct Expectation {
     /// Seconds until it has probably ended, if that is known.
     pub(super) end: Option<f64>,
-    /// Seconds that it will take at least.
+    /// Seconds that it will take at least, as far as that can be held against it.
     pub(super) at_least: f64,
 }
 

@@ -57,6 +57,20 @@ async fn a_job_that_would_miss_its_deadline_is_refused_and_told_when_to_come_bac
 }
 
 #[tokio::test]
+async fn a_job_that_nobody_is_in_the_way_of_is_taken_whatever_was_measured_before() {
+    let (app, gate) = TestApp::gated(|config| config.dispatch.max_canvases = 1).await;
+    drop(gate);
+    app.paint(&request(json!({"num_inference_steps": 4}))).await;
+    let hopeless = request(json!({"num_inference_steps": 150, "num_images": 16, "deadline_seconds": 1}));
+    let taken = app.submit(&hopeless).await;
+    assert!(taken["eta_seconds"].as_f64() > Some(1.0), "{taken}");
+    assert_eq!(json_of(app.post(&hopeless).await, 503).await["code"], "deadline_unreachable", "behind another");
+    app.cancel(&taken).await;
+    app.wait(&taken).await;
+    app.finish().await;
+}
+
+#[tokio::test]
 async fn a_job_whose_deadline_passes_while_it_waits_fails_without_a_step() {
     let (app, mut gate) = TestApp::gated(|config| config.dispatch.max_canvases = 1).await;
     let running = app.submit(&request(json!({}))).await;
