@@ -1,6 +1,6 @@
 //! The maths: tokenizer, text encoder, UNet, VAE, noise schedulers, and the canvas that they move forward.
 //!
-//! Owns libtorch: no other room knows what a tensor is.
+//! Owns libtorch: of the other rooms only `sys`, which hands its tensors to the GPU, knows what one is.
 
 mod attend;
 mod autoencoder;

@@ -47,7 +47,8 @@ pub struct Rows<'a> {
 impl AttentionShape {
     /// Whether this processor and this shape have a kernel.
     pub fn is_supported(&self) -> bool {
-        self.width > 0 && self.width.is_multiple_of(2) && self.keys > 0 && processor_multiplies_bfloat16()
+        let has_work = [self.heads, self.queries, self.keys, self.width].iter().all(|count| *count > 0);
+        has_work && self.width.is_multiple_of(2) && processor_multiplies_bfloat16()
     }
 
     fn holds(&self, rows: Rows, per_sample: usize) -> bool {
