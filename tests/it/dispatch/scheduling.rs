@@ -31,7 +31,8 @@ async fn where_rows_bring_nothing_the_shortest_job_goes_first_and_alone() {
     let long = studio.submit(many_steps("long")).await;
     assert_eq!(studio.next_step().await, ["long"]);
     let mut shorter = Vec::new();
-    for (prompt, steps) in [("middle", 30), ("short", 14)] {
+    // "middle" waits at the gate until "short" is there, and ageing counts that wait: it needs much more.
+    for (prompt, steps) in [("middle", 100), ("short", 14)] {
         shorter.push(studio.submit_in_company(body(prompt, steps)).await);
     }
     studio.let_one_step_through();
