@@ -171,6 +171,7 @@ pub fn engine_settings(config: &Config) -> EngineSettings {
         },
         vae_memory: (config.device.vae_memory_mib > 0).then_some(config.device.vae_memory_mib << 20),
         prompt_cache: config.device.prompt_cache_mib << 20,
+        prompt_kv_cache: config.device.prompt_kv_cache_mib << 20,
         models: model_folders(config),
         residency: residency_settings(config),
     }

@@ -97,6 +97,7 @@ pub struct DeviceConfig {
     pub vae_tiling: Tiling,
     pub vae_memory_mib: u64,
     pub prompt_cache_mib: u64,
+    pub prompt_kv_cache_mib: u64,
     pub model_memory_mib: u64,
     pub model_retry_seconds: u64,
 }
@@ -251,6 +252,7 @@ impl Config {
         check_range("device.threads", device.threads, 0..=1024)?;
         check_range("device.vae_memory_mib", device.vae_memory_mib, 0..=1 << 24)?;
         check_range("device.prompt_cache_mib", device.prompt_cache_mib, 0..=1 << 24)?;
+        check_range("device.prompt_kv_cache_mib", device.prompt_kv_cache_mib, 0..=1 << 24)?;
         check_range("device.model_memory_mib", device.model_memory_mib, 0..=1 << 24)?;
         check_range("device.model_retry_seconds", device.model_retry_seconds, 0..=86_400)?;
         check_range("dispatch.lease_seconds", dispatch.lease_seconds, 1..=3600)?;
@@ -322,6 +324,7 @@ mod tests {
             ("device", "threads", "1025", "0 to 1024"),
             ("device", "vae_memory_mib", "16777217", "0 to 16777216"),
             ("device", "prompt_cache_mib", "16777217", "0 to 16777216"),
+            ("device", "prompt_kv_cache_mib", "16777217", "0 to 16777216"),
             ("device", "model_memory_mib", "16777217", "0 to 16777216"),
             ("device", "model_retry_seconds", "86401", "0 to 86400"),
             ("dispatch", "lease_seconds", "0", "1 to 3600"),

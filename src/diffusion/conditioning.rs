@@ -1,5 +1,7 @@
 //! What a canvas is conditioned on: the rows that it brings to a UNet call, and how their outputs become one.
 
+use std::sync::Arc;
+
 use tch::Tensor;
 
 use super::{
@@ -12,8 +14,8 @@ use crate::domain::GenerationRequest;
 /// One row of a UNet call.
 #[derive(Debug, Default)]
 pub(super) struct Row {
-    /// The prompt's embedding, `[1, L, hidden]`; none for a model that takes no text.
-    pub(super) encoder_hidden_states: Option<Tensor>,
+    /// The prompt; none for a model that takes no text.
+    pub(super) text: Option<Arc<TextEmbeds>>,
     /// Stable Diffusion XL's; all rows of a model have it, or none has.
     pub(super) added: Option<AddedCondition>,
     /// The embedded guidance scale of a distilled model, `[1, time_cond_proj_dim]`; all rows of a model have it, or none has.
@@ -28,7 +30,7 @@ impl Row {
     fn shallow_clone(&self) -> Self {
         let once_more = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
         Self {
-            encoder_hidden_states: self.encoder_hidden_states.as_ref().map(Tensor::shallow_clone),
+            text: self.text.clone(),
             added: self.added.as_ref().map(AddedCondition::shallow_clone),
             timestep_cond: once_more(&self.timestep_cond),
             image_latents: once_more(&self.image_latents),
@@ -36,22 +38,22 @@ impl Row {
     }
 
     /// The row of a text that the picture should follow.
-    pub(super) fn positive(text: &TextEmbeds, extras: &Extras) -> Self {
+    pub(super) fn positive(text: &Arc<TextEmbeds>, extras: &Extras) -> Self {
         Self::new(text, extras, extras.time_ids.as_ref().map(|ids| &ids.positive))
     }
 
     /// The row of a text that guidance leads away from.
-    pub(super) fn negative(text: &TextEmbeds, extras: &Extras) -> Self {
+    pub(super) fn negative(text: &Arc<TextEmbeds>, extras: &Extras) -> Self {
         Self::new(text, extras, extras.time_ids.as_ref().map(|ids| &ids.negative))
     }
 
-    fn new(text: &TextEmbeds, extras: &Extras, time_ids: Option<&Tensor>) -> Self {
+    fn new(text: &Arc<TextEmbeds>, extras: &Extras, time_ids: Option<&Tensor>) -> Self {
         let added = |(text_embeds, time_ids): (&Tensor, &Tensor)| AddedCondition {
             text_embeds: text_embeds.shallow_clone(),
             time_ids: time_ids.shallow_clone(),
         };
         Self {
-            encoder_hidden_states: Some(text.encoder_hidden_states.shallow_clone()),
+            text: Some(Arc::clone(text)),
             added: text.pooled.as_ref().zip(time_ids).map(added),
             timestep_cond: extras.timestep_cond.as_ref().map(Tensor::shallow_clone),
             image_latents: None,

@@ -145,7 +145,7 @@ impl Batch {
         let scaled = sample.f_mul(&numbers.per_row(&self.coefficients.input_scale)?)?;
         let timesteps = numbers.floats(&self.coefficients.timesteps)?; // [rows]
         let model_input = rows.model_input(&scaled, numbers)?.f_to_kind(kind)?; // [rows, C + C', h, w]
-        let predicted = unet.forward(&model_input, &timesteps, rows.condition(self.products)?.as_ref(), depth)?;
+        let predicted = unet.forward(&model_input, &timesteps, rows.condition(unet, self.products)?.as_ref(), depth)?;
         Ok(Predicted { model_output: rows.combine(&predicted.model_output.f_to_kind(Kind::Float)?, numbers)?, ..predicted })
     }
 
@@ -245,6 +245,7 @@ mod tests {
             vae_tiling: VaeTiling::Never,
             vae_memory: None,
             prompt_cache: 0,
+            prompt_kv_cache: 0,
             gpu: GpuSettings::default(),
             models: vec![ModelFolder::random(RandomModel::Tiny)],
             residency: ResidencySettings::default(),

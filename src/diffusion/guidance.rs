@@ -10,6 +10,8 @@ use super::{
     layers::{Products, Result},
     models::{time_embedding::AddedCondition, unet::UNetCondition},
     numbers::{Floats, Indices, Numbers, Uploaded},
+    prompt::TextEmbeds,
+    unet::UNet,
 };
 
 /// The rows of one UNet call, those of a canvas side by side.
@@ -56,9 +58,9 @@ impl<'a> GuidanceRows<'a> {
     }
 
     /// What the UNet is told in each row; none when the model takes no text.
-    pub(super) fn condition(&self, products: Products) -> Result<Option<UNetCondition>> {
-        let prompts: Vec<&Tensor> = self.rows().filter_map(|row| row.encoder_hidden_states.as_ref()).collect();
-        if !self.all_or_none(&prompts)? {
+    pub(super) fn condition(&self, unet: &UNet, products: Products) -> Result<Option<UNetCondition>> {
+        let texts: Vec<&TextEmbeds> = self.rows().filter_map(|row| row.text.as_deref()).collect();
+        if !self.all_or_none(&texts)? {
             return Ok(None);
         }
         let text_embeds: Vec<&Tensor> = self.rows().filter_map(|row| row.added.as_ref()).map(|added| &added.text_embeds).collect();
@@ -69,16 +71,16 @@ impl<'a> GuidanceRows<'a> {
         };
         let guidance: Vec<&Tensor> = self.rows().filter_map(|row| row.timestep_cond.as_ref()).collect();
         let timestep_cond = if self.all_or_none(&guidance)? { Some(Tensor::f_cat(&guidance, 0)?) } else { None };
-        Ok(Some(UNetCondition { encoder_hidden_states: Tensor::f_cat(&prompts, 0)?, added, timestep_cond, products }))
+        Ok(Some(UNetCondition { prompt: unet.told(&texts)?, added, timestep_cond, products }))
     }
 
     fn rows(&self) -> impl Iterator<Item = &'a Row> {
         self.conditionings.iter().flat_map(|conditioning| &conditioning.rows)
     }
 
-    /// Whether every row has such a tensor; an error when only some have.
-    fn all_or_none(&self, tensors: &[&Tensor]) -> Result<bool> {
-        match tensors.len() {
+    /// Whether every row has such a thing; an error when only some have.
+    fn all_or_none<T>(&self, had: &[&T]) -> Result<bool> {
+        match had.len() {
             0 => Ok(false),
             count if count == self.canvas.len() => Ok(true),
             count => {
@@ -166,8 +168,7 @@ mod tests {
     const CFG: Guidance = Guidance { scale: 5.0, rescale: 0.0 };
 
     fn row() -> Row {
-        let encoder_hidden_states = Tensor::zeros([1, 77, 8], (Kind::Float, Device::Cpu));
-        Row { encoder_hidden_states: Some(encoder_hidden_states), ..Row::default() }
+        Row::default()
     }
 
     fn branches(weights: &[f64]) -> Vec<Branch> {

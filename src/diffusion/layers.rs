@@ -71,6 +71,11 @@ impl Linear {
         Ok(Self { weight: Tensor::f_cat(&weights, 0)?, bias: None, batch_invariant })
     }
 
+    /// The channels of what it makes.
+    pub(super) fn outputs(&self) -> i64 {
+        self.weight.size()[0]
+    }
+
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         measure(Op::Linear, || self.weight.size()[1], || self.apply(x))
     }

@@ -53,6 +53,7 @@ impl Model {
     ) -> Result<Self, LoadError> {
         let index = ModelIndex::read(files)?;
         let (samples, latents) = (index.unet().samples(files)?, index.first_stage().latents(files)?);
+        let prompt_kv = prompt_cache.kv_bytes;
         let prompts = index.takes_text().then(|| PromptEncoder::load(files, &index, placement, prompt_cache)).transpose()?;
         let mut unet = UNet::load(files, index.unet(), placement)?;
         if info.takes("fp8_linears") {
@@ -72,7 +73,7 @@ impl Model {
             placement,
             prompts,
             input: input.map_err(|problem| files.invalid(problem))?,
-            unet: unet.recorded(gpu.graphs()),
+            unet: unet.recorded(gpu.graphs()).keeping(prompt_kv),
             channels: samples.out_channels,
             factor: latents.factor,
             first_stage: FirstStage::load(files, index.first_stage(), (latents, samples), placement, vae_policy)?,

@@ -128,6 +128,7 @@ mod tests {
             clip::{ClipTextClass, ClipTextModel, HiddenLayer},
             time_embedding::AddedCondition,
             unet::{UNet2DConditionModel, UNetCondition},
+            unet_prompt::UNetPrompt,
             vae::AutoencoderKL,
         },
     };
@@ -165,7 +166,7 @@ mod tests {
             let unet = UNet2DConditionModel::load(&files, ON_CPU).unwrap();
             let added = || AddedCondition { text_embeds: zeros(&[2, 16]), time_ids: zeros(&[2, 6]) };
             let condition = UNetCondition {
-                encoder_hidden_states: zeros(&[2, 77, width]),
+                prompt: UNetPrompt::HiddenStates(zeros(&[2, 77, width])),
                 added: is_xl.then(added),
                 timestep_cond: None,
                 products: Products::Exact,

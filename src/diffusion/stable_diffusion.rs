@@ -61,6 +61,8 @@ pub struct EngineSettings {
     pub vae_memory: Option<u64>,
     /// The most bytes that each model keeps of what its text encoders made of earlier prompts; 0 keeps nothing.
     pub prompt_cache: u64,
+    /// The most bytes that each model keeps of its UNet's keys and values of prompts; 0 keeps nothing, and makes them in each call.
+    pub prompt_kv_cache: u64,
     /// What a GPU is used with.
     pub gpu: GpuSettings,
     /// The models that are served.
@@ -133,7 +135,8 @@ impl StableDiffusion {
         let gpu = Gpu::prepare(device, settings.gpu)?;
         let infos = describe_models(&settings.models)?;
         let vae_policy = settings.vae_policy(device);
-        let prompt_cache = PromptCachePolicy { bytes: settings.prompt_cache, ..PromptCachePolicy::default() };
+        let (bytes, kv_bytes) = (settings.prompt_cache, settings.prompt_kv_cache);
+        let prompt_cache = PromptCachePolicy { bytes, kv_bytes, ..PromptCachePolicy::default() };
         let stored = |(info, folder): (ModelInfo, &ModelFolder)| -> Box<dyn ModelSource<Model>> {
             let (vae_policy, prompt_cache) = (vae_policy.clone(), prompt_cache.clone());
             Box::new(StoredModel { info, folder: folder.clone(), device, vae_policy, prompt_cache, gpu })

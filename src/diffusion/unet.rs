@@ -15,9 +15,12 @@ use super::{
         config::UNetConfig,
         unet::{UNet2DConditionModel, UNetCondition},
         unet_input::UNetInput,
+        unet_prompt::UNetPrompt,
         unet2d::UNet2DModel,
         unet2d_config::UNet2DConfig,
     },
+    prompt::TextEmbeds,
+    prompt_kv::PromptKvCache,
 };
 
 /// diffusers' class of a UNet.
@@ -79,6 +82,7 @@ pub(super) struct UNet {
     network: Network,
     /// Where its calls are recorded.
     graphs: Option<RefCell<Graphs<CudaRecorder>>>,
+    prompt_kv: PromptKvCache,
 }
 
 enum Network {
@@ -93,7 +97,7 @@ impl UNet {
             UNetClass::Condition => UNet2DConditionModel::load(files, placement).map(Box::new).map(Network::Condition),
             UNetClass::Plain => UNet2DModel::load(files, placement).map(Box::new).map(Network::Plain),
         };
-        Ok(Self { network: network?, graphs: None })
+        Ok(Self { network: network?, graphs: None, prompt_kv: PromptKvCache::new(0) })
     }
 
     /// Gives the transformers a second set of weights, in fp8. A UNet that takes no text has none that it is asked for.
@@ -105,6 +109,26 @@ impl UNet {
             Network::Condition(unet) => unet.add_fp8(),
             Network::Plain(_) => Ok(()),
         }
+    }
+
+    /// That keeps so many bytes of prompts' keys and values.
+    pub(super) fn keeping(self, prompt_kv: u64) -> Self {
+        Self { prompt_kv: PromptKvCache::new(prompt_kv), ..self }
+    }
+
+    /// What its cross-attentions are told of these texts, one a row, all of one length.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(super) fn told(&self, texts: &[&TextEmbeds]) -> layers::Result<UNetPrompt> {
+        if let (Network::Condition(unet), Some(text)) = (&self.network, texts.first())
+            && self.prompt_kv.keeps(unet, text)
+        {
+            let made = texts.iter().map(|text| self.prompt_kv.of(unet, text)).collect::<layers::Result<Vec<_>>>()?;
+            return Tensor::f_cat(&made, 0).map(UNetPrompt::KeysAndValues);
+        }
+        let states: Vec<&Tensor> = texts.iter().map(|text| &text.encoder_hidden_states).collect();
+        Tensor::f_cat(&states, 0).map(UNetPrompt::HiddenStates)
     }
 
     /// Whose calls are recorded, if there is a place for that.
@@ -208,7 +232,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        diffusion::{graphs::tests::Again, layers::Products, models::time_embedding::AddedCondition},
+        diffusion::{graphs::tests::Again, layers::Products, models::time_embedding::AddedCondition, prompt::TextKey},
         sys::with_kernels_on_the_cpu,
     };
 
@@ -221,10 +245,36 @@ mod tests {
     fn condition(rows: i64, width: i64, is_xl: bool) -> UNetCondition {
         let added = || AddedCondition { text_embeds: randn(&[rows, 16]), time_ids: randn(&[rows, 6]) };
         UNetCondition {
-            encoder_hidden_states: randn(&[rows, 77, width]),
+            prompt: UNetPrompt::HiddenStates(randn(&[rows, 77, width])),
             added: is_xl.then(added),
             timestep_cond: None,
             products: Products::Exact,
+        }
+    }
+
+    #[test]
+    fn a_unet_that_is_told_keys_and_values_answers_what_it_answers_to_hidden_states() {
+        for (model, width, is_xl) in [("tiny-sd1", 16, false), ("tiny-sdxl", 40, true)] {
+            let files = ModelFiles::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(model)).unwrap();
+            let unet = UNet::load(&files, UNetClass::Condition, ON_CPU).unwrap().keeping(1 << 24);
+            let texts = [3, 4].map(|key| TextEmbeds {
+                key: TextKey::Zeros(key),
+                encoder_hidden_states: randn(&[1, 77, width]),
+                pooled: None,
+            });
+            let states = texts.each_ref().map(|text| &text.encoder_hidden_states);
+            let prompt = UNetPrompt::HiddenStates(Tensor::cat(&states, 0));
+            let told = UNetCondition { prompt, ..condition(2, width, is_xl) };
+            let (sample, timesteps) = (randn(&[2, 4, 16, 24]), Tensor::from_slice(&[700_f32, 3.5]));
+            let mut graphs = Graphs::new(Again::default(), u64::MAX);
+            let expected = unet.forward(&sample, &timesteps, Some(&told), Depth::Whole).unwrap().model_output;
+            let prompt = unet.told(&texts.each_ref()).unwrap();
+            assert!(matches!(prompt, UNetPrompt::KeysAndValues(_)));
+            let told = UNetCondition { prompt, ..told };
+            for _ in 0..3 {
+                let got = unet.network.replayed(&mut graphs, (&sample, &timesteps), Some(&told), Depth::Whole).unwrap();
+                assert_eq!(got.model_output, expected, "{model}");
+            }
         }
     }
 

@@ -45,6 +45,7 @@ impl Studio {
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
             prompt_cache: 64 << 20,
+            prompt_kv_cache: 256 << 20,
             models,
             residency: ResidencySettings::default(),
         };

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::unet_prompt::UNetPrompt;
 use crate::diffusion::{
     attend::{attend, attend_to_themselves},
     device::Placement,
@@ -68,13 +69,15 @@ impl SelfAttention {
 }
 
 /// diffusers' `Attention`: queries from one sequence, keys and values from another.
-struct CrossAttention {
+pub(super) struct CrossAttention {
     to_q: TransformerLinear,
     /// The prompt's, like its values: always exact, for they are less than a hundredth of the work.
     to_k: Linear,
     to_v: Linear,
     to_out: TransformerLinear,
     heads: i64,
+    /// Where its channels begin among those of all cross-attentions of the network: [`Self::put_behind`].
+    place: i64,
 }
 
 impl CrossAttention {
@@ -85,6 +88,7 @@ impl CrossAttention {
             to_v: Linear::without_bias(&(vs / "to_v"), context, width)?,
             to_out: Linear::load(&(vs / "to_out" / 0), width, width)?.into(),
             heads,
+            place: 0,
         })
     }
 
@@ -93,9 +97,31 @@ impl CrossAttention {
         self.to_out.add_fp8()
     }
 
-    /// x `[B, L, C]`, context `[B, L', C']` → `[B, L, C]`
-    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
-        let (key, value) = (self.to_k.forward(context)?, self.to_v.forward(context)?);
+    /// Takes its place behind `channels` channels of others, and says where the next one's is.
+    pub(super) fn put_behind(&mut self, channels: i64) -> i64 {
+        self.place = channels;
+        channels + self.to_k.outputs()
+    }
+
+    /// A prompt's key and value: `[B, L', C'] → [B, L', C]` each.
+    pub(super) fn project(&self, encoder_hidden_states: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([self.to_k.forward(encoder_hidden_states)?, self.to_v.forward(encoder_hidden_states)?])
+    }
+
+    /// `[B, L', C]` each
+    fn key_and_value(&self, prompt: &UNetPrompt) -> Result<[Tensor; 2]> {
+        match prompt {
+            UNetPrompt::HiddenStates(states) => self.project(states),
+            UNetPrompt::KeysAndValues(made) => {
+                let own = |which| made.f_select(1, which)?.f_narrow(2, self.place, self.to_k.outputs());
+                Ok([own(0)?, own(1)?])
+            }
+        }
+    }
+
+    /// x `[B, L, C]` → `[B, L, C]`
+    fn forward(&self, x: &Tensor, prompt: &UNetPrompt, products: Products) -> Result<Tensor> {
+        let [key, value] = self.key_and_value(prompt)?;
         self.to_out.forward(&attend(&self.to_q.forward(x, products)?, [&key, &value], self.heads)?, products)
     }
 }
@@ -121,10 +147,10 @@ impl FirstAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, prompt: &UNetPrompt, products: Products) -> Result<Tensor> {
         match self {
             Self::Own(attention) => attention.forward(x, products),
-            Self::Cross(attention) => attention.forward(x, context, products),
+            Self::Cross(attention) => attention.forward(x, prompt, products),
         }
     }
 }
@@ -239,9 +265,25 @@ impl BasicTransformerBlock {
         self.ff.add_fp8()
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
-        let x = self.attn1.forward(&self.norm1.forward(x)?, context, products)?.f_add(x)?;
-        let x = self.attn2.forward(&self.norm2.forward(&x)?, context, products)?.f_add(&x)?;
+    fn cross_attentions(&self) -> impl Iterator<Item = &CrossAttention> {
+        let first = match &self.attn1 {
+            FirstAttention::Cross(attention) => Some(attention),
+            FirstAttention::Own(_) => None,
+        };
+        first.into_iter().chain([&self.attn2])
+    }
+
+    fn cross_attentions_mut(&mut self) -> impl Iterator<Item = &mut CrossAttention> {
+        let first = match &mut self.attn1 {
+            FirstAttention::Cross(attention) => Some(attention),
+            FirstAttention::Own(_) => None,
+        };
+        first.into_iter().chain([&mut self.attn2])
+    }
+
+    fn forward(&self, x: &Tensor, prompt: &UNetPrompt, products: Products) -> Result<Tensor> {
+        let x = self.attn1.forward(&self.norm1.forward(x)?, prompt, products)?.f_add(x)?;
+        let x = self.attn2.forward(&self.norm2.forward(&x)?, prompt, products)?.f_add(&x)?;
         self.ff.forward(&self.norm3.forward(&x)?, products)?.f_add(&x)
     }
 }
@@ -295,8 +337,18 @@ impl Transformer2DModel {
         self.blocks.iter_mut().try_for_each(BasicTransformerBlock::add_fp8)
     }
 
-    /// x `[B, C, H, W]`, context `[B, L, cross_attention_dim]` → `[B, C, H, W]`
-    pub(in crate::diffusion) fn forward(&self, x: &Tensor, context: &Tensor, products: Products) -> Result<Tensor> {
+    /// Its cross-attentions, in the order of the blocks.
+    pub(super) fn cross_attentions(&self) -> impl Iterator<Item = &CrossAttention> {
+        self.blocks.iter().flat_map(BasicTransformerBlock::cross_attentions)
+    }
+
+    /// As [`Self::cross_attentions`].
+    pub(super) fn cross_attentions_mut(&mut self) -> impl Iterator<Item = &mut CrossAttention> {
+        self.blocks.iter_mut().flat_map(BasicTransformerBlock::cross_attentions_mut)
+    }
+
+    /// `[B, C, H, W] → [B, C, H, W]`
+    pub(in crate::diffusion) fn forward(&self, x: &Tensor, prompt: &UNetPrompt, products: Products) -> Result<Tensor> {
         let (_, _, height, width) = x.size4()?;
         let normed = self.norm.forward(x)?;
         let mut hidden = match &self.proj_in {
@@ -304,7 +356,7 @@ impl Transformer2DModel {
             Projection::Linear(linear) => linear.forward(&tokens(&normed)?)?,
         };
         for block in &self.blocks {
-            hidden = block.forward(&hidden, context, products)?;
+            hidden = block.forward(&hidden, prompt, products)?;
         }
         match &self.proj_out {
             Projection::Conv(conv) => conv.forward_onto(cells(&hidden, (height, width))?, || Ok(x.shallow_clone())),

@@ -10,6 +10,7 @@ use super::{
     tests::{ON_CPU, golden_at},
     time_embedding::AddedCondition,
     unet::{UNet2DConditionModel, UNetCondition},
+    unet_prompt::UNetPrompt,
     vae::AutoencoderKL,
 };
 use crate::diffusion::{deep_cache::Depth, files::ModelFiles, layers::Products};
@@ -52,7 +53,7 @@ fn compare_all(model: &str) {
     let unet = UNet2DConditionModel::load(&files, ON_CPU).unwrap();
     let added = || AddedCondition { text_embeds: golden("text_embeds"), time_ids: golden("time_ids") };
     let condition = UNetCondition {
-        encoder_hidden_states: golden("encoder_hidden_states"),
+        prompt: UNetPrompt::HiddenStates(golden("encoder_hidden_states")),
         added: unet.config().addition_embed_type.map(|_| added()),
         timestep_cond: None,
         products: Products::Exact,

@@ -19,5 +19,6 @@ pub(super) mod unet2d;
 pub(super) mod unet2d_config;
 pub(super) mod unet_blocks;
 pub(super) mod unet_input;
+pub(super) mod unet_prompt;
 pub(super) mod vae;
 pub(super) mod vq;

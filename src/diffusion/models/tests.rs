@@ -13,6 +13,7 @@ use super::{
     config::VaeConfig,
     tiling::TileSize,
     unet::{UNet2DConditionModel, UNetCondition},
+    unet_prompt::UNetPrompt,
     vae::AutoencoderKL,
 };
 use crate::diffusion::{deep_cache::Depth, device::Placement, files::ModelFiles, layers::Products};
@@ -97,8 +98,8 @@ fn the_unet_predicts_the_noise_that_diffusers_predicts() {
     for size in ["16x16", "13x17"] {
         for timestep in ["999", "501.5", "0"] {
             let timesteps = Tensor::from_slice(&[timestep.parse::<f32>().unwrap()]);
-            let encoder_hidden_states = golden("encoder_hidden_states");
-            let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None, products: Products::Exact };
+            let prompt = UNetPrompt::HiddenStates(golden("encoder_hidden_states"));
+            let condition = UNetCondition { prompt, added: None, timestep_cond: None, products: Products::Exact };
             let noise_pred =
                 model.forward(&golden(&format!("latents.{size}")), &timesteps, &condition, Depth::Whole).unwrap().model_output;
             assert_close(&format!("{size} at {timestep}"), &noise_pred, &golden(&format!("noise_pred.{size}.{timestep}")));
@@ -126,8 +127,9 @@ fn in_bfloat16_the_networks_are_near_what_they_are_in_float32() {
     let latents = golden("latents.16x16").repeat([2, 1, 3, 3]);
     assert_near_in_bfloat16("the noise", |placement| {
         let model = UNet2DConditionModel::load(&demo(), placement).unwrap();
-        let encoder_hidden_states = golden("encoder_hidden_states").repeat([2, 1, 1]).to_kind(placement.kind);
-        let condition = UNetCondition { encoder_hidden_states, added: None, timestep_cond: None, products: Products::Exact };
+        let states = golden("encoder_hidden_states").repeat([2, 1, 1]).to_kind(placement.kind);
+        let condition =
+            UNetCondition { prompt: UNetPrompt::HiddenStates(states), added: None, timestep_cond: None, products: Products::Exact };
         model
             .forward(&latents.to_kind(placement.kind), &Tensor::from_slice(&[999_f32, 501.0]), &condition, Depth::Whole)
             .unwrap()

@@ -3,13 +3,14 @@
 use tch::{Kind, Tensor};
 
 use super::{
-    attention::TransformerSettings,
+    attention::{Transformer2DModel, TransformerSettings},
     config::{AdditionEmbedType, DownBlockType, MidBlockType, UNetConfig, UpBlockType},
     resnet::{Resample, ResnetSettings, TimeScaleShift},
     time_embedding::{AddedCondition, TextTimeEmbedding, TimestepEmbedding, Timesteps},
     unet_blocks::{
         AttentionSettings, BlockSettings, Conditioning, DownBlock, MidBlock, MidRest, Resampling, UpBlock, load_down, load_up,
     },
+    unet_prompt::UNetPrompt,
 };
 use crate::diffusion::{
     deep_cache::{Depth, Predicted},
@@ -33,12 +34,13 @@ pub(in crate::diffusion) struct UNet2DConditionModel {
     up_blocks: Vec<UpBlock>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
+    /// Of all cross-attentions together: what each makes keys of, and values.
+    prompt_channels: i64,
 }
 
 /// What a UNet call is told besides the samples and their timesteps, one row a sample.
 pub(in crate::diffusion) struct UNetCondition {
-    /// `[B, L, cross_attention_dim]`
-    pub(in crate::diffusion) encoder_hidden_states: Tensor,
+    pub(in crate::diffusion) prompt: UNetPrompt,
     /// For a UNet that asks for it, and no other.
     pub(in crate::diffusion) added: Option<AddedCondition>,
     /// For a UNet with `time_cond_proj_dim`: the embedded guidance scale, `[B, time_cond_proj_dim]`. None is zero.
@@ -55,9 +57,9 @@ impl UNetCondition {
     /// When the device fails.
     pub(in crate::diffusion) fn tensors(&self) -> Result<Vec<Tensor>> {
         let added = self.added.iter().flat_map(|added| [&added.text_embeds, &added.time_ids]);
-        let tensors = std::iter::once(&self.encoder_hidden_states).chain(added).chain(&self.timestep_cond);
+        let tensors = std::iter::once(self.prompt.tensor()).chain(added).chain(&self.timestep_cond);
         let mark = || {
-            let rows = &self.encoder_hidden_states;
+            let rows = self.prompt.tensor();
             rows.f_new_empty([rows.size()[0], 0], (Kind::Float8e4m3fn, rows.device()))
         };
         let mark = (self.products == Products::Fp8).then(mark).transpose()?;
@@ -71,13 +73,13 @@ impl UNetCondition {
     pub(in crate::diffusion) fn with_tensors(&self, tensors: &[Tensor]) -> Result<Self> {
         let mut tensors = tensors.iter().map(Tensor::shallow_clone);
         let mut next = || tensors.next().ok_or_else(|| tch::TchError::Shape("a UNet's condition lacks a part".to_owned()));
-        let encoder_hidden_states = next()?;
+        let prompt = self.prompt.with_tensor(next()?);
         let added = match &self.added {
             Some(_) => Some(AddedCondition { text_embeds: next()?, time_ids: next()? }),
             None => None,
         };
         let timestep_cond = self.timestep_cond.as_ref().map(|_| next()).transpose()?;
-        Ok(Self { encoder_hidden_states, added, timestep_cond, products: self.products })
+        Ok(Self { prompt, added, timestep_cond, products: self.products })
     }
 }
 
@@ -99,7 +101,7 @@ impl UNet2DConditionModel {
         let (down_blocks, skips) = load_down(vs, first, &blocks.down())?;
         let UNetConfig { flip_sin_to_cos, freq_shift, .. } = config;
         let added = || TextTimeEmbedding::load(vs, &config, blocks.temb_channels);
-        Ok(Self {
+        let mut unet = Self {
             placement: vs.placement(),
             time_proj: Timesteps { channels: first, flip_sin_to_cos, freq_shift },
             time_embedding: blocks.time_embedding(vs, first)?,
@@ -111,7 +113,46 @@ impl UNet2DConditionModel {
             conv_norm_out: GroupNorm::load(&(vs / "conv_norm_out"), config.norm_num_groups, first, config.norm_eps)?,
             conv_out: Conv2d::load(&(vs / "conv_out"), kernel(first, config.out_channels, config.conv_out_kernel))?,
             config,
-        })
+            prompt_channels: 0,
+        };
+        let cross_attentions = unet.transformers_mut().flat_map(Transformer2DModel::cross_attentions_mut);
+        unet.prompt_channels = cross_attentions.fold(0, |channels, attention| attention.put_behind(channels));
+        Ok(unet)
+    }
+
+    /// In the order of a call.
+    fn transformers(&self) -> impl Iterator<Item = &Transformer2DModel> {
+        let (down, mid, up) = (&self.down_blocks, &self.mid_block, &self.up_blocks);
+        let down = down.iter().flat_map(DownBlock::transformers).chain(mid.iter().filter_map(MidBlock::transformer));
+        down.chain(up.iter().flat_map(UpBlock::transformers))
+    }
+
+    /// As [`Self::transformers`].
+    fn transformers_mut(&mut self) -> impl Iterator<Item = &mut Transformer2DModel> {
+        let (down, mid, up) = (&mut self.down_blocks, &mut self.mid_block, &mut self.up_blocks);
+        let down = down.iter_mut().flat_map(DownBlock::transformers_mut);
+        let mid = mid.iter_mut().filter_map(MidBlock::transformer_mut);
+        down.chain(mid).chain(up.iter_mut().flat_map(UpBlock::transformers_mut))
+    }
+
+    /// The keys and values that its cross-attentions make of prompts: `[B, L, cross_attention_dim]` to [`UNetPrompt::KeysAndValues`]'
+    /// `[B, 2, L, prompt_channels]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(in crate::diffusion) fn keys_and_values(&self, encoder_hidden_states: &Tensor) -> Result<Tensor> {
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        for attention in self.transformers().flat_map(Transformer2DModel::cross_attentions) {
+            let [key, value] = attention.project(encoder_hidden_states)?;
+            keys.push(key);
+            values.push(value);
+        }
+        Tensor::f_stack(&[Tensor::f_cat(&keys, 2)?, Tensor::f_cat(&values, 2)?], 1)
+    }
+
+    /// The channels of all cross-attentions together.
+    pub(in crate::diffusion) fn prompt_channels(&self) -> i64 {
+        self.prompt_channels
     }
 
     /// Gives its transformers' linears a second set of weights, in fp8, so that calls may ask for such products.
@@ -120,9 +161,7 @@ impl UNet2DConditionModel {
     /// When the device multiplies no 8-bit floats, or fails.
     pub(in crate::diffusion) fn add_fp8(&mut self) -> std::result::Result<(), LoadError> {
         check_fp8(self.placement.device)?;
-        self.down_blocks.iter_mut().try_for_each(DownBlock::add_fp8)?;
-        self.mid_block.iter_mut().try_for_each(MidBlock::add_fp8)?;
-        Ok(self.up_blocks.iter_mut().try_for_each(UpBlock::add_fp8)?)
+        Ok(self.transformers_mut().try_for_each(Transformer2DModel::add_fp8)?)
     }
 
     /// Its config.
@@ -146,8 +185,8 @@ impl UNet2DConditionModel {
             false => sample.shallow_clone(),
         };
         let temb = self.embed_time(timesteps, condition)?;
-        let UNetCondition { encoder_hidden_states, products, .. } = condition;
-        let cond = Conditioning { temb: Some(&temb), encoder_hidden_states: Some(encoder_hidden_states), products: *products };
+        let UNetCondition { prompt, products, .. } = condition;
+        let cond = Conditioning { temb: Some(&temb), prompt: Some(prompt), products: *products };
         let (top, blocks) =
             self.up_blocks.split_last().ok_or_else(|| tch::TchError::Shape("a UNet without a way up".to_owned()))?;
         let mut skips = vec![self.conv_in.forward(&channels_last(&sample)?)?];

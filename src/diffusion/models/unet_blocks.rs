@@ -5,6 +5,7 @@ use tch::Tensor;
 use super::{
     attention::{AttentionBlock, AttentionBlockSettings, Transformer2DModel, TransformerSettings},
     resnet::{Downsample2D, Resample, ResnetBlock2D, ResnetSettings, Upsample2D},
+    unet_prompt::UNetPrompt,
 };
 use crate::diffusion::{
     error::LoadError,
@@ -19,8 +20,8 @@ type Loaded<T> = std::result::Result<T, LoadError>;
 pub(in crate::diffusion) struct Conditioning<'a> {
     /// The activated time embedding, `[B, temb]`.
     pub(in crate::diffusion) temb: Option<&'a Tensor>,
-    /// The prompts' embeddings, `[B, L, cross_attention_dim]`.
-    pub(in crate::diffusion) encoder_hidden_states: Option<&'a Tensor>,
+    /// The prompts.
+    pub(in crate::diffusion) prompt: Option<&'a UNetPrompt>,
     /// Of the transformers that look at the prompt.
     pub(in crate::diffusion) products: Products,
 }
@@ -72,17 +73,24 @@ impl LayerAttention {
         }
     }
 
-    fn add_fp8(&mut self) -> Result<()> {
+    fn transformer(&self) -> Option<&Transformer2DModel> {
         match self {
-            Self::Cross(transformer) => transformer.add_fp8(),
-            Self::Own(_) => Ok(()),
+            Self::Cross(transformer) => Some(transformer),
+            Self::Own(_) => None,
+        }
+    }
+
+    fn transformer_mut(&mut self) -> Option<&mut Transformer2DModel> {
+        match self {
+            Self::Cross(transformer) => Some(transformer),
+            Self::Own(_) => None,
         }
     }
 
     fn forward(&self, x: &Tensor, cond: Conditioning) -> Result<Tensor> {
-        match (self, cond.encoder_hidden_states) {
+        match (self, cond.prompt) {
             (Self::Own(block), _) => block.forward(x),
-            (Self::Cross(transformer), Some(context)) => transformer.forward(x, context, cond.products),
+            (Self::Cross(transformer), Some(prompt)) => transformer.forward(x, prompt, cond.products),
             (Self::Cross(_), None) => Err(tch::TchError::Shape("cross-attention without a prompt".to_owned())),
         }
     }
@@ -167,15 +175,23 @@ pub(in crate::diffusion) struct DownBlock {
     downsampler: Option<Downsampler>,
 }
 
-/// Gives the transformers of these layers a second set of weights, in fp8.
-fn add_fp8(layers: &mut [Layer]) -> Result<()> {
-    layers.iter_mut().filter_map(|layer| layer.attention.as_mut()).try_for_each(LayerAttention::add_fp8)
+fn transformers(layers: &[Layer]) -> impl Iterator<Item = &Transformer2DModel> {
+    layers.iter().filter_map(|layer| layer.attention.as_ref()?.transformer())
+}
+
+fn transformers_mut(layers: &mut [Layer]) -> impl Iterator<Item = &mut Transformer2DModel> {
+    layers.iter_mut().filter_map(|layer| layer.attention.as_mut()?.transformer_mut())
 }
 
 impl DownBlock {
-    /// As [`Transformer2DModel::add_fp8`].
-    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
-        add_fp8(&mut self.layers)
+    /// The transformers that look at the prompt.
+    pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer2DModel> {
+        transformers(&self.layers)
+    }
+
+    /// As [`Self::transformers`].
+    pub(super) fn transformers_mut(&mut self) -> impl Iterator<Item = &mut Transformer2DModel> {
+        transformers_mut(&mut self.layers)
     }
 
     fn load(vs: &Scope, inputs: i64, settings: &BlockSettings) -> Loaded<Self> {
@@ -218,9 +234,14 @@ pub(in crate::diffusion) struct MidBlock {
 }
 
 impl MidBlock {
-    /// As [`Transformer2DModel::add_fp8`].
-    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
-        self.attention.as_mut().map_or(Ok(()), LayerAttention::add_fp8)
+    /// The transformer that looks at the prompt, if there is one.
+    pub(super) fn transformer(&self) -> Option<&Transformer2DModel> {
+        self.attention.as_ref()?.transformer()
+    }
+
+    /// As [`Self::transformer`].
+    pub(super) fn transformer_mut(&mut self) -> Option<&mut Transformer2DModel> {
+        self.attention.as_mut()?.transformer_mut()
     }
 
     pub(in crate::diffusion) fn load(vs: &Scope, channels: i64, resnet: ResnetSettings, rest: MidRest) -> Loaded<Self> {
@@ -256,9 +277,14 @@ pub(in crate::diffusion) struct UpBlock {
 }
 
 impl UpBlock {
-    /// As [`Transformer2DModel::add_fp8`].
-    pub(in crate::diffusion) fn add_fp8(&mut self) -> Result<()> {
-        add_fp8(&mut self.layers)
+    /// The transformers that look at the prompt.
+    pub(super) fn transformers(&self) -> impl Iterator<Item = &Transformer2DModel> {
+        transformers(&self.layers)
+    }
+
+    /// As [`Self::transformers`].
+    pub(super) fn transformers_mut(&mut self) -> impl Iterator<Item = &mut Transformer2DModel> {
+        transformers_mut(&mut self.layers)
     }
 
     /// `skips` are the channels of the states that come back from the way down, in the order of use.

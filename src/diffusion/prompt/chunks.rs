@@ -1,5 +1,7 @@
 //! A text of any length as chunks that the text encoder can read: AUTOMATIC1111's `modules/sd_hijack_clip.py`.
 
+use std::hash::{Hash, Hasher};
+
 use crate::{diffusion::tokenizer::ClipTokenizer, domain::Piece};
 
 /// Where a chunk is full and a comma is at most this many tokens back, what follows the comma goes to the next chunk.
@@ -7,11 +9,23 @@ const COMMA_BACKTRACK: usize = 20;
 
 /// What the text encoder reads at once.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Chunk {
+pub(in crate::diffusion) struct Chunk {
     /// As many as the text encoder takes: start, words, end, padding.
     pub(super) ids: Vec<i64>,
     /// Of each id; none where all are 1.
     pub(super) weights: Option<Vec<f32>>,
+}
+
+// Weights are finite, so that each is equal to itself.
+impl Eq for Chunk {}
+
+impl Hash for Chunk {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ids.hash(state);
+        // 0 and -0 are equal and must not be told apart.
+        let bits = |weights: &Vec<f32>| weights.iter().map(|weight| (weight + 0.0).to_bits()).collect::<Vec<u32>>();
+        self.weights.as_ref().map(bits).hash(state);
+    }
 }
 
 impl Chunk {

@@ -6,18 +6,18 @@ mod embeds;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use tch::Kind;
 
 use self::{
     cache::{ChunkKey, PromptCache},
     chunks::{Chunk, chunks},
-    embeds::emphasise,
+    embeds::{emphasise, side_by_side},
 };
 pub(super) use self::{
     cache::{Lookups, PromptCachePolicy},
-    embeds::{BranchEmbeds, PromptEmbeds, TextEmbeds},
+    embeds::{BranchEmbeds, PromptEmbeds, TextEmbeds, TextKey},
 };
 use super::{
     device::Placement,
@@ -198,22 +198,29 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn branch(&mut self, branch: &BranchChunks) -> Result<BranchEmbeds> {
-        let texts = branch.texts.iter().map(|towers| self.text(towers)).collect::<Result<_>>()?;
+        let texts = branch.texts.iter().map(|towers| self.text(towers).map(Arc::new)).collect::<Result<_>>()?;
         Ok(BranchEmbeds { weight: branch.weight, texts, of_step: branch.of_step.clone() })
     }
 
     fn text(&mut self, towers: &[Vec<Chunk>]) -> Result<TextEmbeds> {
+        let towers: Vec<Vec<Chunk>> = towers.iter().zip(&self.encoder.towers).map(|read| self.filled_up(read)).collect();
         let chunks = (0..self.length).map(|place| {
-            let outputs = towers.iter().enumerate().map(|(tower, chunks)| self.chunk(tower, chunks.get(place)));
-            TextEmbeds::side_by_side(&outputs.collect::<Result<Vec<_>>>()?, self.encoder.kind)
+            let outputs = towers.iter().enumerate().map(|(tower, chunks)| self.chunk(tower, &chunks[place]));
+            side_by_side(&outputs.collect::<Result<Vec<_>>>()?, self.encoder.kind)
         });
-        TextEmbeds::one_behind_the_other(chunks.collect::<Result<_>>()?)
+        let chunks = chunks.collect::<Result<_>>()?;
+        TextEmbeds::one_behind_the_other(TextKey::Chunks(towers, self.layer), chunks)
     }
 
-    fn chunk(&mut self, tower: usize, chunk: Option<&Chunk>) -> Result<TextOutput> {
-        let Tower { tokenizer, text_encoder } = &self.encoder.towers[tower];
-        let empty = || Chunk::empty(tokenizer);
-        let Chunk { ids, weights } = chunk.cloned().unwrap_or_else(empty);
+    /// What one tower reads of a text, with empty chunks behind it.
+    fn filled_up(&self, (chunks, tower): (&Vec<Chunk>, &Tower)) -> Vec<Chunk> {
+        let empty = std::iter::repeat_with(|| Chunk::empty(&tower.tokenizer));
+        chunks.iter().cloned().chain(empty).take(self.length).collect()
+    }
+
+    fn chunk(&mut self, tower: usize, chunk: &Chunk) -> Result<TextOutput> {
+        let Tower { text_encoder, .. } = &self.encoder.towers[tower];
+        let Chunk { ids, weights } = chunk.clone();
         let key = ChunkKey { tower, ids, layer: self.layer };
         let output = match self.known.get(&key) {
             Some(known) => known.shallow_clone(),

@@ -74,6 +74,7 @@ fn settings(path: &Path, files: FileSettings) -> EngineSettings {
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
         prompt_cache: 0,
+        prompt_kv_cache: 0,
         residency: ResidencySettings::default(),
         models: vec![ModelFolder { files, ..ModelFolder::new("m", path) }],
     }

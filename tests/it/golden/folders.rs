@@ -48,6 +48,7 @@ fn load(path: &Path) -> Result<StableDiffusion, LoadError> {
         vae_tiling: VaeTiling::Auto,
         vae_memory: None,
         prompt_cache: 0,
+        prompt_kv_cache: 0,
         models: vec![folder(path)],
         residency: ResidencySettings::default(),
     })
@@ -276,6 +277,7 @@ fn a_device_that_is_not_there_is_refused() {
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
             prompt_cache: 0,
+            prompt_kv_cache: 0,
             models: vec![folder(&golden("tiny-sd2"))],
             residency: ResidencySettings::default(),
         };

@@ -40,6 +40,7 @@ impl Painter {
             vae_tiling: VaeTiling::Auto,
             vae_memory: None,
             prompt_cache: 64 << 20,
+            prompt_kv_cache: 256 << 20,
             models: served,
             residency: ResidencySettings::default(),
         };

@@ -34,7 +34,10 @@ async fn a_prompt_that_was_painted_before_is_not_read_again_and_makes_the_same_p
     let mut pictures = Vec::new();
     // Two chunks of the prompt, and the empty one of the negative prompt.
     for (mib, hits, misses) in [(64, 3.0, 6.0), (0, 0.0, 9.0)] {
-        let app = TestApp::with(|config| config.device.prompt_cache_mib = mib).await;
+        let app = TestApp::with(|config| {
+            (config.device.prompt_cache_mib, config.device.prompt_kv_cache_mib) = (mib, mib);
+        })
+        .await;
         for clip_skip in [None, None, Some(2)] {
             let mut body = request(body.clone());
             body["clip_skip"] = json!(clip_skip);
