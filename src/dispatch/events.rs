@@ -40,11 +40,14 @@ struct Channel {
     progress: Option<Progress>,
     /// The attempt that runs here.
     attempt: Option<u32>,
+    /// Held once here, and once by each watcher who looks at no previews.
+    without_previews: Arc<()>,
 }
 
 impl Channel {
     fn new() -> Self {
-        Self { sender: broadcast::Sender::new(RING), last_id: None, progress: None, attempt: None }
+        let sender = broadcast::Sender::new(RING);
+        Self { sender, last_id: None, progress: None, attempt: None, without_previews: Arc::default() }
     }
 
     fn is_needed(&self) -> bool {
@@ -129,18 +132,25 @@ impl EventBus for LocalEvents {
     fn subscribe(&self, job: JobId) -> Subscription {
         let mut channels = lock(&self.0);
         if channels.closed {
-            return Subscription { last_id: None, events: broadcast::Sender::new(1).subscribe() };
+            return Subscription { last_id: None, events: broadcast::Sender::new(1).subscribe(), without_previews: None };
         }
         let channel = channels.channel(job);
-        Subscription { last_id: channel.last_id, events: channel.sender.subscribe() }
+        Subscription { last_id: channel.last_id, events: channel.sender.subscribe(), without_previews: None }
+    }
+
+    fn subscribe_without_previews(&self, job: JobId) -> Subscription {
+        let subscription = self.subscribe(job);
+        let counted = lock(&self.0).open.get(&job).map(|channel| Arc::clone(&channel.without_previews));
+        Subscription { without_previews: counted, ..subscription }
     }
 
     fn progress(&self, job: JobId) -> Option<Progress> {
         lock(&self.0).open.get(&job)?.progress
     }
 
-    fn is_watched(&self, job: JobId) -> bool {
-        lock(&self.0).open.get(&job).is_some_and(|channel| channel.sender.receiver_count() > 0)
+    fn wants_previews(&self, job: JobId) -> bool {
+        let wanted = |channel: &Channel| channel.sender.receiver_count() >= Arc::strong_count(&channel.without_previews);
+        lock(&self.0).open.get(&job).is_some_and(wanted)
     }
 
     fn watched(&self) -> Vec<JobId> {
@@ -219,6 +229,21 @@ pub(super) mod tests {
             last = Some(numbered.event);
         }
         assert!(matches!(last, Some(Event::Finished(_))));
+    }
+
+    #[test]
+    fn previews_are_wanted_while_somebody_looks_at_them() {
+        let (bus, job) = (LocalEvents::default(), job(1));
+        bus.begin_attempt(job.id, 1);
+        assert!(!bus.wants_previews(job.id));
+        let waits = [bus.subscribe_without_previews(job.id), bus.subscribe_without_previews(job.id)];
+        assert!(!bus.wants_previews(job.id));
+        let looks = bus.subscribe(job.id);
+        assert!(bus.wants_previews(job.id));
+        drop(waits);
+        assert!(bus.wants_previews(job.id));
+        drop(looks);
+        assert!(!bus.wants_previews(job.id));
     }
 
     #[test]

@@ -136,14 +136,14 @@ impl Dispatcher {
     /// # Errors
     /// As for [`Self::job`].
     pub async fn wait(&self, owner: &Owner, id: JobId, patience: Duration) -> Result<JobView, DispatchError> {
-        let mut events = self.subscribe(id).events;
+        let mut watcher = self.shared.doors.events.subscribe_without_previews(id);
         let view = self.job(owner, id).await?;
         if view.job.status.is_finished() {
             return Ok(view);
         }
         let deadline = tokio::time::Instant::now() + patience;
         loop {
-            match timeout_at(deadline, events.recv()).await {
+            match timeout_at(deadline, watcher.events.recv()).await {
                 Ok(Ok(numbered)) => {
                     if let Event::Finished(job) = numbered.event {
                         return self.view(job).await;

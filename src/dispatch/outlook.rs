@@ -23,7 +23,7 @@ const MOST_PROMISED: usize = 4096;
 const RECENT: usize = 16;
 
 /// What was measured, what is there, and what follows from it. The device's thread and the tasks write and read it; the lock is held for as
-/// long as copying a few hundred numbers takes, and never while a forecast is made.
+/// long as it takes to copy that, and never while a forecast is made.
 #[derive(Debug)]
 pub(super) struct Outlook {
     state: Mutex<State>,

@@ -163,12 +163,13 @@ impl StepTimes {
         let factor = |other: &Kind| kind.pixels as f64 / other.pixels.max(1) as f64;
         let distance = |other: &Kind| factor(other).ln().abs();
         let differs = |other: &Kind| other.fp8_linears != kind.fp8_linears;
-        let is_measured = |other: &Kind| other.model == kind.model && self.calls(other, is_shallow).is_some();
-        let nearer = |one: &&Kind, other: &&Kind| {
+        let is_measured = |costs: &Costs| costs.calls_of(is_shallow).is_measured();
+        let nearer = |(one, _): &(&Kind, &Costs), (other, _): &(&Kind, &Costs)| {
             distance(one).total_cmp(&distance(other)).then(one.pixels.cmp(&other.pixels)).then(differs(one).cmp(&differs(other)))
         };
-        let nearest = self.kinds.keys().filter(|other| is_measured(other)).min_by(nearer)?;
-        self.kinds.get(nearest).map(|known| known.costs.scaled(factor(nearest)))
+        let known = self.kinds.iter().map(|(other, known)| (other, &known.costs));
+        let measured = known.filter(|(other, costs)| other.model == kind.model && is_measured(costs));
+        measured.min_by(nearer).map(|(other, costs)| costs.scaled(factor(other)))
     }
 }
 

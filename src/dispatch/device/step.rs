@@ -104,7 +104,7 @@ impl<E: Engine> Device<E> {
     fn preview(&mut self) -> Result<(), Lost> {
         for job in &self.jobs {
             let every = job.order.request.preview_every;
-            if every == 0 || job.fault.is_some() || !self.shared.doors.events.is_watched(job.claim.job()) {
+            if every == 0 || job.fault.is_some() || !self.shared.doors.events.wants_previews(job.claim.job()) {
                 continue;
             }
             for slot in job.slots.iter().filter(|slot| slot.last_step == self.steps) {

@@ -24,11 +24,14 @@ pub trait EventBus: Send + Sync + 'static {
     /// Watches a job from now on.
     fn subscribe(&self, job: JobId) -> Subscription;
 
+    /// As [`Self::subscribe`], for one who looks at no previews.
+    fn subscribe_without_previews(&self, job: JobId) -> Subscription;
+
     /// How far the job is, if it runs here.
     fn progress(&self, job: JobId) -> Option<Progress>;
 
-    /// Whether anybody watches the job; previews are not made for nobody.
-    fn is_watched(&self, job: JobId) -> bool;
+    /// Whether anybody looks at the job's previews, which are not made for nobody.
+    fn wants_previews(&self, job: JobId) -> bool;
 
     /// Every job that somebody watches.
     fn watched(&self) -> Vec<JobId>;
@@ -55,4 +58,6 @@ pub struct Subscription {
     pub last_id: Option<EventId>,
     /// The events to come. A lagging receiver loses the oldest, never the newest.
     pub events: broadcast::Receiver<Numbered>,
+    /// By this the bus counts those who look at no previews, for as long as they hold it.
+    pub without_previews: Option<Arc<()>>,
 }
