@@ -242,6 +242,7 @@ fn dispatch_settings(config: &Config) -> DispatchSettings {
         drain: Duration::from_secs(config.server.drain_seconds),
         ageing: Duration::from_secs(config.dispatch.ageing_seconds),
         model_stay: Duration::from_secs(config.dispatch.model_stay_seconds),
+        warm_up: config.device.warm_up.0,
         quotas: quotas(&config.auth),
         retention: retention_settings(&config.retention),
     }

@@ -93,6 +93,7 @@ pub struct DeviceConfig {
     pub cuda_graphs: AutoOr,
     pub cuda_kernels: AutoOr,
     pub cuda_attention: CudaAttention,
+    pub warm_up: AutoOr,
     pub threads: usize,
     pub vae_tiling: Tiling,
     pub vae_memory_mib: u64,
@@ -134,7 +135,7 @@ pub enum Tiling {
     Never,
 }
 
-/// `[device] batch_invariant`, `cuda_graphs` and `cuda_kernels`: true, false or "auto".
+/// `[device] batch_invariant`, `cuda_graphs`, `cuda_kernels` and `warm_up`: true, false or "auto".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "AutoOrValue")]
 pub struct AutoOr(

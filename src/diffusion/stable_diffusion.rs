@@ -327,6 +327,10 @@ impl Engine for StableDiffusion {
     fn take_prompt_lookups(&mut self) -> PromptLookups {
         self.prompt_lookups.take()
     }
+
+    fn gains_from_warm_up(&self) -> bool {
+        self.device.device.is_cuda()
+    }
 }
 
 /// Canvases of one model, one kind of products, one latent size and one length of the prompts' embeddings may share a step.

@@ -4,11 +4,13 @@
 mod begin;
 mod finish;
 mod step;
+mod warm_up;
 
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 
+use self::warm_up::WarmUp;
 use super::{
     deadlines,
     guard::{self, Lost},
@@ -58,6 +60,7 @@ pub(super) struct Device<E: Engine> {
     start: Instant,
     /// When the ends of the jobs were foreseen, by that clock; `None` when somebody has come or gone since.
     looked_ahead: Option<f64>,
+    warm_up: WarmUp<E::Canvas>,
 }
 
 /// What wakes a device that has nothing to paint.
@@ -84,6 +87,7 @@ impl<E: Engine> Device<E> {
             shares: Shares::default(),
             last_step: 0.0,
             looked_ahead: None,
+            warm_up: WarmUp::default(),
         }
     }
 
@@ -98,6 +102,7 @@ impl<E: Engine> Device<E> {
     /// When the device is lost. The jobs that it then holds are the caller's to release.
     pub(super) fn run(mut self) -> Result<(), Lost> {
         self.tell_models();
+        self.plan_warm_up();
         while self.take_orders()? {
             self.drop_stopped();
             self.begin_waiting()?;
@@ -116,7 +121,8 @@ impl<E: Engine> Device<E> {
         self.jobs.iter().map(|job| job.slots.len()).sum()
     }
 
-    /// Takes what has been ordered and what was loaded; waits only when there is nothing to paint. `false` when all is done.
+    /// Takes what has been ordered and what was loaded; waits only when there is nothing to paint, for anybody or for nobody. `false` when all
+    /// is done.
     fn take_orders(&mut self) -> Result<bool, Lost> {
         if self.loader.is_busy() {
             if self.jobs.is_empty() || self.waits_for_model {
@@ -127,7 +133,7 @@ impl<E: Engine> Device<E> {
                     News::Stop | News::End => {}
                 }
             }
-        } else if self.jobs.is_empty() {
+        } else if self.jobs.is_empty() && (!self.channels.orders.is_empty() || !self.warm_up()?) {
             let Some(order) = self.channels.orders.blocking_recv() else { return Ok(false) };
             self.take(order);
         }
@@ -165,6 +171,7 @@ impl<E: Engine> Device<E> {
     }
 
     fn take(&mut self, order: Order) {
+        self.warm_up.give_way();
         if !order.claim.is_stopped() {
             let (job, attempt) = (order.claim.job(), order.claim.lease.attempt);
             self.shared.doors.events.begin_attempt(job, attempt);

@@ -7,7 +7,7 @@ use super::{
         painting::Slot,
         ports::{CanvasState, Engine, EngineError},
         previews::RawPreview,
-        step_times::StepTimes,
+        step_times::{Kind, StepTimes},
     },
     Device,
 };
@@ -30,15 +30,16 @@ impl<E: Engine> Device<E> {
         // What is done between two calls belongs to the time of a step as well.
         self.last_step = self.now() - start;
         let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
-        self.note_time(&candidates[batch.places[0]], rows);
+        let Candidate { kind, is_shallow, .. } = &candidates[batch.places[0]];
+        self.note_time((kind, *is_shallow), rows, self.last_step);
         self.shares.settle(&batch.turns, &batch.key, self.last_step);
         Ok(())
     }
 
-    /// Adds the last step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
+    /// Adds a step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
     /// of two.
-    fn note_time(&self, Candidate { kind, is_shallow, .. }: &Candidate, rows: usize) {
-        let expected = self.shared.outlook.times(|times| times.note_call((kind, *is_shallow), rows, self.last_step));
+    pub(super) fn note_time(&self, (kind, is_shallow): (&Kind, bool), rows: usize, seconds: f64) {
+        let expected = self.shared.outlook.times(|times| times.note_call((kind, is_shallow), rows, seconds));
         let is_own = |model: &ModelInfo| {
             let is_exact = !is_shallow && !kind.fp8_linears;
             is_exact && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels

@@ -77,6 +77,11 @@ pub trait Engine: Send {
         PromptLookups::default()
     }
 
+    /// Whether first calls are far slower than those that follow, so that it pays to make them before anybody waits.
+    fn gains_from_warm_up(&self) -> bool {
+        false
+    }
+
     /// The time by which the device's work is measured.
     fn now(&self) -> Instant {
         Instant::now()

@@ -10,6 +10,7 @@ mod models;
 mod scheduling;
 mod sharing;
 mod shelf;
+mod warm_up;
 mod watching;
 
 use std::{
@@ -65,6 +66,7 @@ impl Default for Setup {
             drain: PATIENCE,
             ageing: Duration::from_secs(60),
             model_stay: Duration::from_secs(30),
+            warm_up: None,
             quotas: Quotas::default(),
             retention: RetentionSettings {
                 results: None,
@@ -206,6 +208,13 @@ impl Studio {
 
     async fn until_running(&self, jobs: u64) {
         until(async || self.store.counts().await.unwrap().running == jobs).await;
+    }
+
+    /// Waits until the claimer has sent off what it has claimed: only then it looks at the queue again. Not with more than two in company,
+    /// which is the room of the channel to the device.
+    async fn until_sent(&self) {
+        self.metrics.queue_depth.set(-1);
+        until(async || self.metrics.queue_depth.get() >= 0).await;
     }
 
     /// Ends the workers, and answers what the engine was asked to do and nobody has looked at yet.

@@ -38,3 +38,4 @@ mod single_files;
 mod slow;
 mod thumbnails;
 mod vae;
+mod warm_up;
