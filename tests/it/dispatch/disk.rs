@@ -59,7 +59,7 @@ async fn a_picture_that_can_never_be_read_fails_its_job_and_lets_the_others_run(
 async fn a_disk_that_hangs_does_not_keep_the_server_from_stopping() {
     let disk = Disk { hangs: true, ..Disk::default() };
     let mut setup = Setup { disk, ..Setup::default() };
-    setup.settings.lease = Duration::from_secs(1);
+    setup.settings.lease = Duration::from_secs(3);
     let studio = Studio::open(setup).await;
     let job = studio.submit(with_picture()).await;
     studio.until_running(1).await;

@@ -191,6 +191,13 @@ impl Studio {
         job
     }
 
+    /// Waits until the jobs that were submitted in company wait for the next step boundary: the claimer looks at the queue, and says what
+    /// it has seen, when it has sent what it has claimed. Two at most, or it would wait for the device to make room.
+    async fn until_sent(&self) {
+        self.metrics.queue_depth.set(-1);
+        until(async || self.metrics.queue_depth.get() >= 0).await;
+    }
+
     /// Lets steps through until one of `canvases` canvases waits at the gate.
     async fn gather(&mut self, canvases: usize) {
         self.step_until(|prompts| prompts.len() == canvases).await;

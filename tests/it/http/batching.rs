@@ -79,7 +79,8 @@ async fn a_canvas_joins_at_a_step_boundary_and_leaves_when_it_is_done() {
     }
     let short = app.submit(&request(json!({"num_inference_steps": 2, "seed": 1}))).await;
     let mut canvases = gate.arrival().await;
-    // The claim may take longer than some of the steps.
+    app.until_running(&short).await;
+    // Claimed, it is on its way to the device, which may take longer than some of the steps.
     while canvases == 1 {
         gate.pass();
         app.job(&short).await;

@@ -99,7 +99,7 @@ async fn a_full_disk_costs_no_job_and_all_goes_on_when_there_is_room() {
     let disk = Disk::new();
     let mut server = Process::on(&disk, &[SHORT_LEASE]);
     let before = server.paint(&request(json!({}))).await;
-    let running = server.submit(&request(json!({"num_inference_steps": 60}))).await.unwrap();
+    let running = server.submit(&request(json!({"num_inference_steps": 150}))).await.unwrap();
     until_a_step(&server, &running).await;
     disk.fill();
     let mut jobs = post_until_refused(&server).await;

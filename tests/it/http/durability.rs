@@ -1,11 +1,12 @@
 //! Kills, signals and restarts: the real binary in a process of its own.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use easel::domain::sha256_hex;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use crate::support::{Process, TestApp, easel, house_png, house_url, json_of, request, run, sha256s};
+use crate::support::{PATIENCE, Process, TestApp, easel, house_png, house_url, json_of, request, run, sha256s};
 
 const MANY_ATTEMPTS: (&str, &str) = ("EASEL__DISPATCH__MAX_ATTEMPTS", "100");
 
@@ -104,7 +105,7 @@ async fn sigterm_lets_a_running_job_finish() {
 #[tokio::test]
 async fn sigterm_gives_back_what_does_not_finish_in_time_and_the_next_start_paints_it() {
     let folder = tempfile::tempdir().unwrap();
-    let body = request(json!({"num_inference_steps": 100}));
+    let body = request(json!({"num_inference_steps": 100, "num_images": 2}));
     let mut server = Process::start(folder.path(), &[("EASEL__SERVER__DRAIN_SECONDS", "0")]);
     let job = server.submit(&body).await.unwrap();
     wait_for_a_step(&server, &job).await;
@@ -145,16 +146,15 @@ async fn a_draining_server_takes_no_jobs_and_still_answers() {
     gate.arrival().await;
     let (http, url) = (app.http.clone(), app.url.clone());
     let stopped = tokio::spawn(app.stop());
-    // A bounded wait for the drain to begin.
-    let mut draining = Value::Null;
-    for _ in 0..500 {
-        draining = http.get(format!("{url}/readyz")).send().await.unwrap().json().await.unwrap();
-        if draining["draining"] == true {
-            break;
+    let expected = json!({"ready": false, "engine": true, "store": true, "draining": true});
+    let mut said = Value::Null;
+    let begun = async {
+        while said != expected {
+            said = http.get(format!("{url}/readyz")).send().await.unwrap().json().await.unwrap();
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(draining, json!({"ready": false, "engine": true, "store": true, "draining": true}));
+    };
+    let is_begun = timeout(PATIENCE, begun).await.is_ok();
+    assert!(is_begun, "{said}");
     let refused = http.post(format!("{url}/v1/generate")).json(&request(json!({}))).send().await.unwrap();
     assert!(refused.headers().contains_key("retry-after"));
     let problem = json_of(refused, 503).await;

@@ -53,7 +53,7 @@ async fn a_watcher_sees_the_job_as_it_is_and_then_all_that_happens_in_order() {
 
 #[tokio::test]
 async fn previews_show_every_picture_every_so_many_steps_and_never_the_last() {
-    let (app, _, events) = watched(json!({"num_inference_steps": 6, "preview_every": 2, "num_images": 2})).await;
+    let (app, _, events) = watched(json!({"num_inference_steps": 30, "preview_every": 10, "num_images": 2})).await;
     let previews: Vec<&SseEvent> = events.iter().filter(|event| event.name == "preview").collect();
     let mut shown: Vec<(u64, u64)> = Vec::new();
     for preview in previews {
@@ -64,7 +64,7 @@ async fn previews_show_every_picture_every_so_many_steps_and_never_the_last() {
         shown.push((preview.data["step"].as_u64().unwrap(), preview.data["index"].as_u64().unwrap()));
     }
     shown.sort_unstable();
-    assert_eq!(shown, [(2, 0), (2, 1), (4, 0), (4, 1)]);
+    assert_eq!(shown, [(10, 0), (10, 1), (20, 0), (20, 1)]);
     assert_ids_rise(&events);
     app.finish().await;
 }
@@ -189,7 +189,7 @@ async fn positions_fall_as_the_queue_moves() {
 
 #[tokio::test]
 async fn a_reader_that_never_reads_holds_nobody_up_and_loses_progress_but_not_the_end() {
-    let (app, mut gate) = TestApp::gated(|_| {}).await;
+    let (app, mut gate) = TestApp::gated(|config| config.server.write_timeout_seconds = 3600).await;
     // Two megabytes a preview: far more than the sockets' buffers and the bus's ring hold.
     let body = json!({"prompt": LARGE_PREVIEWS_AT, "num_inference_steps": 50, "preview_every": 1, "guidance_scale": 1});
     let long = app.submit(&request(body)).await;

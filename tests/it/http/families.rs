@@ -112,8 +112,7 @@ async fn the_steps_of_two_noise_schedules_are_counted_to_their_end() {
     for (first, second, steps) in [("trailing", "leading", 11), ("leading", "trailing", 9)] {
         let changes =
             json!({"model": first, "refiner": second, "refiner_start": 0.45, "scheduler": "dpmpp_2m", "num_inference_steps": 10});
-        let job = app.submit(&request(changes)).await;
-        let events = app.watch(&job).await.all().await;
+        let events = app.submit_watched(&request(changes)).await.1.all().await;
         assert_eq!(events.last().unwrap().data["status"], "succeeded", "{events:?}");
         let progress = events.iter().rfind(|event| event.name == "progress").unwrap();
         assert_eq!(progress.data["num_inference_steps"], steps, "{first}");

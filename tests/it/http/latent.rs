@@ -132,9 +132,9 @@ async fn the_list_of_models_says_what_each_of_these_can_do() {
 #[tokio::test]
 async fn a_preview_of_a_model_of_pixels_is_its_picture_made_small() {
     let app = app().await;
-    let body = json!({"model": "tiny-ddpm", "width": 256, "height": 128, "num_inference_steps": 2, "seed": 3, "preview_every": 1});
-    let job = json_of(app.post(&body).await, 202).await;
-    let preview = app.watch(&job).await.until("preview").await;
+    let body = json!({"model": "tiny-ddpm", "width": 256, "height": 128, "num_inference_steps": 20, "seed": 3, "preview_every": 1});
+    let (job, mut events) = app.submit_watched(&body).await;
+    let preview = events.until("preview").await;
     let file = STANDARD.decode(preview.data["b64"].as_str().unwrap()).unwrap();
     assert_eq!(decode_rgb(&file).unwrap().dimensions(), (64, 32));
     app.wait(&job).await;

@@ -76,6 +76,7 @@ async fn a_key_that_may_run_one_job_runs_one_while_others_overtake_it() {
     assert_eq!(gate.arrival().await, 1);
     let second = alice.submit(&request(json!({}))).await;
     let other = bob.submit(&request(json!({"num_inference_steps": 100}))).await;
+    bob.until_running(&other).await;
     gate.pass();
     while gate.arrival().await < 2 {
         gate.pass();

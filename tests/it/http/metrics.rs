@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use tokio::time::timeout;
 
-use crate::support::{PANICS_AT, TestApp, request, spawn_app};
+use crate::support::{PANICS_AT, PATIENCE, TestApp, request, spawn_app};
 
 async fn text(app: &TestApp) -> String {
     app.get("/metrics").await.text().await.unwrap()
@@ -31,11 +32,13 @@ async fn what_a_job_took_is_counted_by_stage_and_status() {
         ("easel_step_canvases_count", 3.0),
         ("easel_step_canvases_sum", 3.0),
         ("easel_queue_depth", 0.0),
-        ("easel_device_canvases", 0.0),
         ("easel_previews_dropped_total", 0.0),
     ] {
         assert_eq!(app.metric(name).await, value, "{name}");
     }
+    // The device says so when it has sent the job's end.
+    let is_empty = async { while app.metric("easel_device_canvases").await != 0.0 {} };
+    timeout(PATIENCE, is_empty).await.expect("a canvas is counted after its job's end");
     for stage in ["queue", "encode", "denoise", "decode", "store"] {
         assert_eq!(app.metric(&format!("easel_stage_seconds_count{{stage=\"{stage}\"}}")).await, 1.0, "{stage}");
     }

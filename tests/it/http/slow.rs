@@ -11,9 +11,10 @@ use tokio::{
 
 use crate::support::{PATIENCE, Process, Raw, TestApp, easel_by, head, json_of, request, spawn_app};
 
-/// Asks again and again until the server says that so many connections are open, that of the question among them.
-async fn until_connections(app: &TestApp, count: f64) {
-    let asked = async { while app.metric("easel_connections").await != count {} };
+/// Asks again and again, over one connection, until the server says that so many are open, this one among them.
+async fn until_connections(app: &TestApp, count: usize) {
+    let (mut asking, wanted) = (Raw::connect(app).await, format!("easel_connections {count}\n"));
+    let asked = async { while !asking.get("/metrics").await.body.contains(&wanted) {} };
     timeout(PATIENCE, asked).await.expect("the connections did not end");
 }
 
@@ -113,7 +114,7 @@ async fn a_client_that_takes_in_nothing_of_what_it_asked_for_is_hung_up() {
     assert!(deaf.send(&head("GET", "/openapi.yaml").repeat(requests)).await);
     // The first answer begins, and then nothing more is read.
     assert!(deaf.byte().await.is_some());
-    until_connections(&app, 1.0).await;
+    until_connections(&app, 1).await;
     app.finish().await;
 }
 

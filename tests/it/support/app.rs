@@ -5,6 +5,7 @@ use std::{
     path::Path,
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use easel::{
@@ -87,10 +88,16 @@ impl TestApp {
 
     /// A server whose engine waits for the gate before each step.
     pub(crate) async fn gated(change: impl FnOnce(&mut Config)) -> (Self, Gate) {
+        Self::gated_at(Duration::from_millis(1), change).await
+    }
+
+    /// As [`Self::gated`], where a step takes so long by the engine's clock. What is foreseen counts real time since the last step as well:
+    /// a test that looks at it makes that count for nothing.
+    pub(crate) async fn gated_at(step: Duration, change: impl FnOnce(&mut Config)) -> (Self, Gate) {
         let folder = tempfile::tempdir().unwrap();
         let mut config = test_config(folder.path());
         change(&mut config);
-        let (gate, keeper) = engine::gate();
+        let (gate, keeper) = engine::gate(step);
         let settings = engine_settings(&config);
         let load = move || Ok(TestEngine::new(StableDiffusion::load(&settings)?, keeper));
         (Self::start(folder, config, load).await, gate)
@@ -122,7 +129,7 @@ impl TestApp {
         let server = tokio::spawn(application.run(async {
             let _ = asked.await;
         }));
-        let http = Client::builder().timeout(PATIENCE).build().unwrap();
+        let http = Client::builder().read_timeout(PATIENCE).build().unwrap();
         let client = TestClient { url, http, accepted: Arc::default() };
         Self { folder, client, shutdown: Some(shutdown), server: Some(server) }
     }
@@ -161,7 +168,7 @@ impl TestClient {
     /// Another client of the same server, who sends this key.
     pub(crate) fn with_key(&self, key: &str) -> Self {
         let headers = HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {key}").parse().unwrap())]);
-        let http = Client::builder().timeout(PATIENCE).default_headers(headers).build().unwrap();
+        let http = Client::builder().read_timeout(PATIENCE).default_headers(headers).build().unwrap();
         Self { url: self.url.clone(), http, accepted: self.accepted.clone() }
     }
 
@@ -190,6 +197,15 @@ impl TestClient {
     /// Submits a job that must be accepted; does not wait for it.
     pub(crate) async fn submit(&self, body: &Value) -> Value {
         json_of(self.post(body).await, 202).await
+    }
+
+    /// Submits a job that must be accepted, and watches it from before its first step: the queue stands still until the watcher is there.
+    pub(crate) async fn submit_watched(&self, body: &Value) -> (Value, Events) {
+        assert_eq!(self.request("POST", "/v1/queue/pause").send().await.unwrap().status(), 200);
+        let job = self.submit(body).await;
+        let events = self.watch(&job).await;
+        assert_eq!(self.request("POST", "/v1/queue/resume").send().await.unwrap().status(), 200);
+        (job, events)
     }
 
     /// Submits a job and waits for its end, whatever that is.

@@ -5,6 +5,9 @@ use std::pin::Pin;
 use futures::{Stream, StreamExt};
 use reqwest::Response;
 use serde_json::Value;
+use tokio::time::timeout;
+
+use super::PATIENCE;
 
 /// One event of a stream.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub(crate) struct SseEvent {
 pub(crate) struct Events {
     chunks: Pin<Box<dyn Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
     unread: String,
+    /// So much of it holds no end of an event.
+    searched: usize,
 }
 
 impl Events {
@@ -25,17 +30,32 @@ impl Events {
     pub(crate) fn of(answer: Response) -> Self {
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
-        Self { chunks: Box::pin(answer.bytes_stream()), unread: String::new() }
+        Self { chunks: Box::pin(answer.bytes_stream()), unread: String::new(), searched: 0 }
     }
 
-    /// The next event; `None` when the stream has ended.
+    /// The next event, which must come; `None` when the stream has ended.
     pub(crate) async fn next(&mut self) -> Option<SseEvent> {
-        loop {
-            if let Some((block, rest)) = self.unread.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.unread = rest;
-                return Some(parse(&block));
+        let event = async {
+            loop {
+                let block = self.next_block().await?;
+                if !is_comment(&block) {
+                    return Some(parse(&block));
+                }
             }
+        };
+        timeout(PATIENCE, event).await.expect("no event comes, and the stream does not end")
+    }
+
+    /// What comes before the next empty line.
+    async fn next_block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.unread[self.searched..].find("\n\n") {
+                let rest = self.unread.split_off(self.searched + end + 2);
+                let block = std::mem::replace(&mut self.unread, rest);
+                self.searched = 0;
+                return Some(block);
+            }
+            self.searched = self.unread.trim_end_matches('\n').len();
             let chunk = self.chunks.next().await?.unwrap();
             self.unread.push_str(std::str::from_utf8(&chunk).unwrap());
         }
@@ -68,7 +88,12 @@ impl Events {
 
 /// The events of a stream that has been read to its end.
 pub(crate) fn sse_events(stream: &str) -> Vec<SseEvent> {
-    stream.split("\n\n").filter(|block| !block.trim().is_empty()).map(parse).collect()
+    stream.split("\n\n").filter(|block| !is_comment(block)).map(parse).collect()
+}
+
+/// Whether it is nothing but comments, which browsers skip: one comes when a stream has been quiet for a while.
+fn is_comment(block: &str) -> bool {
+    block.trim().lines().all(|line| line.starts_with(':'))
 }
 
 /// Comments are skipped, as browsers do.

@@ -12,6 +12,7 @@ use std::{
 
 use reqwest::Client;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{Disk, PATIENCE, sha256s};
 
@@ -94,7 +95,7 @@ impl Process {
             }
         });
         let address = address.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it does not listen:\n{}", log.lock().unwrap()));
-        let http = Client::builder().timeout(PATIENCE).build().unwrap();
+        let http = Client::builder().read_timeout(PATIENCE).build().unwrap();
         Self { process, url: format!("http://{address}"), http, folder: folder.to_owned(), log }
     }
 
@@ -118,7 +119,8 @@ impl Process {
     /// Waits until the job's event stream has ended and answers the job.
     pub(crate) async fn wait(&self, job: &Value) -> Value {
         let events = self.http.get(format!("{}{}", self.url, job["urls"]["events"].as_str().unwrap())).send().await.unwrap();
-        events.text().await.unwrap();
+        // Comments come as long as the stream is open, so that no single read would take too long.
+        timeout(2 * PATIENCE, events.text()).await.expect("the job does not end").unwrap();
         self.job(job).await
     }
 
