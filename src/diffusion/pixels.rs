@@ -72,7 +72,10 @@ impl Frame {
 
 impl IntoRgb for Frame {
     fn into_rgb(self) -> std::result::Result<RgbImage, EngineError> {
-        if self.finite.is_some_and(|finite| !finite.are_all_finite().unwrap_or(false)) {
+        // A device that does not answer is no picture's fault.
+        if let Some(finite) = &self.finite
+            && !finite.are_all_finite().map_err(|error| engine_error(&error))?
+        {
             return Err(EngineError::PictureNotFinite);
         }
         let [height, width] = self.size;
@@ -83,5 +86,25 @@ impl IntoRgb for Frame {
             underlay.show_through(&mut rgb);
         }
         Ok(rgb)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(finite: FiniteRows) -> Frame {
+        let pixels = Tensor::zeros([3, 8, 8], (Kind::Float, Device::Cpu));
+        Frame { finite: Some(finite), ..Frame::of(&pixels).unwrap() }
+    }
+
+    #[test]
+    fn a_device_that_fails_is_not_taken_for_a_picture_that_is_no_numbers() {
+        let pixels = Tensor::zeros([3, 8, 8], (Kind::Float, Device::Cpu));
+        assert!(frame(FiniteRows::of(&pixels).unwrap()).into_rgb().is_ok());
+        let infinite = FiniteRows::of(&pixels.full_like(f64::INFINITY)).unwrap();
+        assert_eq!(frame(infinite).into_rgb(), Err(EngineError::PictureNotFinite));
+        let error = frame(FiniteRows::unanswered().unwrap()).into_rgb().unwrap_err();
+        assert!(matches!(error, EngineError::Failed(_)), "what the device says: {error:?}");
     }
 }
