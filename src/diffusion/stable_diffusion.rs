@@ -247,7 +247,7 @@ impl StableDiffusion {
         let first_stage = &self.models.get(&canvas.model)?.first_stage;
         // Beside the steps of other canvases, which do not wait for it.
         let frame = self.gpu.aside(&canvas.latents, || Ok(Frame::checked(&first_stage.decode(&canvas.latents)?)?));
-        frame.map(|frame| frame.over(canvas.underlay.clone()))
+        frame.map(|frame| frame.over(canvas.underlay.clone()).of_latents(canvas.check.clone()))
     }
 }
 
