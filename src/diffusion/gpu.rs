@@ -69,6 +69,11 @@ impl Gpu {
         Ok(Self { recorded: recording.map(|stream| Recorded { device, stream, bytes }), side })
     }
 
+    /// Whether calls are recorded.
+    pub(super) fn records(self) -> bool {
+        self.recorded.is_some()
+    }
+
     /// A place for the recordings of one network.
     pub(super) fn graphs(self) -> Option<Graphs<CudaRecorder>> {
         let Recorded { device, stream, bytes } = self.recorded?;
@@ -146,7 +151,7 @@ mod tests {
     fn a_cpu_has_nothing_of_a_gpu_and_says_so_when_it_must_have() {
         let gpu = Gpu::prepare(on_cpu(), GpuSettings::default()).unwrap();
         assert_eq!(gpu, Gpu::default());
-        assert!(gpu.graphs().is_none());
+        assert!(gpu.graphs().is_none() && !gpu.records());
         let error = |settings| Gpu::prepare(on_cpu(), settings).unwrap_err().to_string();
         let kernels = error(GpuSettings { graphs: Some(false), kernels: Some(true), attention: None });
         assert!(kernels.contains("device.cuda_kernels") && kernels.contains("Cpu"), "{kernels}");

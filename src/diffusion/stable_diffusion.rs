@@ -317,6 +317,11 @@ impl Engine for StableDiffusion {
         canvases.iter().map(|canvas| self.decode(canvas)).collect()
     }
 
+    fn slow_first_calls(&self) -> u32 {
+        // The first runs as it is, the second is recorded.
+        if self.gpu.records() { 2 } else { 1 }
+    }
+
     fn take_float32_retries(&mut self) -> u64 {
         self.float32_retries.swap(0, Ordering::Relaxed)
     }

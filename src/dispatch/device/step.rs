@@ -38,7 +38,8 @@ impl<E: Engine> Device<E> {
     /// Adds the last step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
     /// of two.
     fn note_time(&self, Candidate { kind, is_shallow, .. }: &Candidate, rows: usize) {
-        let expected = self.shared.outlook.times(|times| times.note_call((kind, *is_shallow), rows, self.last_step));
+        let slow = self.engine.slow_first_calls();
+        let expected = self.shared.outlook.times(|times| times.note_call((kind, *is_shallow), (slow, rows), self.last_step));
         let is_own = |model: &ModelInfo| {
             let is_exact = !is_shallow && !kind.fp8_linears;
             is_exact && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels

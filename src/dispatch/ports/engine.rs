@@ -77,6 +77,11 @@ pub trait Engine: Send {
         PromptLookups::default()
     }
 
+    /// How many of the first steps of each kind and number of rows take longer than those that come after them.
+    fn slow_first_calls(&self) -> u32 {
+        1
+    }
+
     /// The time by which the device's work is measured.
     fn now(&self) -> Instant {
         Instant::now()
