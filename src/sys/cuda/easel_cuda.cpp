@@ -131,14 +131,18 @@ EASEL const char *easel_graph_begin(Pool pool, at::cuda::CUDAGraph **graph) {
     });
 }
 
-// Where the recording has failed, libtorch leaves its allocator as if it still went on, which then never gives some of its memory back.
+// Where the recording has failed, libtorch leaves its allocator as if it still went on, and the pool as if it had this graph, so that its memory
+// never came back. Where only what comes behind the recording has failed, the allocator refuses to end it again, and nothing is released twice.
 EASEL const char *easel_graph_end(at::cuda::CUDAGraph *graph, Pool pool) {
     return guarded([&] {
         try {
             graph->capture_end();
         } catch (...) {
             const auto device = c10::cuda::getCurrentCUDAStream().device_index();
-            guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, unpacked(pool)); });
+            guarded([&] {
+                c10::cuda::CUDACachingAllocator::endAllocateToPool(device, unpacked(pool));
+                c10::cuda::CUDACachingAllocator::releasePool(device, unpacked(pool));
+            });
             throw;
         }
     });
