@@ -8,53 +8,12 @@ Nothing but Python's own library is needed. The files are as the page cache has 
 
 import argparse
 import json
-import socket
-import subprocess
+import math
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-SETTINGS = """
-[server]
-bind = "127.0.0.1:{port}"
-[store]
-url = "sqlite://{folder}/easel.db"
-[pictures]
-url = "{folder}/pictures"
-[device]
-name = "cpu"
-dtype = "{dtype}"
-[[models]]
-name = "model"
-path = "{model}"
-"""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until_ready(url, process):
-    while process.poll() is None:
-        try:
-            urllib.request.urlopen(f"{url}/readyz").close()
-            return
-        except urllib.error.URLError:  # Nobody listens yet, or 503: the model is being loaded.
-            time.sleep(0.005)
-    raise SystemExit(f"the server ended with {process.returncode}")
-
-
-def paint(url, side):
-    body = {"prompt": "a red house", "width": side, "height": side, "num_inference_steps": 2, "seed": 7, "preview_every": 0}
-    headers = {"content-type": "application/json", "prefer": "wait=60"}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/generate", json.dumps(body).encode(), headers)) as answer:
-        job = json.load(answer)
-    if job["status"] != "succeeded":
-        raise SystemExit(f"the first picture is {job['status']}")
+from own_server import Clock, paint, started, wait_until_ready
 
 
 def peak_mib(process):
@@ -63,21 +22,16 @@ def peak_mib(process):
 
 
 def start(program, arguments):
+    settings = {"device": "cpu", "dtype": arguments.dtype, "canvases": 16, "model": Path(arguments.model).resolve()}
+    order = {"prompt": "a red house", "width": arguments.side, "height": arguments.side, "num_inference_steps": 2}
+    patience = Clock(math.inf)
     with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        settings, url = Path(folder, "easel.toml"), f"http://127.0.0.1:{port}"
-        model = Path(arguments.model).resolve()
-        settings.write_text(SETTINGS.format(port=port, folder=folder, dtype=arguments.dtype, model=model))
         begin = time.monotonic()
-        process = subprocess.Popen([program, "serve", "--config", settings], stderr=subprocess.DEVNULL)
-        try:
-            wait_until_ready(url, process)
+        with started(program, Path(folder), **settings) as (process, url):
+            wait_until_ready(process, url, patience)
             ready, loaded = time.monotonic() - begin, peak_mib(process)
-            paint(url, arguments.side)
+            paint(url, patience, order | {"seed": 7, "preview_every": 0})
             return {"ready": round(ready, 2), "first_picture": round(time.monotonic() - begin, 2), "peak_mib_when_ready": loaded}
-        finally:
-            process.kill()
-            process.wait()
 
 
 def main():

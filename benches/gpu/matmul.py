@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from boxed import NotMeasured
+from own_server import NotMeasured
 
 # Of a dry run's matrices.
 SMALL = ["--matmul", "512"]

@@ -1,10 +1,11 @@
-"""Measures the GPU's goals, G1 to G7, in one command of at most ten minutes, on a machine that may have no network: `run.py --json FILE`.
+"""Measures the GPU's goals, G1 to G7, in two commands of at most ten minutes each, on a machine that may have no network: `run.py --json FILE`.
 
-    python benches/gpu/run.py [--budget SECONDS] [--pack FILE] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
+    python benches/gpu/run.py [--compiled] [--budget SECONDS] [--pack FILE] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
 
-Every goal has its time, and one that does not fit into what is left of the budget is reported as not measured, with the reason. What says most
-comes first: the programs against eager diffusers, then serving, then torch.compile, which takes minutes before its first picture. Sides of
-one goal take turns, A B A B, on the same weights, which are made on the spot. A second command measures the rest: `--only "G2 compiled"`.
+The first holds Easel to eager diffusers and measures serving; the second, with `--compiled`, holds it to torch.compile, which takes minutes for
+each of the five shapes before its first picture. Every goal has its time, and one that does not fit into what is left of the budget is reported
+as not measured, with the reason; `--only "G2 compiled"` measures it by itself. Sides of one goal take turns, A B A B, on the same weights, which
+are made on the spot.
 
 The machine needs Python with torch 2.11 for CUDA 13 and transformers. The rest is carried: `pack.py` puts it into FILE, and easel then runs
 with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
@@ -22,12 +23,13 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE.parent / "peers"))
+sys.path[:0] = [str(HERE.parent / "peers"), str(HERE.parent)]
 
 import layout  # noqa: E402
 import matmul  # noqa: E402
 import serving  # noqa: E402
-from boxed import Clock, NotMeasured, Sides  # noqa: E402
+from boxed import Sides  # noqa: E402
+from own_server import Clock, NotMeasured  # noqa: E402
 from plan import MEMORY_AT_MOST, plan  # noqa: E402
 
 # What is held otherwise than by turns with a peer.
@@ -50,9 +52,7 @@ def main():
         easel = layout.lay_out(options.easel, options.pack, scratch / "easel")
         report = {**about(options), "results": [], "ceiling": matmul.ceiling(easel, device)}
         bench = Bench(easel, device, scratch, options)
-        for goal in plan(options.dry_run):
-            if options.only and goal.id not in options.only:
-                continue
+        for goal in plan(options):
             report["results"].append(measure(goal, bench, clock))
             write(options.json, report)
         bench.sides.stop()
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, easel, device, scratch, options):
         self.easel, self.device, self.scratch, self.rounds = easel, device, scratch, options.rounds
-        self.sides = Sides(easel, device)
+        self.sides, self.served = Sides(easel, device), {}
 
     def model(self, name):
         """The folder of a model, made when it is first asked for, in a process of its own whose memory is gone afterwards."""
@@ -97,10 +97,12 @@ def times(goal, bench, clock):
     folder = bench.model(goal.model)
     taken, peaks = [[], []], [None, None]
     sides = [bench.sides.of(name, folder, clock) for name in (goal.own, goal.peer)]
-    for turn in range(bench.rounds + 1):
+    for side in sides:
+        side.warm_up(goal.case, clock)
+    for _ in range(bench.rounds):
         for place, side in enumerate(sides):
             answer = side.ask(goal.case, clock, enough=bool(taken[1]))
-            if turn and answer:
+            if answer:
                 taken[place].append(answer["seconds"])
                 peaks[place] = answer.get("peak_gpu_memory_bytes", peaks[place])
     return compared(goal, taken, peaks, bench.rounds)
@@ -126,7 +128,7 @@ def compared(goal, taken, peaks, rounds):
 def serve(goal, bench, clock):
     bench.sides.stop()
     folder = bench.model(goal.model)
-    found = WAYS[goal.way](goal, serving.Site(bench.easel, bench.device, folder, bench.scratch), clock)
+    found = WAYS[goal.way](goal, serving.Site(bench.easel, bench.device, folder, bench.scratch, bench.served), clock)
     return found | {"at_least": goal.at_least, "reached": found["ratio"] >= goal.at_least}
 
 
@@ -166,11 +168,12 @@ def table(results):
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--compiled", action="store_true", help="the goals against torch.compile, in the place of all others")
     parser.add_argument("--budget", type=float, default=580)
     parser.add_argument("--pack", type=Path, metavar="FILE", help="what pack.py has made")
     parser.add_argument("--easel", type=Path, default=ROOT / "target" / "release" / "easel")
     parser.add_argument("--only", metavar="ID", nargs="+")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--dry-run", action="store_true")
     return parser.parse_args()

@@ -31,8 +31,10 @@ class Diffusers:
         for module in (self.pipe.unet, self.pipe.vae):
             module.to(memory_format=torch.channels_last)
         self.pipe.fuse_qkv_projections()
-        self.pipe.unet = torch.compile(self.pipe.unet, mode="max-autotune", fullgraph=True)
-        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, mode="max-autotune", fullgraph=True)
+        # Each shape by itself: the second would else be compiled for all shapes at once, and be the slower for it.
+        compiled = {"mode": "max-autotune", "fullgraph": True, "dynamic": False}
+        self.pipe.unet = torch.compile(self.pipe.unet, **compiled)
+        self.pipe.vae.decode = torch.compile(self.pipe.vae.decode, **compiled)
 
     @torch.no_grad()
     def time(self, case):

@@ -35,6 +35,19 @@ pub(crate) async fn paint(http: &Client, url: &str, job: &Job, wanted_at: Instan
     Outcome { class: job.class, latency: wanted_at.elapsed(), succeeded: body["status"] == "succeeded" }
 }
 
+/// Sends a job and watches it to its end, as who wants previews must; answers the seconds and the previews.
+pub(crate) async fn watch(http: &Client, url: &str, body: &Value) -> (f64, usize) {
+    let start = Instant::now();
+    let job: Value = http.post(format!("{url}/v1/generate")).json(body).send().await.unwrap().json().await.unwrap();
+    let events = format!("{url}{}", job["urls"]["events"].as_str().unwrap());
+    // The stream ends with the job.
+    let events = http.get(events).send().await.unwrap().text().await.unwrap();
+    let seconds = start.elapsed().as_secs_f64();
+    let of_kind = |kind: &str| events.lines().filter(|line| line.strip_prefix("event: ") == Some(kind)).count();
+    assert_eq!(of_kind("succeeded"), 1, "{events}");
+    (seconds, of_kind("preview"))
+}
+
 /// Seconds that a job of each class takes when it is alone: the better of two, after one that does not count.
 pub(crate) async fn lone(settings: &[(&str, &str)], mix: &Mix) -> BTreeMap<&'static str, f64> {
     let folder = tempfile::tempdir().unwrap();

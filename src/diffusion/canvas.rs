@@ -57,13 +57,24 @@ pub struct Canvas {
 }
 
 /// A question to the device that may not have been answered yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Check {
     pub(super) rows: Arc<FiniteRows>,
     /// The canvas's among them.
     pub(super) row: usize,
     /// The user's step that is checked, from 1.
     pub(super) step: u32,
+}
+
+impl Check {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// When the latents are no numbers, or the device fails.
+    pub(super) fn settle(&self) -> std::result::Result<(), EngineError> {
+        let Self { rows, row, step } = self;
+        if rows.is_finite(*row)? { Ok(()) } else { Err(EngineError::NotFinite { step: *step }) }
+    }
 }
 
 /// A second model that does the last steps of a picture.
@@ -135,10 +146,7 @@ impl Canvas {
     /// # Errors
     /// When it is not, or the device fails.
     pub(super) fn settle_check(&mut self) -> std::result::Result<(), EngineError> {
-        match self.check.take() {
-            Some(Check { rows, row, step }) if !rows.is_finite(row)? => Err(EngineError::NotFinite { step }),
-            _ => Ok(()),
-        }
+        self.check.take().map_or(Ok(()), |check| check.settle())
     }
 
     /// The result of the next call with what a mask keeps put back.

@@ -21,8 +21,8 @@ use crate::dispatch::ports::{CanvasState, EngineError};
 /// Moves every canvas forward by one UNet call; answers for each of them. On an outer error no canvas has moved: they are only written to when
 /// everything has been computed.
 ///
-/// Where the device takes its time to say whether a canvas's latents are still numbers, the next call answers for this one; a canvas's last
-/// call answers for itself.
+/// Where the device takes its time to say whether a canvas's latents are still numbers, the next call answers for this one, and the picture
+/// for the last.
 pub(super) fn step(unet: &UNet, kind: Kind, canvases: &mut [&mut Canvas]) -> Result<Vec<std::result::Result<(), EngineError>>> {
     let calls: Vec<Call> = canvases.iter().filter_map(|canvas| canvas.next_call().copied()).collect();
     if calls.len() != canvases.len() {
@@ -72,7 +72,7 @@ fn settle(canvas: &mut Canvas, moved: Moved, (rows, row): (&Arc<FiniteRows>, usi
     let _ = canvas.draw_noise();
     canvas.settle_check()?;
     canvas.check = Some(Check { rows: Arc::clone(rows), row, step });
-    if canvas.next_call().is_none() || rows.is_here()? { canvas.settle_check() } else { Ok(()) }
+    if rows.is_here()? { canvas.settle_check() } else { Ok(()) }
 }
 
 /// A step's numbers, on the device and where each is among them.
@@ -231,7 +231,7 @@ mod tests {
             EngineSettings, GpuSettings, ModelFolder, Precision, RandomModel, ResidencySettings, StableDiffusion, VaeTiling,
             describe_models,
         },
-        dispatch::ports::{Engine, PaintOrder},
+        dispatch::ports::{Engine, IntoRgb, PaintOrder},
         domain::Submission,
     };
 
@@ -274,6 +274,19 @@ mod tests {
             canvas.check = Some(Check { rows: Arc::clone(&rows), row, step: 1 });
         }
         assert_eq!(step_all(&mut engine, &mut canvases), [Ok(()), Err(EngineError::NotFinite { step: 1 })]);
+    }
+
+    #[test]
+    fn what_the_device_has_not_said_of_the_last_call_fails_the_picture() {
+        let (mut engine, mut canvases) = begun("ddim");
+        (0..4).for_each(|_| assert_eq!(step_all(&mut engine, &mut canvases), [Ok(()), Ok(())]));
+        let rows = Arc::new(FiniteRows::of(&Tensor::from_slice(&[0_f32, f32::NAN]).reshape([2, 1])).unwrap());
+        for (row, canvas) in canvases.iter_mut().enumerate() {
+            canvas.check = Some(Check { rows: Arc::clone(&rows), row, step: 4 });
+        }
+        let frames = engine.finish(&canvases.iter().collect::<Vec<_>>()).unwrap();
+        let pictures: Vec<_> = frames.into_iter().map(|frame| frame.into_rgb().map(drop)).collect();
+        assert_eq!(pictures, [Ok(()), Err(EngineError::NotFinite { step: 4 })]);
     }
 
     #[test]

@@ -93,16 +93,57 @@ impl From<TchError> for EngineError {
     }
 }
 
+/// By what libtorch, the driver, and cuBLAS and cuDNN, each in its own words, say that there is not enough memory.
+const WANT_OF_MEMORY: [&str; 4] = ["out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED"];
+
 /// Sorts libtorch's errors by what the dispatcher can do about them.
 pub(super) fn engine_error(error: &TchError) -> EngineError {
     let text = error.to_string();
     // The first line says what happened; the rest is a C++ stack.
     let message = text.lines().next().unwrap_or_default().to_owned();
-    if text.contains("out of memory") || text.contains("can't allocate memory") {
+    if WANT_OF_MEMORY.iter().any(|sign| text.contains(sign)) {
         EngineError::OutOfMemory(message)
     } else if text.contains("CUDA error") || text.contains("cuDNN error") {
         EngineError::DeviceLost(message)
     } else {
         EngineError::Failed(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(text: &str) -> EngineError {
+        engine_error(&TchError::Torch(text.to_owned()))
+    }
+
+    #[test]
+    fn a_device_that_has_failed_is_lost_whoever_says_so() {
+        for text in [
+            "CUDA error: an illegal memory access was encountered\nand a C++ stack",
+            "CUDA error: geglu_half cannot be launched: the driver answers 700: an illegal memory access was encountered",
+            "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        ] {
+            assert!(matches!(sorted(text), EngineError::DeviceLost(_)), "{text}");
+        }
+        assert!(
+            matches!(sorted("sizes do not match\nand a C++ stack"), EngineError::Failed(message) if !message.contains("stack"))
+        );
+    }
+
+    #[test]
+    fn want_of_memory_is_told_from_a_lost_device_whoever_wants_it() {
+        for text in [
+            "CUDA out of memory. Tried to allocate 20.00 MiB",
+            "CUDA error: out of memory",
+            "CUDA error: geglu_half cannot be launched: the driver answers 2: out of memory",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+        ] {
+            assert!(matches!(sorted(text), EngineError::OutOfMemory(_)), "{text}");
+        }
     }
 }

@@ -23,6 +23,13 @@ impl FiniteRows {
         Ok(Self(Mutex::new(Answer::Coming(Download::start(&finite)?))))
     }
 
+    /// A question whose answer fails.
+    #[cfg(test)]
+    pub(super) fn unanswered() -> Result<Self> {
+        let no_flags = Tensor::f_zeros([1], (Kind::Float, tch::Device::Cpu))?;
+        Ok(Self(Mutex::new(Answer::Coming(Download::start(&no_flags)?))))
+    }
+
     /// Whether [`Self::is_finite`] will not wait.
     pub(super) fn is_here(&self) -> Result<bool> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {

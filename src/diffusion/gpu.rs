@@ -28,10 +28,19 @@ pub struct GpuSettings {
 /// A GPU with what is used of it. Of a CPU nothing is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Gpu {
-    /// The GPU whose calls are recorded, and bytes for the recordings of a network.
-    recorded: Option<(usize, u64)>,
+    recorded: Option<Recorded>,
     /// Where pictures are decoded, beside the steps of other canvases.
     side: Option<Stream>,
+}
+
+/// How calls are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Recorded {
+    device: usize,
+    /// Of all recorders. libtorch has 32 streams and gives them out in turns, so that one for each model would soon be the second stream.
+    stream: Stream,
+    /// For the recordings of a network.
+    bytes: u64,
 }
 
 impl Gpu {
@@ -49,25 +58,26 @@ impl Gpu {
             };
         };
         let kernels = wanted("cuda_kernels", settings.kernels, || prepare_kernels(device))?;
-        let graphs = wanted("cuda_graphs", settings.graphs, prepare_shim)?;
+        let recording = wanted("cuda_graphs", settings.graphs, || second_stream(device))?;
         if let Some(kernel) = settings.attention {
             only_attention(kernel).map_err(|problem| LoadError::Device(format!("device.cuda_attention: {problem}")))?;
         }
-        let side = prepare_shim().ok().and_then(|()| Stream::new(device).ok());
+        let side = second_stream(device).ok();
+        let (graphs, kernels) = (recording.is_some(), kernels.is_some());
         info!(graphs, kernels, second_stream = side.is_some(), "what the GPU is used with");
-        Ok(Self { recorded: graphs.then(|| (device, placement.memory() / GRAPHS_SHARE)), side })
+        let bytes = placement.memory() / GRAPHS_SHARE;
+        Ok(Self { recorded: recording.map(|stream| Recorded { device, stream, bytes }), side })
+    }
+
+    /// Whether calls are recorded.
+    pub(super) fn records(self) -> bool {
+        self.recorded.is_some()
     }
 
     /// A place for the recordings of one network.
     pub(super) fn graphs(self) -> Option<Graphs<CudaRecorder>> {
-        let (device, bytes) = self.recorded?;
-        match CudaRecorder::new(device) {
-            Ok(recorder) => Some(Graphs::new(recorder, bytes)),
-            Err(problem) => {
-                warn!(problem, "calls are not recorded");
-                None
-            }
-        }
+        let Recorded { device, stream, bytes } = self.recorded?;
+        Some(Graphs::new(CudaRecorder::new(device, stream), bytes))
     }
 
     /// Does `work`, which reads `input`, beside what the device is told otherwise; it comes behind all that it has been told before.
@@ -90,21 +100,27 @@ impl Gpu {
     }
 }
 
-/// Whether something is used: not where the settings say so, nor, if they leave it open, where it cannot be.
-fn wanted(
+/// A stream beside the default one.
+fn second_stream(device: usize) -> std::result::Result<Stream, String> {
+    prepare_shim()?;
+    Stream::new(device).map_err(|error| error.to_string())
+}
+
+/// What is used if it is: nothing where the settings say so, nor, if they leave it open, where it cannot be had.
+fn wanted<T>(
     name: &str,
     setting: Option<bool>,
-    prepare: impl FnOnce() -> std::result::Result<(), String>,
-) -> std::result::Result<bool, LoadError> {
+    prepare: impl FnOnce() -> std::result::Result<T, String>,
+) -> std::result::Result<Option<T>, LoadError> {
     if setting == Some(false) {
-        return Ok(false);
+        return Ok(None);
     }
     match (prepare(), setting) {
-        (Ok(()), _) => Ok(true),
+        (Ok(had), _) => Ok(Some(had)),
         (Err(problem), Some(_)) => Err(LoadError::Device(format!("device.{name}: true cannot be had: {problem}"))),
         (Err(problem), None) => {
             warn!(problem, "device.{name} is off");
-            Ok(false)
+            Ok(None)
         }
     }
 }
@@ -135,7 +151,7 @@ mod tests {
     fn a_cpu_has_nothing_of_a_gpu_and_says_so_when_it_must_have() {
         let gpu = Gpu::prepare(on_cpu(), GpuSettings::default()).unwrap();
         assert_eq!(gpu, Gpu::default());
-        assert!(gpu.graphs().is_none());
+        assert!(gpu.graphs().is_none() && !gpu.records());
         let error = |settings| Gpu::prepare(on_cpu(), settings).unwrap_err().to_string();
         let kernels = error(GpuSettings { graphs: Some(false), kernels: Some(true), attention: None });
         assert!(kernels.contains("device.cuda_kernels") && kernels.contains("Cpu"), "{kernels}");
@@ -145,10 +161,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_left_out_unless_it_must_be() {
-        let missing = || Err("libeasel_cuda.so: not found".to_owned());
-        assert!(!wanted("cuda_graphs", None, missing).unwrap());
-        assert!(!wanted("cuda_graphs", Some(false), || unreachable!()).unwrap());
-        assert!(wanted("cuda_graphs", Some(true), || Ok(())).unwrap());
+        let missing = || Err::<(), _>("libeasel_cuda.so: not found".to_owned());
+        assert_eq!(wanted("cuda_graphs", None, missing).unwrap(), None);
+        assert_eq!(wanted::<()>("cuda_graphs", Some(false), || unreachable!()).unwrap(), None);
+        assert_eq!(wanted("cuda_graphs", Some(true), || Ok(7)).unwrap(), Some(7));
         let error = wanted("cuda_graphs", Some(true), missing).unwrap_err().to_string();
         assert!(error.contains("device.cuda_graphs") && error.contains("not found"), "{error}");
     }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use image::{GrayImage, ImageBuffer, Pixel, RgbImage, imageops};
 use tch::{Device, Kind, Tensor};
 
-use super::{error::engine_error, finite::FiniteRows, layers::Result, mask::Underlay, transfer::Download};
+use super::{canvas::Check, error::engine_error, finite::FiniteRows, layers::Result, mask::Underlay, transfer::Download};
 use crate::dispatch::ports::{EngineError, IntoRgb};
 
 /// Pixels as the VAE's encoder takes them: `[1, 3, height, width]` float32 in −1..1.
@@ -47,6 +47,8 @@ pub struct Frame {
     /// Whether its pixels were numbers, where nobody knows yet.
     finite: Option<FiniteRows>,
     underlay: Option<Arc<Underlay>>,
+    /// Of the latents that it was made of, where the device had not answered by then.
+    latents: Option<Check>,
 }
 
 impl Frame {
@@ -55,7 +57,13 @@ impl Frame {
         let unit = pixels.f_div_scalar(2.0)?.f_add_scalar(0.5)?.f_clamp(0.0, 1.0)?;
         let bytes = unit.f_mul_scalar(255.0)?.f_round()?.f_permute([1, 2, 0])?.f_to_kind(Kind::Uint8)?.f_contiguous()?;
         let (height, width, _) = bytes.size3()?;
-        Ok(Self { bytes: Download::start(&bytes)?, size: [height as u32, width as u32], finite: None, underlay: None })
+        Ok(Self {
+            bytes: Download::start(&bytes)?,
+            size: [height as u32, width as u32],
+            finite: None,
+            underlay: None,
+            latents: None,
+        })
     }
 
     /// [`Self::of`] pixels that may not be numbers. The CPU's are known to be: whoever made them has looked, which there costs no waiting.
@@ -68,11 +76,20 @@ impl Frame {
     pub(super) fn over(self, underlay: Option<Arc<Underlay>>) -> Self {
         Self { underlay, ..self }
     }
+
+    /// The picture of latents that may be no numbers. Whoever waits for the picture waits for that, too, and the device's thread need not.
+    pub(super) fn of_latents(self, latents: Option<Check>) -> Self {
+        Self { latents, ..self }
+    }
 }
 
 impl IntoRgb for Frame {
     fn into_rgb(self) -> std::result::Result<RgbImage, EngineError> {
-        if self.finite.is_some_and(|finite| !finite.are_all_finite().unwrap_or(false)) {
+        self.latents.as_ref().map_or(Ok(()), Check::settle)?;
+        // A device that does not answer is no picture's fault.
+        if let Some(finite) = &self.finite
+            && !finite.are_all_finite().map_err(|error| engine_error(&error))?
+        {
             return Err(EngineError::PictureNotFinite);
         }
         let [height, width] = self.size;
@@ -83,5 +100,41 @@ impl IntoRgb for Frame {
             underlay.show_through(&mut rgb);
         }
         Ok(rgb)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(finite: FiniteRows) -> Frame {
+        let pixels = Tensor::zeros([3, 8, 8], (Kind::Float, Device::Cpu));
+        Frame { finite: Some(finite), ..Frame::of(&pixels).unwrap() }
+    }
+
+    #[test]
+    fn a_picture_of_latents_that_are_no_numbers_fails_by_the_step_that_made_them() {
+        let latents = Tensor::zeros([2, 4, 8, 8], (Kind::Float, Device::Cpu));
+        drop(latents.get(1).fill_(f64::NAN));
+        let rows = Arc::new(FiniteRows::of(&latents).unwrap());
+        let picture = |row| {
+            let infinite = FiniteRows::of(&Tensor::from_slice(&[f32::NAN]).reshape([1, 1])).unwrap();
+            frame(infinite).of_latents(Some(Check { rows: Arc::clone(&rows), row, step: 9 }))
+        };
+        assert_eq!(picture(1).into_rgb(), Err(EngineError::NotFinite { step: 9 }));
+        assert_eq!(picture(0).into_rgb(), Err(EngineError::PictureNotFinite), "it was the VAE");
+        let unanswered = Check { rows: Arc::new(FiniteRows::unanswered().unwrap()), row: 0, step: 9 };
+        let error = picture(0).of_latents(Some(unanswered)).into_rgb().unwrap_err();
+        assert!(matches!(error, EngineError::Failed(_)), "what the device says: {error:?}");
+    }
+
+    #[test]
+    fn a_device_that_fails_is_not_taken_for_a_picture_that_is_no_numbers() {
+        let pixels = Tensor::zeros([3, 8, 8], (Kind::Float, Device::Cpu));
+        assert!(frame(FiniteRows::of(&pixels).unwrap()).into_rgb().is_ok());
+        let infinite = FiniteRows::of(&pixels.full_like(f64::INFINITY)).unwrap();
+        assert_eq!(frame(infinite).into_rgb(), Err(EngineError::PictureNotFinite));
+        let error = frame(FiniteRows::unanswered().unwrap()).into_rgb().unwrap_err();
+        assert!(matches!(error, EngineError::Failed(_)), "what the device says: {error:?}");
     }
 }

@@ -250,7 +250,7 @@ impl StableDiffusion {
         let first_stage = &self.models.get(&canvas.model)?.first_stage;
         // Beside the steps of other canvases, which do not wait for it.
         let frame = self.gpu.aside(&canvas.latents, || Ok(Frame::checked(&first_stage.decode(&canvas.latents)?)?));
-        frame.map(|frame| frame.over(canvas.underlay.clone()))
+        frame.map(|frame| frame.over(canvas.underlay.clone()).of_latents(canvas.check.clone()))
     }
 }
 
@@ -320,16 +320,17 @@ impl Engine for StableDiffusion {
         canvases.iter().map(|canvas| self.decode(canvas)).collect()
     }
 
+    fn slow_first_calls(&self) -> u32 {
+        // The first runs as it is, the second is recorded.
+        if self.gpu.records() { 2 } else { 1 }
+    }
+
     fn take_float32_retries(&mut self) -> u64 {
         self.float32_retries.swap(0, Ordering::Relaxed)
     }
 
     fn take_prompt_lookups(&mut self) -> PromptLookups {
         self.prompt_lookups.take()
-    }
-
-    fn gains_from_warm_up(&self) -> bool {
-        self.device.device.is_cuda()
     }
 }
 

@@ -19,6 +19,9 @@ const FRESH: u64 = 128;
 /// No call is quicker than this.
 const QUICKEST: f64 = 1e-6;
 
+/// [`Cell::samples`] after the first call that takes its usual time.
+const USUAL: u32 = 2;
+
 /// What has been measured of the calls with one number of rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cell {
@@ -30,11 +33,12 @@ struct Cell {
 }
 
 impl Cell {
-    /// The first call is slow: memory is taken, kernels are chosen. The second replaces it, as the first after a long time does the old ones.
+    /// The first calls are slow: memory is taken, kernels are chosen. Each replaces the one before, and so does the first of the usual ones,
+    /// as does the first after a long time.
     fn note(&mut self, seconds: f64, call: u64) {
-        self.samples = if self.is_fresh(call) { self.samples.saturating_add(1) } else { 2 };
+        self.samples = if self.is_fresh(call) { self.samples.saturating_add(1) } else { USUAL };
         self.last = call;
-        if self.samples == 2 {
+        if self.samples <= USUAL {
             self.seconds = seconds;
         } else {
             let weight = WEIGHT.max(1.0 / f64::from(self.samples - 1));
@@ -43,7 +47,7 @@ impl Cell {
     }
 
     fn is_proven(&self) -> bool {
-        self.samples > 1
+        self.samples >= USUAL
     }
 
     fn is_fresh(&self, call: u64) -> bool {
@@ -59,11 +63,17 @@ pub(super) struct Curve {
 }
 
 impl Curve {
-    /// A call of so many rows took so long, with all that belongs to it.
+    /// A call of so many rows took so long, with all that belongs to it, where the first is slow and the second takes its usual time.
+    #[cfg(test)]
     pub(super) fn note(&mut self, rows: usize, seconds: f64) {
+        self.note_behind(1, rows, seconds);
+    }
+
+    /// A call of so many rows took so long, with all that belongs to it, where the first `slow` ones are slow: a second may be recorded.
+    pub(super) fn note_behind(&mut self, slow: u32, rows: usize, seconds: f64) {
         self.calls += 1;
         let (seconds, last) = (seconds.max(QUICKEST), self.calls);
-        let new = Cell { seconds, samples: 1, last };
+        let new = Cell { seconds, samples: USUAL.saturating_sub(slow), last };
         self.cells.entry(rows).and_modify(|cell| cell.note(seconds, last)).or_insert(new);
     }
 
@@ -242,6 +252,19 @@ mod tests {
         assert!(curve.seconds(2) <= Some(1.125));
         (0..60).for_each(|_| curve.note(2, 3.0));
         assert!(curve.seconds(2) > Some(2.9), "slowness that lasts is believed");
+    }
+
+    #[test]
+    fn where_the_second_call_is_recorded_the_third_is_the_first_that_is_believed() {
+        let mut curve = Curve::default();
+        let mut next = |seconds: f64| {
+            curve.note_behind(2, 2, seconds);
+            (curve.seconds(2), curve.cells[&2].is_proven())
+        };
+        assert_eq!(next(3.0), (Some(3.0), false), "better than nothing");
+        assert_eq!(next(60.0), (Some(60.0), false));
+        assert_eq!(next(1.0), (Some(1.0), true));
+        assert_eq!(next(2.0), (Some(1.5), true));
     }
 
     #[test]

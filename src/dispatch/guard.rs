@@ -64,28 +64,34 @@ pub(super) fn with_room<E: Engine, T>(
     }
 }
 
+/// What a step came to.
+#[derive(Debug)]
+pub(super) struct Stepped {
+    /// For each canvas.
+    pub(super) results: Vec<Result<(), Fault>>,
+    /// Whether all of them moved in one call that did not fail.
+    pub(super) is_whole: bool,
+}
+
 /// Moves every canvas by one step, together if that works, else in halves; answers for each canvas.
-pub(super) fn step<E: Engine>(
-    engine: &mut E,
-    canvases: &mut [&mut E::Canvas],
-    metrics: &Metrics,
-) -> Result<Vec<Result<(), Fault>>, Lost> {
+pub(super) fn step<E: Engine>(engine: &mut E, canvases: &mut [&mut E::Canvas], metrics: &Metrics) -> Result<Stepped, Lost> {
     let error = match with_room(engine, &[], |engine| engine.step(canvases))? {
         Ok(results) if results.len() == canvases.len() => {
             metrics.step_canvases.observe(canvases.len() as f64);
-            return results.into_iter().map(own_fault).collect();
+            let results = results.into_iter().map(own_fault).collect::<Result<_, _>>()?;
+            return Ok(Stepped { results, is_whole: true });
         }
         Ok(results) => EngineError::Failed(format!("{} answers for {} canvases", results.len(), canvases.len())),
         Err(error) => error,
     };
     if canvases.len() < 2 {
-        return Ok(vec![Err(error); canvases.len()]);
+        return Ok(Stepped { results: vec![Err(error); canvases.len()], is_whole: false });
     }
     tracing::warn!(step.canvases = canvases.len(), %error, "a step failed; trying it again in halves");
     let (left, right) = canvases.split_at_mut(canvases.len() / 2);
-    let mut results = step(engine, left, metrics)?;
-    results.extend(step(engine, right, metrics)?);
-    Ok(results)
+    let mut results = step(engine, left, metrics)?.results;
+    results.extend(step(engine, right, metrics)?.results);
+    Ok(Stepped { results, is_whole: false })
 }
 
 fn own_fault(result: Result<(), EngineError>) -> Result<Result<(), Fault>, Lost> {
@@ -100,4 +106,113 @@ pub(super) fn finish<E: Engine>(engine: &mut E, canvas: &E::Canvas) -> Result<Re
         let one = <[E::Frame; 1]>::try_from(frames).map(|[frame]| frame);
         one.map_err(|_| EngineError::Failed(format!("{count} frames for one canvas")))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use image::RgbImage;
+
+    use super::{
+        super::ports::{BatchKey, Begun, CanvasState, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+        *,
+    };
+    use crate::domain::GenerationRequest;
+
+    type Answer<T> = Result<T, EngineError>;
+
+    /// Cannot move more than so many canvases at a time.
+    struct Weak(usize);
+    struct Moves(u32);
+    struct NoFrame;
+
+    impl CanvasState for Moves {
+        fn batch_key(&self) -> BatchKey {
+            BatchKey::new("")
+        }
+
+        fn rows(&self) -> usize {
+            1
+        }
+
+        fn pixels(&self) -> usize {
+            1
+        }
+
+        fn progress(&self) -> (u32, u32) {
+            (self.0, 9)
+        }
+
+        fn calls_left(&self) -> u32 {
+            9 - self.0
+        }
+    }
+
+    impl IntoRgb for NoFrame {
+        fn into_rgb(self) -> Answer<RgbImage> {
+            unreachable!()
+        }
+    }
+
+    impl Engine for Weak {
+        type Canvas = Moves;
+        type Frame = NoFrame;
+        type Model = ();
+
+        fn prepare(&mut self, _: &GenerationRequest) -> Answer<Prepared<()>> {
+            unreachable!()
+        }
+
+        fn install(&mut self, _: &str, _: Answer<()>) -> Answer<()> {
+            unreachable!()
+        }
+
+        fn models(&self) -> Vec<ModelReport> {
+            Vec::new()
+        }
+
+        fn model_memory(&self) -> Option<u64> {
+            None
+        }
+
+        fn evict_idle(&mut self, _: &[&str]) -> bool {
+            false
+        }
+
+        fn take_model_events(&mut self) -> Vec<ModelEvent> {
+            Vec::new()
+        }
+
+        fn begin(&mut self, _: &PaintOrder, _: Range<u32>) -> Answer<Begun<Moves>> {
+            unreachable!()
+        }
+
+        fn step(&mut self, canvases: &mut [&mut Moves]) -> Answer<Vec<Answer<()>>> {
+            if canvases.len() > self.0 {
+                return Err(EngineError::OutOfMemory("too many".to_owned()));
+            }
+            canvases.iter_mut().for_each(|canvas| canvas.0 += 1);
+            Ok(vec![Ok(()); canvases.len()])
+        }
+
+        fn preview(&mut self, _: &Moves) -> Answer<Option<NoFrame>> {
+            unreachable!()
+        }
+
+        fn finish(&mut self, _: &[&Moves]) -> Answer<Vec<NoFrame>> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn a_step_that_had_to_be_divided_says_so_though_everybody_moved() {
+        for (most, is_whole, moved) in [(4, true, 1), (3, false, 1), (1, false, 1), (0, false, 0)] {
+            let mut canvases = [0; 4].map(Moves);
+            let mut together: Vec<&mut Moves> = canvases.iter_mut().collect();
+            let stepped = step(&mut Weak(most), &mut together, &Metrics::new().unwrap()).unwrap();
+            assert_eq!((stepped.is_whole, stepped.results.iter().all(Result::is_ok)), (is_whole, moved == 1), "at most {most}");
+            assert!(canvases.iter().all(|canvas| canvas.0 == moved));
+        }
+    }
 }

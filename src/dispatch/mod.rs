@@ -84,7 +84,8 @@ pub struct DispatchSettings {
     pub ageing: Duration,
     /// How long a job may wait for younger ones because its model is not on the device and theirs is.
     pub model_stay: Duration,
-    /// Whether a device that nobody wants anything of yet paints pictures for nobody; `None` where the engine gains from it.
+    /// Whether a device that nobody wants anything of yet paints pictures for nobody; `None` where more than its
+    /// first calls are slow.
     pub warm_up: Option<bool>,
     /// What each client may have in the queue and on the device.
     pub quotas: Quotas,

@@ -124,11 +124,11 @@ impl StepTimes {
         &mut known.costs
     }
 
-    /// A call of so many rows took so long. Answers what one is expected to take from now on.
-    pub(super) fn note_call(&mut self, (kind, is_shallow): (&Kind, bool), rows: usize, seconds: f64) -> Option<f64> {
+    /// A call of so many rows took so long, of which the first `slow` ones are slow. Answers what one is expected to take from now on.
+    pub(super) fn note_call(&mut self, (kind, is_shallow): (&Kind, bool), (slow, rows): (u32, usize), seconds: f64) -> Option<f64> {
         let costs = self.of_mut(kind);
         let calls = if is_shallow { &mut costs.shallow } else { &mut costs.calls };
-        calls.note(rows, seconds);
+        calls.note_behind(slow, rows, seconds);
         calls.seconds(rows)
     }
 
@@ -211,11 +211,11 @@ mod tests {
     fn a_picture_with_shallow_calls_takes_the_mean_of_those_that_it_makes() {
         let every = |cache_interval| Kind { cache_interval, ..kind("a", 512) };
         let mut times = StepTimes::default();
-        (0..9).for_each(|_| _ = times.note_call((&every(1), false), 2, 1.0));
+        (0..9).for_each(|_| _ = times.note_call((&every(1), false), (1, 2), 1.0));
         assert_eq!(times.mean_call(&every(5), 2), Some(1.0), "no more is known");
         for call in 0..50 {
             let is_shallow = call % 5 > 0;
-            times.note_call((&every(5), is_shallow), 2, if is_shallow { 0.1 } else { 1.0 });
+            times.note_call((&every(5), is_shallow), (1, 2), if is_shallow { 0.1 } else { 1.0 });
         }
         let close = |seconds: Option<f64>, mean: f64| (seconds.unwrap() - mean).abs() < 1e-9;
         for (interval, mean) in [(1, 1.0), (2, 0.55), (5, 0.28), (10, 0.19)] {

@@ -23,6 +23,31 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
         quoted(&request.model),
         request.noise_source.a1111_name()
     );
+    write_numerics(&mut text, request);
+    if let Some(sizes) = request.sizes.as_ref().filter(|sizes| **sizes != SizeConditioning::of(request.width, request.height)) {
+        write_sizes(&mut text, sizes);
+    }
+    if let Some(scores) = request.aesthetics {
+        let AestheticScores { aesthetic_score, negative_aesthetic_score } = scores;
+        let _ = write!(text, ", Aesthetic score: {aesthetic_score}, Negative aesthetic score: {negative_aesthetic_score}");
+    }
+    if let Some(Refiner { refiner, refiner_start }) = &request.refiner {
+        let _ = write!(text, ", Refiner: {}, Refiner switch at: {refiner_start}", quoted(refiner));
+    }
+    if let Some(img2img) = &request.img2img {
+        let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
+    }
+    if let Some(inpainting) = &request.inpainting {
+        let _ = write!(text, ", Mask blur: {}, Mask image: {}", inpainting.mask_blur, inpainting.mask_image.sha256);
+    }
+    if let Some(scale) = request.image_guidance_scale {
+        let _ = write!(text, ", Image CFG scale: {scale}");
+    }
+    text
+}
+
+/// How the steps were made, where that is not the usual way.
+fn write_numerics(text: &mut String, request: &GenerationRequest) {
     if request.prompt_syntax == PromptSyntax::Weighted {
         text.push_str(", Prompt syntax: weighted");
     }
@@ -46,26 +71,6 @@ pub fn infotext(request: &GenerationRequest, index: u32) -> String {
     if request.fp8_linears {
         text.push_str(", FP8 linears: True");
     }
-    if let Some(sizes) = request.sizes.as_ref().filter(|sizes| **sizes != SizeConditioning::of(request.width, request.height)) {
-        write_sizes(&mut text, sizes);
-    }
-    if let Some(scores) = request.aesthetics {
-        let AestheticScores { aesthetic_score, negative_aesthetic_score } = scores;
-        let _ = write!(text, ", Aesthetic score: {aesthetic_score}, Negative aesthetic score: {negative_aesthetic_score}");
-    }
-    if let Some(Refiner { refiner, refiner_start }) = &request.refiner {
-        let _ = write!(text, ", Refiner: {}, Refiner switch at: {refiner_start}", quoted(refiner));
-    }
-    if let Some(img2img) = &request.img2img {
-        let _ = write!(text, ", Denoising strength: {}, Init image: {}", img2img.strength, img2img.image.sha256);
-    }
-    if let Some(inpainting) = &request.inpainting {
-        let _ = write!(text, ", Mask blur: {}, Mask image: {}", inpainting.mask_blur, inpainting.mask_image.sha256);
-    }
-    if let Some(scale) = request.image_guidance_scale {
-        let _ = write!(text, ", Image CFG scale: {scale}");
-    }
-    text
 }
 
 /// What Stable Diffusion XL was told, width or left first as in `Size`.

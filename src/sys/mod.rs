@@ -14,8 +14,8 @@ pub use attention::{AttentionShape, Rows, attention, processor_multiplies_bfloat
 #[cfg(test)]
 pub(crate) use cuda::with_kernels_on_the_cpu;
 pub use cuda::{
-    AttentionKernel, Event, Graph, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak, gpu_memory_reserved,
-    group_norm, has_kernels, load_cuda, only_attention, prepare_kernels, prepare_shim, scale_rows_to_fp8,
+    AttentionKernel, Event, Graph, GraphPool, GroupNormCall, Stream, add_bias_residual, geglu, gpu_memory_peak,
+    gpu_memory_reserved, group_norm, has_kernels, load_cuda, only_attention, prepare_kernels, prepare_shim, scale_rows_to_fp8,
 };
 pub use memory::{gpu_memory, host_memory, peak_memory};
 pub use mmap::{forget_pages, map_file};

@@ -66,7 +66,7 @@ pub(super) struct Recording<G> {
 /// The recordings of one network. They hold addresses of its weights and so belong to it: they go when it goes.
 pub(super) struct Graphs<R: Recorder> {
     recorder: R,
-    /// For all recordings together; the least recently used leave.
+    /// For all recordings together.
     most_bytes: u64,
     /// The least recently used first.
     entries: Vec<Entry<R::Graph>>,
@@ -102,7 +102,7 @@ impl<R: Recorder> Graphs<R> {
     /// `run`'s and the device's. What cannot be recorded is no error: it then always runs as it is.
     pub(super) fn call(&mut self, inputs: &[Tensor], run: Run) -> Result<Tensor> {
         let count = rows_of(inputs)?;
-        let Some(rows) = bucket(count).filter(|_| !self.has_failed) else { return run(inputs) };
+        let Some(rows) = bucket(count).filter(|_| !self.has_failed) else { return self.with_room(|_| run(inputs)) };
         let shape = shape_of(inputs, rows);
         let place = self.entries.iter().position(|entry| entry.shape == shape);
         let mut entry = place.map_or(Entry { shape, plain_calls: 1, recorded: None }, |place| self.entries.remove(place));
@@ -126,7 +126,7 @@ impl<R: Recorder> Graphs<R> {
             let inputs = padded(inputs, rows)?;
             if entry.plain_calls > 0 {
                 entry.plain_calls -= 1;
-                return self.recorder.rehearse(&|| run(&inputs));
+                return self.with_room(|recorder| recorder.rehearse(&|| run(&inputs)));
             }
             match self.recorder.record(&|| run(&inputs)) {
                 Ok(recording) => entry.recorded = Some(Recorded { inputs, recording }),
@@ -152,7 +152,7 @@ impl<R: Recorder> Graphs<R> {
             EngineError::OutOfMemory(problem) => {
                 warn!(problem, "there was no memory to record a network's calls; they run as they are for a while");
                 entry.plain_calls = CALLS_WITHOUT_MEMORY;
-                self.entries.iter_mut().for_each(|entry| entry.recorded = None);
+                self.let_go();
             }
             problem => {
                 warn!(%problem, "a network's calls cannot be recorded; they run as they are");
@@ -162,11 +162,27 @@ impl<R: Recorder> Graphs<R> {
         }
     }
 
-    /// Lets recordings go until the rest fits, and forgets shapes that have not come again.
+    /// What runs as it is. Where memory is missing, the recordings' is the first that can be done without.
+    fn with_room(&mut self, run: impl Fn(&mut R) -> Result<Tensor>) -> Result<Tensor> {
+        match run(&mut self.recorder) {
+            Err(problem) if matches!(engine_error(&problem), EngineError::OutOfMemory(_)) && self.let_go() => {
+                run(&mut self.recorder)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Lets all recordings go; answers whether there were any.
+    fn let_go(&mut self) -> bool {
+        self.entries.iter_mut().filter_map(|entry| entry.recorded.take()).count() > 0
+    }
+
+    /// Lets the recordings go when they take too much, all of them: they share their memory, of which nothing comes back before the last has
+    /// gone. That which was one too many is not made again at once. Forgets shapes that have not come again, too.
     fn shrink(&mut self) {
-        while self.bytes() > self.most_bytes {
-            let Some(oldest) = self.entries.iter_mut().find(|entry| entry.recorded.is_some()) else { break };
-            oldest.recorded = None;
+        if self.bytes() > self.most_bytes {
+            self.let_go();
+            self.entries.iter_mut().rev().take(1).for_each(|last| last.plain_calls = CALLS_WITHOUT_MEMORY);
         }
         let surplus = self.entries.len().saturating_sub(MOST_SEEN);
         self.entries.drain(..surplus);

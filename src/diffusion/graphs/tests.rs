@@ -130,7 +130,7 @@ fn more_rows_than_graphs_are_good_for_run_as_they_are() {
 }
 
 #[test]
-fn the_least_recently_used_recording_leaves_when_they_take_too_much() {
+fn all_recordings_leave_when_they_take_too_much_for_they_share_their_memory() {
     let (mut graphs, done, alive) = graphs(Again { bytes: 1000, ..Again::default() }, 5000);
     // Each of some more than 1,000 bytes: four fit.
     for side in [1, 2, 3, 4] {
@@ -139,26 +139,45 @@ fn the_least_recently_used_recording_leaves_when_they_take_too_much() {
         }
     }
     assert_eq!(alive.get(), 4);
-    drop(graphs.call(&inputs(1, 1), &network).unwrap());
     for _ in 0..2 {
-        drop(graphs.call(&inputs(1, 5), &network).unwrap());
-    }
-    assert_eq!(alive.get(), 4, "one left for the new one");
-    done.borrow_mut().clear();
-    drop(graphs.call(&inputs(1, 1), &network).unwrap());
-    assert_eq!(*done.borrow(), ["replay"], "what was used last has stayed");
-    drop(graphs.call(&inputs(1, 2), &network).unwrap());
-    assert_eq!(*done.borrow(), ["replay", "record", "replay"], "what has left is recorded anew");
-}
-
-#[test]
-fn a_recording_that_takes_more_than_there_is_for_all_leaves_at_once() {
-    let (mut graphs, _, alive) = graphs(Again { bytes: 1000, ..Again::default() }, 10);
-    for _ in 0..3 {
-        let input = inputs(2, 3);
+        let input = inputs(1, 5);
         assert_eq!(graphs.call(&input, &network).unwrap(), network(&input).unwrap());
     }
     assert_eq!(alive.get(), 0);
+    done.borrow_mut().clear();
+    drop(graphs.call(&inputs(1, 1), &network).unwrap());
+    assert_eq!(*done.borrow(), ["record", "replay"], "what is asked for is recorded anew");
+    drop(graphs.call(&inputs(1, 5), &network).unwrap());
+    assert_eq!(done.borrow().last(), Some(&"rehearse"), "but not at once what was too much");
+}
+
+#[test]
+fn a_recording_that_takes_more_than_there_is_for_all_leaves_and_is_not_made_again_at_once() {
+    let (mut graphs, done, alive) = graphs(Again { bytes: 1000, ..Again::default() }, 10);
+    for _ in 0..5 {
+        let input = inputs(2, 3);
+        assert_eq!(graphs.call(&input, &network).unwrap(), network(&input).unwrap());
+        assert_eq!(alive.get(), 0);
+    }
+    assert_eq!(*done.borrow(), ["rehearse", "record", "replay", "rehearse", "rehearse", "rehearse"]);
+}
+
+#[test]
+fn recordings_are_the_first_to_leave_when_a_call_finds_no_memory() {
+    for rows in [1, 17] {
+        let (mut graphs, _, alive) = graphs(Again::default(), u64::MAX);
+        (0..2).for_each(|_| drop(graphs.call(&inputs(2, 3), &network).unwrap()));
+        let there = Rc::clone(&alive);
+        let run = |inputs: &[Tensor]| match there.get() {
+            0 => network(inputs),
+            _ => Err(TchError::Torch("CUDA out of memory. Tried to allocate 20.00 MiB".to_owned())),
+        };
+        let input = inputs(rows, 4);
+        assert_eq!(graphs.call(&input, &run).unwrap(), network(&input).unwrap(), "{rows} rows");
+        assert_eq!(alive.get(), 0);
+        let never = |_: &[Tensor]| Err(TchError::Torch("CUDA out of memory".to_owned()));
+        assert!(graphs.call(&input, &never).is_err(), "nothing is left that could leave");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     super::{
         batcher::{Batch, Candidate, next_batch, rank},
-        guard::{self, Lost},
+        guard::{self, Lost, Stepped},
         painting::Slot,
         ports::{CanvasState, Engine, EngineError},
         previews::RawPreview,
@@ -25,13 +25,15 @@ impl<E: Engine> Device<E> {
         let Some(batch) = batch else { return Ok(()) };
         self.steps += 1;
         let start = self.now();
-        self.call(&batch)?;
+        let is_whole = self.call(&batch)?;
         self.preview()?;
         // What is done between two calls belongs to the time of a step as well.
         self.last_step = self.now() - start;
-        let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
-        let Candidate { kind, is_shallow, .. } = &candidates[batch.places[0]];
-        self.note_time((kind, *is_shallow), rows, self.last_step);
+        if is_whole {
+            let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
+            let Candidate { kind, is_shallow, .. } = &candidates[batch.places[0]];
+            self.note_time((kind, *is_shallow), rows, self.last_step);
+        }
         self.shares.settle(&batch.turns, &batch.key, self.last_step);
         Ok(())
     }
@@ -39,7 +41,8 @@ impl<E: Engine> Device<E> {
     /// Adds a step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
     /// of two.
     pub(super) fn note_time(&self, (kind, is_shallow): (&Kind, bool), rows: usize, seconds: f64) {
-        let expected = self.shared.outlook.times(|times| times.note_call((kind, is_shallow), rows, seconds));
+        let slow = self.engine.slow_first_calls();
+        let expected = self.shared.outlook.times(|times| times.note_call((kind, is_shallow), (slow, rows), seconds));
         let is_own = |model: &ModelInfo| {
             let is_exact = !is_shallow && !kind.fp8_linears;
             is_exact && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
@@ -64,7 +67,8 @@ impl<E: Engine> Device<E> {
         of_job.collect()
     }
 
-    fn call(&mut self, batch: &Batch) -> Result<(), Lost> {
+    /// Answers whether it was one call, whose time says something of so many rows.
+    fn call(&mut self, batch: &Batch) -> Result<bool, Lost> {
         let moving = self.jobs.iter_mut().flat_map(|job| &mut job.slots).filter(|slot| !slot.canvas.is_done());
         let mut place = 0..;
         let chosen = |_: &&mut Slot<E::Canvas>| place.next().is_some_and(|place| batch.places.binary_search(&place).is_ok());
@@ -72,14 +76,14 @@ impl<E: Engine> Device<E> {
         slots.iter_mut().for_each(|slot| slot.last_step = self.steps);
         let mut canvases: Vec<&mut E::Canvas> = slots.into_iter().map(|slot| &mut slot.canvas).collect();
         let start = self.engine.now();
-        let results = guard::step(&mut self.engine, &mut canvases, &self.shared.doors.metrics)?;
+        let Stepped { results, is_whole } = guard::step(&mut self.engine, &mut canvases, &self.shared.doors.metrics)?;
         let end = self.engine.now();
         self.shared.doors.metrics.step_seconds.observe(end.saturating_duration_since(start).as_secs_f64());
         for job in self.jobs.iter_mut().filter(|job| job.slots.iter().any(|slot| slot.last_step == self.steps)) {
             job.moved(start, end);
         }
         self.note(results);
-        Ok(())
+        Ok(is_whole)
     }
 
     /// Books the results of the step's canvases, which stand in the order of the jobs and their slots.

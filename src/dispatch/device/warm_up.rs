@@ -16,8 +16,6 @@ use super::{
 };
 use crate::domain::{ModelInfo, ModelState, Submission};
 
-/// Steps of each picture: on a GPU the first call of its kind is as it comes, the second is recorded, and the third is like all that follow.
-const STEPS: u32 = 3;
 /// Pictures that share a step: with guidance they bring twice as many rows, above which a GPU is busy without graphs.
 const PICTURES: [u32; 4] = [1, 2, 4, 8];
 
@@ -42,9 +40,12 @@ impl<C> Default for WarmUp<C> {
 
 impl<C> WarmUp<C> {
     /// Of these models, each in its own size and with the defaults of a request, in as many rows as a step may have.
-    pub(super) fn of<'a>(models: impl Iterator<Item = &'a ModelInfo>, (limits, max_canvases): (StepLimits, usize)) -> Self {
+    pub(super) fn of<'a>(
+        (models, steps): (impl Iterator<Item = &'a ModelInfo>, u32),
+        (limits, max_canvases): (StepLimits, usize),
+    ) -> Self {
         let of_model = |info| {
-            let order = order_of(info)?;
+            let order = order_of(info, steps)?;
             let most = limits.pictures_of(&order.request).min(max_canvases);
             let numbers = PICTURES.into_iter().filter(move |&pictures| pictures as usize <= most);
             Some(numbers.map(move |pictures| Rehearsal { order: order.clone(), pictures }))
@@ -59,8 +60,8 @@ impl<C> WarmUp<C> {
 }
 
 /// An order of a request that says nothing; none of a model that cannot paint without a picture.
-fn order_of(info: &ModelInfo) -> Option<PaintOrder> {
-    let mut body = json!({"model": info.name, "num_inference_steps": STEPS, "seed": 0});
+fn order_of(info: &ModelInfo, steps: u32) -> Option<PaintOrder> {
+    let mut body = json!({"model": info.name, "num_inference_steps": steps, "seed": 0});
     if info.takes("prompt") {
         body["prompt"] = "".into();
     }
@@ -71,12 +72,14 @@ fn order_of(info: &ModelInfo) -> Option<PaintOrder> {
 impl<E: Engine> Device<E> {
     /// What there is to warm up of the models that are here at the start.
     pub(super) fn plan_warm_up(&mut self) {
-        let settings = &self.shared.settings;
-        if settings.warm_up.unwrap_or(self.engine.gains_from_warm_up()) {
+        let (settings, slow) = (&self.shared.settings, self.engine.slow_first_calls());
+        if settings.warm_up.unwrap_or(slow > 1) {
             let reports = self.engine.models();
             let is_here = |report: &ModelReport| report.status.state == ModelState::Loaded;
             let here = |info: &&ModelInfo| reports.iter().any(|report| report.model == info.name && is_here(report));
-            self.warm_up = WarmUp::of(self.shared.models.iter().filter(here), (settings.step, settings.max_canvases));
+            // Behind the slow ones comes one like all that follow.
+            let models = (self.shared.models.iter().filter(here), slow + 1);
+            self.warm_up = WarmUp::of(models, (settings.step, settings.max_canvases));
         }
     }
 

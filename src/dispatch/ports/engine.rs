@@ -77,9 +77,9 @@ pub trait Engine: Send {
         PromptLookups::default()
     }
 
-    /// Whether first calls are far slower than those that follow, so that it pays to make them before anybody waits.
-    fn gains_from_warm_up(&self) -> bool {
-        false
+    /// How many of the first steps of each kind and number of rows take longer than those that come after them.
+    fn slow_first_calls(&self) -> u32 {
+        1
     }
 
     /// The time by which the device's work is measured.

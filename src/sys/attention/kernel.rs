@@ -35,17 +35,21 @@ const NEVER: f32 = f32::MIN / 2.0;
 pub(super) fn attention(query: Rows, others: [Rows; 2], shape: AttentionShape, threads: usize) -> Vec<bf16> {
     let heads: Vec<(usize, usize)> = (0..shape.batch).flat_map(|sample| (0..shape.heads).map(move |head| (sample, head))).collect();
     let mut packed: Vec<Option<Packed>> = heads.iter().map(|_| None).collect();
-    share(packed.iter_mut().zip(heads), threads, |(packed, head)| *packed = Some(Packed::of(others, head, shape)));
+    share(packed.iter_mut().zip(heads), threads.min(shape.batch * shape.heads), |(packed, head)| {
+        *packed = Some(Packed::of(others, head, shape))
+    });
     let packed: Vec<Packed> = packed.into_iter().flatten().collect();
 
     let width = shape.heads * shape.width;
     let blocks = (shape.batch * shape.queries).div_ceil(ROWS * threads * 4).clamp(1, BLOCKS);
     let mut output = vec![bf16::ZERO; shape.batch * shape.queries * width];
     let samples = output.chunks_mut(shape.queries * width).enumerate();
+    let piece = blocks * ROWS * width;
+    let pieces = shape.batch * (shape.queries * width).div_ceil(piece);
     let tasks = samples.flat_map(|(sample, rows)| {
-        rows.chunks_mut(blocks * ROWS * width).enumerate().map(move |(task, rows)| (sample, task * blocks * ROWS, rows))
+        rows.chunks_mut(piece).enumerate().map(move |(task, rows)| (sample, task * blocks * ROWS, rows))
     });
-    share(tasks, threads, |(sample, first, output)| {
+    share(tasks, threads.min(pieces), |(sample, first, output)| {
         let task =
             Task { query, packed: &packed[sample * shape.heads..][..shape.heads], shape, first: sample * shape.queries + first };
         // SAFETY: `AttentionShape::is_supported` has found the features on this processor.
@@ -54,7 +58,7 @@ pub(super) fn attention(query: Rows, others: [Rows; 2], shape: AttentionShape, t
     output
 }
 
-/// Does each piece of work on whichever thread is free.
+/// Does each piece of work on whichever thread is free. Where the system has no more threads, those that there are do it.
 fn share<T: Send>(work: impl Iterator<Item = T> + Send, threads: usize, job: impl Fn(T) + Sync) {
     let work = Mutex::new(work);
     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -64,7 +68,8 @@ fn share<T: Send>(work: impl Iterator<Item = T> + Send, threads: usize, job: imp
         }
     };
     thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(run)));
+        let started = (1..threads).map(|_| thread::Builder::new().spawn_scoped(scope, run)).take_while(Result::is_ok);
+        started.for_each(drop);
         run();
     });
 }

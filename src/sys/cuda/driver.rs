@@ -122,7 +122,8 @@ impl Module {
                 ptr::null_mut(),
             )
         };
-        self.driver.checked(status)
+        // So libtorch begins its own. What a launch answers may be an error of the work before it, after which the device does nothing more.
+        self.driver.checked(status).map_err(|problem| format!("CUDA error: {} cannot be launched: {problem}", launch.kernel))
     }
 }
 

@@ -52,16 +52,18 @@ Stream packed(const c10::cuda::CUDAStream &stream) {
     return {parts.stream_id, parts.device_index};
 }
 
-// All graphs take their memory from one pool: no two of them run at a time, and what one answers is copied before the next runs.
-at::cuda::MempoolId_t shared_pool() {
-    static const auto pool = at::cuda::graph_pool_handle();
-    return pool;
-}
+// The name of a pool of memory as Rust holds it.
+struct Pool {
+    uint64_t first;
+    uint64_t second;
+};
+
+at::cuda::MempoolId_t unpacked(Pool pool) { return {pool.first, pool.second}; }
 
 } // namespace
 
 // Goes up with every change of this interface.
-EASEL int32_t easel_cuda_interface() { return 1; }
+EASEL int32_t easel_cuda_interface() { return 2; }
 
 EASEL const char *easel_stream_new(int64_t device, Stream *stream) {
     return guarded([&] { *stream = packed(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))); });
@@ -112,23 +114,35 @@ EASEL const char *easel_event_wait(const c10::Event *event) {
 
 EASEL void easel_event_free(c10::Event *event) { delete event; }
 
+// A new pool. One whose graphs have all gone takes no more of them: libtorch refuses it.
+EASEL const char *easel_graph_pool(Pool *pool) {
+    return guarded([&] {
+        const auto made = at::cuda::graph_pool_handle();
+        *pool = {made.first, made.second};
+    });
+}
+
 // Begins to record what the current stream is told, which must not be the default stream. Other threads go on as they like.
-EASEL const char *easel_graph_begin(at::cuda::CUDAGraph **graph) {
+EASEL const char *easel_graph_begin(Pool pool, at::cuda::CUDAGraph **graph) {
     return guarded([&] {
         auto made = std::make_unique<at::cuda::CUDAGraph>();
-        made->capture_begin(shared_pool(), cudaStreamCaptureModeThreadLocal);
+        made->capture_begin(unpacked(pool), cudaStreamCaptureModeThreadLocal);
         *graph = made.release();
     });
 }
 
-// Where the recording has failed, libtorch leaves its allocator as if it still went on, which then never gives some of its memory back.
-EASEL const char *easel_graph_end(at::cuda::CUDAGraph *graph) {
+// Where the recording has failed, libtorch leaves its allocator as if it still went on, and the pool as if it had this graph, so that its memory
+// never came back. Where only what comes behind the recording has failed, the allocator refuses to end it again, and nothing is released twice.
+EASEL const char *easel_graph_end(at::cuda::CUDAGraph *graph, Pool pool) {
     return guarded([&] {
         try {
             graph->capture_end();
         } catch (...) {
             const auto device = c10::cuda::getCurrentCUDAStream().device_index();
-            guarded([&] { c10::cuda::CUDACachingAllocator::endAllocateToPool(device, shared_pool()); });
+            guarded([&] {
+                c10::cuda::CUDACachingAllocator::endAllocateToPool(device, unpacked(pool));
+                c10::cuda::CUDACachingAllocator::releasePool(device, unpacked(pool));
+            });
             throw;
         }
     });

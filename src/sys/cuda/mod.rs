@@ -12,7 +12,7 @@ use std::{error::Error, ffi::OsStr, sync::OnceLock};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-pub use graph::{Graph, gpu_memory_peak, gpu_memory_reserved};
+pub use graph::{Graph, GraphPool, gpu_memory_peak, gpu_memory_reserved};
 #[cfg(test)]
 pub(crate) use kernels::tests::with_kernels_on_the_cpu;
 pub use kernels::{GroupNormCall, add_bias_residual, geglu, group_norm, has_kernels, prepare_kernels, scale_rows_to_fp8};

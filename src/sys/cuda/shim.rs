@@ -8,7 +8,7 @@ use std::{
 use libloading::os::unix::{RTLD_LOCAL, RTLD_NOW};
 use tch::{TchError, Tensor};
 
-use super::{functions, load_cuda, open, stream::Stream, torch_error};
+use super::{functions, graph::GraphPool, load_cuda, open, stream::Stream, torch_error};
 
 /// Null, or what went wrong.
 pub(super) type Answer = *const c_char;
@@ -16,7 +16,7 @@ pub(super) type Answer = *const c_char;
 pub(super) type Handle = *mut c_void;
 
 /// The version of the interface that this program was written for.
-const INTERFACE: i32 = 1;
+const INTERFACE: i32 = 2;
 
 functions! {
     /// What `easel_cuda.cpp` exports; see there.
@@ -32,8 +32,9 @@ functions! {
         event_query = "easel_event_query": unsafe extern "C" fn(Handle, *mut i32) -> Answer,
         event_wait = "easel_event_wait": unsafe extern "C" fn(Handle) -> Answer,
         event_free = "easel_event_free": unsafe extern "C" fn(Handle),
-        graph_begin = "easel_graph_begin": unsafe extern "C" fn(*mut Handle) -> Answer,
-        graph_end = "easel_graph_end": unsafe extern "C" fn(Handle) -> Answer,
+        graph_pool = "easel_graph_pool": unsafe extern "C" fn(*mut GraphPool) -> Answer,
+        graph_begin = "easel_graph_begin": unsafe extern "C" fn(GraphPool, *mut Handle) -> Answer,
+        graph_end = "easel_graph_end": unsafe extern "C" fn(Handle, GraphPool) -> Answer,
         graph_replay = "easel_graph_replay": unsafe extern "C" fn(Handle) -> Answer,
         graph_free = "easel_graph_free": unsafe extern "C" fn(Handle),
         attention_kernels = "easel_attention_kernels": unsafe extern "C" fn(i32) -> Answer,

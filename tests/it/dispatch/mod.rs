@@ -217,13 +217,6 @@ impl Studio {
         until(async || self.store.counts().await.unwrap().running == jobs).await;
     }
 
-    /// Waits until the claimer has sent off what it has claimed: only then it looks at the queue again. Not with more than two in company,
-    /// which is the room of the channel to the device.
-    async fn until_sent(&self) {
-        self.metrics.queue_depth.set(-1);
-        until(async || self.metrics.queue_depth.get() >= 0).await;
-    }
-
     /// Ends the workers, and answers what the engine was asked to do and nobody has looked at yet.
     async fn close(mut self) -> Vec<Call> {
         self.open_gate();

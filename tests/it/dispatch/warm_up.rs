@@ -23,7 +23,7 @@ async fn a_device_that_nobody_wants_warms_up_with_more_and_more_pictures_and_kno
     while calls.iter().filter(|call| matches!(call, Call::Finish(_))).count() < 4 {
         calls.push(studio.next_call().await);
     }
-    assert_eq!(steps_of(&calls), [[1; 3], [2; 3], [4; 3], [8; 3]].concat());
+    assert_eq!(steps_of(&calls), [[1; 2], [2; 2], [4; 2], [8; 2]].concat());
     let seconds = studio.metrics.step_estimate_seconds.with_label_values(&["counter", "16"]).get();
     assert!((seconds - 0.00001).abs() < 1e-9, "{seconds}");
     studio.close().await;
