@@ -61,7 +61,8 @@ async fn until_a_step(server: &Process, job: &Value) {
     let mut stream = get(server, job["urls"]["events"].as_str().unwrap()).await;
     let mut text = String::new();
     while !text.contains("event: progress") {
-        text += &String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream ended"));
+        let chunk = timeout(PATIENCE, stream.chunk()).await.expect("no event comes").unwrap();
+        text += &String::from_utf8_lossy(&chunk.expect("the stream ended"));
     }
 }
 

@@ -36,7 +36,8 @@ async fn wait_for_a_step(server: &Process, job: &Value) {
     let mut stream = server.http.get(path).send().await.unwrap();
     let mut text = String::new();
     while !text.contains("event: progress") && !text.contains("event: succeeded") {
-        text += &String::from_utf8_lossy(&stream.chunk().await.unwrap().expect("the stream ended"));
+        let chunk = timeout(PATIENCE, stream.chunk()).await.expect("no event comes").unwrap();
+        text += &String::from_utf8_lossy(&chunk.expect("the stream ended"));
     }
 }
 

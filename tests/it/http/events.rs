@@ -71,7 +71,7 @@ async fn previews_show_every_picture_every_so_many_steps_and_never_the_last() {
 
 #[tokio::test]
 async fn previews_come_closer_to_the_picture_step_by_step() {
-    let (app, job, events) = watched(json!({"num_inference_steps": 12, "preview_every": 1, "width": 128, "height": 128})).await;
+    let (app, job, events) = watched(json!({"num_inference_steps": 40, "preview_every": 1, "width": 128, "height": 128})).await;
     let file = app.picture(&app.job(&job).await, 0).await;
     let picture = image::load_from_memory(&file).unwrap();
     let distance = |event: &SseEvent| {

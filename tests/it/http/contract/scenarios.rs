@@ -85,7 +85,7 @@ pub(super) async fn a_busy_device(witness: &Witness) {
     gate.arrival().await;
     let mut waiting = Vec::new();
     for _ in 0..3 {
-        waiting.push(witness.post(&app, &request(json!({"num_inference_steps": 8, "preview_every": 1})), 202).await);
+        waiting.push(witness.post(&app, &request(json!({"num_inference_steps": 20, "preview_every": 1})), 202).await);
     }
     witness.post(&app, &request(json!({})), 429).await;
     witness.call(&app, "GET", &url(&running, "self"), 200).await;
