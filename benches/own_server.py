@@ -22,6 +22,7 @@ url = "{folder}/pictures"
 [device]
 name = "{device}"
 dtype = "{dtype}"
+warm_up = false
 [dispatch]
 max_canvases = {canvases}
 [log]

@@ -14,7 +14,7 @@ use super::{
     prompt::{TextEmbeds, TextKey},
 };
 
-/// A text that takes more than this part of the bound has its own made in each call: a call's rows should all find room.
+/// A text that takes more than this part of the bound has its own made in each call: so few would leave those of a call no room.
 const LARGEST_PART: u64 = 8;
 
 /// The keys and values of one UNet. They leave the device with it.
@@ -32,7 +32,7 @@ impl PromptKvCache {
 
     /// Whether texts like this one are kept. All rows of a call have the same length.
     pub(super) fn keeps(&self, unet: &UNet2DConditionModel, text: &TextEmbeds) -> bool {
-        bytes(unet, text) <= self.largest
+        (1..=self.largest).contains(&bytes(unet, text))
     }
 
     /// A text's keys and values, `[1, 2, L, prompt_channels]`, now made or earlier.

@@ -36,7 +36,8 @@ impl Cell {
     /// The first calls are slow: memory is taken, kernels are chosen. Each replaces the one before, and so does the first of the usual ones,
     /// as does the first after a long time.
     fn note(&mut self, seconds: f64, call: u64) {
-        self.samples = if self.is_fresh(call) { self.samples.saturating_add(1) } else { USUAL };
+        let goes_on = !self.is_proven() || self.is_fresh(call);
+        self.samples = if goes_on { self.samples.saturating_add(1) } else { USUAL };
         self.last = call;
         if self.samples <= USUAL {
             self.seconds = seconds;
@@ -265,6 +266,15 @@ mod tests {
         assert_eq!(next(60.0), (Some(60.0), false));
         assert_eq!(next(1.0), (Some(1.0), true));
         assert_eq!(next(2.0), (Some(1.5), true));
+    }
+
+    #[test]
+    fn a_recorded_call_that_comes_late_is_not_believed_either() {
+        let mut curve = Curve::default();
+        curve.note_behind(2, 16, 3.0);
+        (0..2 * FRESH).for_each(|_| curve.note_behind(2, 2, 1.0));
+        curve.note_behind(2, 16, 60.0);
+        assert!(!curve.cells[&16].is_proven());
     }
 
     #[test]

@@ -69,17 +69,22 @@ pub(super) fn with_room<E: Engine, T>(
 pub(super) struct Stepped {
     /// For each canvas.
     pub(super) results: Vec<Result<(), Fault>>,
-    /// Whether all of them moved in one call that did not fail.
+    /// Whether all of them moved in the first call.
     pub(super) is_whole: bool,
 }
 
 /// Moves every canvas by one step, together if that works, else in halves; answers for each canvas.
 pub(super) fn step<E: Engine>(engine: &mut E, canvases: &mut [&mut E::Canvas], metrics: &Metrics) -> Result<Stepped, Lost> {
-    let error = match with_room(engine, &[], |engine| engine.step(canvases))? {
+    let mut calls = 0;
+    let answer = with_room(engine, &[], |engine| {
+        calls += 1;
+        engine.step(canvases)
+    });
+    let error = match answer? {
         Ok(results) if results.len() == canvases.len() => {
             metrics.step_canvases.observe(canvases.len() as f64);
             let results = results.into_iter().map(own_fault).collect::<Result<_, _>>()?;
-            return Ok(Stepped { results, is_whole: true });
+            return Ok(Stepped { results, is_whole: calls == 1 });
         }
         Ok(results) => EngineError::Failed(format!("{} answers for {} canvases", results.len(), canvases.len())),
         Err(error) => error,

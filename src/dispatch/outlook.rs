@@ -151,6 +151,11 @@ impl Outlook {
         work(&mut lock(&self.state).times)
     }
 
+    /// Whether a job waits, as far as is known.
+    pub(super) fn has_waiting(&self) -> bool {
+        lock(&self.state).queue.as_ref().is_some_and(|queue| !queue.is_empty())
+    }
+
     /// Storing a job's pictures took so long.
     pub(super) fn note_storing(&self, seconds: f64) {
         lock(&self.state).storing.note(seconds);

@@ -171,7 +171,8 @@ impl<E: Engine> Device<E> {
     }
 
     fn take(&mut self, order: Order) {
-        self.warm_up.give_way();
+        // What is on the device for nobody makes room.
+        self.warm_up = WarmUp::default();
         if !order.claim.is_stopped() {
             let (job, attempt) = (order.claim.job(), order.claim.lease.attempt);
             self.shared.doors.events.begin_attempt(job, attempt);

@@ -1,4 +1,4 @@
-//! A device that nobody wants anything of yet paints pictures for nobody. So the first jobs find done what is done once: kernels chosen,
+//! Until the first job comes, the device paints pictures for nobody. So the first jobs find done what is done once: kernels chosen,
 //! graphs recorded, memory taken, times measured.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -9,7 +9,7 @@ use super::{
     super::{
         batcher::StepLimits,
         guard::{self, Lost},
-        ports::{CanvasState, Engine, EngineError, ModelReport, PaintOrder, Prepared},
+        ports::{CanvasState, Engine, EngineError, ModelReport, PaintOrder},
         step_times::Kind,
     },
     Device,
@@ -52,11 +52,6 @@ impl<C> WarmUp<C> {
         };
         Self { left: models.filter_map(of_model).flatten().collect(), canvases: Vec::new() }
     }
-
-    /// A job has come: what is on the device for nobody makes room, and begins anew when nobody wants anything again.
-    pub(super) fn give_way(&mut self) {
-        self.canvases.clear();
-    }
 }
 
 /// An order of a request that says nothing; none of a model that cannot paint without a picture.
@@ -83,15 +78,19 @@ impl<E: Engine> Device<E> {
         }
     }
 
-    /// Does one piece of what is left, such as a UNet call: a job that comes waits for no more. `false` when nothing is left.
+    /// Does one piece of what is left, such as a UNet call: a job that comes waits for no more. `false` when nothing is left, or a job has come:
+    /// it may need the room.
     pub(super) fn warm_up(&mut self) -> Result<bool, Lost> {
-        if self.warm_up.left.is_empty() || self.channels.orders.is_closed() {
+        let Some(Rehearsal { order, .. }) = self.warm_up.left.front() else { return Ok(false) };
+        if self.channels.orders.is_closed() || self.shared.outlook.has_waiting() {
             self.warm_up = WarmUp::default();
             return Ok(false);
         }
+        let request = order.request.clone();
         if let Err(error) = guard::blame(|| self.rehearse())? {
-            tracing::warn!(%error, "the device is not warmed up any further; jobs paint all the same");
-            self.warm_up = WarmUp::default();
+            tracing::warn!(model = request.model, %error, "a model is not warmed up any further; its jobs paint all the same");
+            self.warm_up.canvases.clear();
+            self.warm_up.left.retain(|rehearsal| rehearsal.order.request.model != request.model);
         }
         Ok(true)
     }
@@ -100,9 +99,6 @@ impl<E: Engine> Device<E> {
         let Self { warm_up: WarmUp { left, canvases }, engine, .. } = self;
         let Some(Rehearsal { order, pictures }) = left.front() else { return Ok(()) };
         match canvases.first() {
-            None if !matches!(engine.prepare(&order.request)?, Prepared::Ready) => {
-                left.pop_front();
-            }
             None => *canvases = engine.begin(order, 0..*pictures)?.canvases,
             Some(canvas) if !canvas.is_done() => self.rehearse_step()?,
             Some(canvas) => {
