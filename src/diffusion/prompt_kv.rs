@@ -1,7 +1,7 @@
 //! The keys and values of prompts, which a UNet's cross-attentions look at in every call: made once for a text, and kept for the next
 //! requests with the same one. Bounded in bytes; the least recently used leaves first.
 //!
-//! A text's own are made of it alone, so that a picture has the same bits whoever shares its calls.
+//! A text's own are made of it alone, in a call of one row, so that they do not depend on who shares the UNet's.
 
 use std::cell::RefCell;
 

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-/// The prompts of a UNet call, one a row. Both ways give the same numbers.
+/// The prompts of a UNet call, one a row. Both ways give the same numbers, and where calls are
+/// batch-invariant the same bits.
 #[derive(Debug)]
 pub(in crate::diffusion) enum UNetPrompt {
     /// The text encoders' hidden states, `[B, L, cross_attention_dim]`: each cross-attention makes its own key and value of them.
