@@ -31,7 +31,7 @@ pub struct Metrics {
     pub device_canvases: IntGauge,
     /// Canvases that shared a UNet call.
     pub step_canvases: Histogram,
-    /// Seconds of a UNet call with its scheduler step.
+    /// Seconds of a UNet call with its scheduler step and the previews after it, by the device's clock.
     pub step_seconds: Histogram,
     /// Seconds that a UNet call is expected to take, by model and rows: in the model's own size, of powers of two.
     pub step_estimate_seconds: GaugeVec,
@@ -88,7 +88,11 @@ impl Metrics {
             queue_wait_seconds: histogram("easel_queue_wait_seconds", "Seconds from a job's POST to its claim", &SECONDS)?,
             device_canvases: IntGauge::new("easel_device_canvases", "Canvases on the device")?,
             step_canvases: histogram("easel_step_canvases", "Canvases that shared a UNet call", &CANVASES)?,
-            step_seconds: histogram("easel_step_seconds", "Seconds of a UNet call with its scheduler step", &SECONDS)?,
+            step_seconds: histogram(
+                "easel_step_seconds",
+                "Seconds of a UNet call with its scheduler step and the previews after it",
+                &SECONDS,
+            )?,
             step_estimate_seconds: GaugeVec::new(
                 Opts::new("easel_step_estimate_seconds", "Seconds that a UNet call is expected to take in the model's own size"),
                 &["model", "rows"],

@@ -9,7 +9,10 @@ use super::{
     graphs::{CudaRecorder, Graphs},
     layers::Result,
 };
-use crate::sys::{AttentionKernel, Stream, only_attention, prepare_kernels, prepare_shim};
+use crate::{
+    dispatch::ports::Line,
+    sys::{AttentionKernel, Event, Stream, only_attention, prepare_kernels, prepare_shim},
+};
 
 /// The recordings of one network may take one in this many bytes of the device's memory.
 const GRAPHS_SHARE: u64 = 8;
@@ -92,6 +95,21 @@ impl Gpu {
         let Some(side) = self.side else { return work() };
         side.uses(input)?;
         side.scope(work)
+    }
+
+    /// An event behind what the GPU has been told of a line so far; none where whoever tells it something waits until it is done.
+    pub(super) fn mark(self, line: Line) -> Option<Event> {
+        let side = self.side?;
+        let steps = Stream::current(side.device()).ok()?;
+        let stream = match line {
+            Line::Steps => steps,
+            Line::Decodes => {
+                // What is done aside begins no earlier, and that wait is no part of it.
+                side.wait_for(steps).ok()?;
+                side
+            }
+        };
+        stream.record_time().ok()
     }
 
     /// Waits for what is done aside.

@@ -12,6 +12,7 @@ mod conditioning;
 mod deep_cache;
 mod denoise;
 mod device;
+mod device_mark;
 mod error;
 mod extras;
 mod files;

@@ -19,6 +19,7 @@ use super::{
     deep_cache::{DeepCache, StepKeys},
     denoise,
     device::{Placement, PlacementPolicy, Precision},
+    device_mark::DeviceMark,
     error::{LoadError, engine_error},
     extras::Extras,
     folder::{ModelFolder, describe_models},
@@ -37,7 +38,9 @@ use super::{
     transfer::upload,
 };
 use crate::{
-    dispatch::ports::{Begun, CanvasState, Engine, EngineError, ModelEvent, ModelReport, PaintOrder, Prepared, PromptLookups},
+    dispatch::ports::{
+        Begun, CanvasState, Engine, EngineError, Line, ModelEvent, ModelReport, PaintOrder, Prepared, PromptLookups,
+    },
     domain::{GenerationRequest, ModelInfo},
 };
 
@@ -150,12 +153,12 @@ impl StableDiffusion {
     }
 
     /// Where a model's tensors are, and in which dtype.
-    pub(super) fn placement_of(&mut self, model: &str) -> std::result::Result<Placement, EngineError> {
+    pub(super) fn placement_of(&self, model: &str) -> std::result::Result<Placement, EngineError> {
         let hold = self.models.hold(model)?;
         Ok(self.models.get(&hold)?.placement)
     }
 
-    fn stages_of(&mut self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
+    fn stages_of(&self, request: &GenerationRequest) -> std::result::Result<Vec<Stage>, EngineError> {
         let first = self.models.hold(&request.model)?;
         let refiner = request.refiner.as_ref().map(|refiner| self.models.hold(&refiner.refiner)).transpose()?;
         let refiner = refiner.as_ref().map(|hold| self.models.get(hold).map(|model| (hold, model))).transpose()?;
@@ -258,6 +261,7 @@ impl Engine for StableDiffusion {
     type Canvas = Canvas;
     type Frame = Frame;
     type Model = Model;
+    type Mark = DeviceMark;
 
     fn prepare(&mut self, request: &GenerationRequest) -> std::result::Result<Prepared<Model>, EngineError> {
         self.models.prepare(&request.models())
@@ -331,6 +335,10 @@ impl Engine for StableDiffusion {
 
     fn take_prompt_lookups(&mut self) -> PromptLookups {
         self.prompt_lookups.take()
+    }
+
+    fn mark(&mut self, line: Line) -> DeviceMark {
+        DeviceMark::new(self.gpu.mark(line))
     }
 }
 

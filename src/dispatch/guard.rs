@@ -115,12 +115,12 @@ pub(super) fn finish<E: Engine>(engine: &mut E, canvas: &E::Canvas) -> Result<Re
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
+    use std::{ops::Range, time::Instant};
 
     use image::RgbImage;
 
     use super::{
-        super::ports::{BatchKey, Begun, CanvasState, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+        super::ports::{BatchKey, Begun, CanvasState, IntoRgb, Line, ModelEvent, ModelReport, PaintOrder, Prepared},
         *,
     };
     use crate::domain::GenerationRequest;
@@ -164,6 +164,7 @@ mod tests {
         type Canvas = Moves;
         type Frame = NoFrame;
         type Model = ();
+        type Mark = Instant;
 
         fn prepare(&mut self, _: &GenerationRequest) -> Answer<Prepared<()>> {
             unreachable!()
@@ -206,6 +207,10 @@ mod tests {
         }
 
         fn finish(&mut self, _: &[&Moves]) -> Answer<Vec<NoFrame>> {
+            unreachable!()
+        }
+
+        fn mark(&mut self, _: Line) -> Instant {
             unreachable!()
         }
     }

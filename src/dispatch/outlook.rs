@@ -47,6 +47,8 @@ struct State {
     coming: Vec<Work>,
     /// When the device was as it stands here: by its own clock, and by the other.
     seen: (f64, Instant),
+    /// Seconds that it still had to do then of what stands here as done.
+    behind: f64,
     /// The first of those that wait; `None` while the queue is paused.
     queue: Option<Vec<Work>>,
     /// `queue` is all that waits.
@@ -110,7 +112,7 @@ impl State {
         }
         let like = |work: &&Work| costs.contains_key(&work.kind);
         Scene {
-            now: if self.device.is_empty() { self.now() } else { self.seen.0 },
+            now: if self.device.is_empty() { self.now() } else { self.seen.0 + self.behind },
             device: self.device.clone(),
             queue: self.coming.iter().chain(queue).cloned().collect(),
             newcomers: (self.traffic.came.iter().filter(like).cloned().collect(), self.traffic.share(coming)),
@@ -130,6 +132,7 @@ impl Outlook {
             device: Vec::new(),
             coming: Vec::new(),
             seen: (0.0, Instant::now()),
+            behind: 0.0,
             queue: Some(Vec::new()),
             sees_all: true,
             traffic: Traffic::default(),
@@ -161,11 +164,11 @@ impl Outlook {
         lock(&self.state).storing.note(seconds);
     }
 
-    /// What the device holds at this time of its own clock.
-    pub(super) fn set_device(&self, device: Vec<Work>, now: f64) {
+    /// What the device holds at this time of its own clock, when it has been told all that the work says and has done it in so many seconds.
+    pub(super) fn set_device(&self, device: Vec<Work>, (now, behind): (f64, f64)) {
         let mut state = lock(&self.state);
         state.coming.retain(|work| device.iter().all(|there| there.job != work.job));
-        (state.device, state.seen) = (device, (now, Instant::now()));
+        (state.device, state.seen, state.behind) = (device, (now, Instant::now()), behind);
     }
 
     /// What waits, in the order of claiming, or `None` while the queue is paused; `is_all` of it, or only the first.

@@ -82,7 +82,7 @@ impl Bench {
     /// When it cannot be loaded.
     pub fn load(settings: &EngineSettings) -> Result<Self, BenchError> {
         let infos = describe_models(&settings.models)?;
-        let mut engine = StableDiffusion::load(settings)?;
+        let engine = StableDiffusion::load(settings)?;
         let first = infos.first().map(|info| info.name.as_str()).unwrap_or_default();
         Ok(Self { placement: engine.placement_of(first)?, engine, infos, moving: None, prompts: 0 })
     }

@@ -129,6 +129,11 @@ impl<M> Entry<M> {
         self.last_used_at = Some(Timestamp::now());
     }
 
+    /// Whether a job has ever wanted it.
+    pub(super) fn was_used(&self) -> bool {
+        self.last_used.is_some()
+    }
+
     /// What it takes of the budget, if it does. A model on its way is busy: somebody waits for it.
     pub(super) fn tenant(&self, place: usize) -> Option<Tenant> {
         let is_busy = self.is_coming() || Arc::strong_count(&self.users) > 1;

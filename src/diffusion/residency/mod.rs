@@ -111,7 +111,10 @@ impl<M: Send + 'static> Residency<M> {
                 return Err(error.clone());
             }
         }
-        let Some(&missing) = places.iter().find(|&&place| !self.entries[place].is_here()) else { return Ok(Prepared::Ready) };
+        let Some(&missing) = places.iter().find(|&&place| !self.entries[place].is_here()) else {
+            places.into_iter().for_each(|place| self.touch(place));
+            return Ok(Prepared::Ready);
+        };
         if self.entries.iter().any(Entry::is_coming) {
             return Ok(Prepared::Loading);
         }
@@ -166,9 +169,8 @@ impl<M: Send + 'static> Residency<M> {
     }
 
     /// A hold on a model that is here: it does not leave while the hold lives.
-    pub(super) fn hold(&mut self, name: &str) -> Result<ModelHold, EngineError> {
+    pub(super) fn hold(&self, name: &str) -> Result<ModelHold, EngineError> {
         let place = self.find(name)?;
-        self.touch(place);
         Ok(self.entries[place].hold(place))
     }
 
@@ -180,9 +182,11 @@ impl<M: Send + 'static> Residency<M> {
         }
     }
 
-    /// Notes that the model has been used.
+    /// Notes that a picture has been finished with the model; of no use are those that are painted before any job has wanted it.
     pub(super) fn note_use(&mut self, model: ModelId) {
-        self.touch(model.0);
+        if self.entries[model.0].was_used() {
+            self.touch(model.0);
+        }
     }
 
     /// Where each model is.
@@ -288,7 +292,6 @@ impl<M: Send + 'static> Residency<M> {
         let (name, seconds) = (entry.name().to_owned(), entry.loaded_in.as_secs_f64());
         info!(model.name = name, model.bytes = entry.bytes, load.seconds = seconds, "model loaded");
         self.events.push(ModelEvent::Loaded { model: name, seconds });
-        self.touch(place);
     }
 
     /// The model cannot be had; answers what its jobs are told.

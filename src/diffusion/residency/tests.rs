@@ -55,6 +55,12 @@ fn load(residency: &mut Residency<&'static str>, name: &str) {
     residency.install(name, work()).unwrap();
 }
 
+/// The hold of a job that begins with a model that is here.
+fn wanted(residency: &mut Residency<&'static str>, name: &str) -> ModelHold {
+    assert!(matches!(residency.prepare(&[name]), Ok(Prepared::Ready)));
+    residency.hold(name).unwrap()
+}
+
 #[test]
 fn the_start_loads_in_order_what_fits_and_is_not_for_later() {
     let on_first_use = BTreeSet::from(["b".to_owned()]);
@@ -65,7 +71,7 @@ fn the_start_loads_in_order_what_fits_and_is_not_for_later() {
 #[test]
 fn the_least_recently_used_leaves_for_one_that_does_not_fit() {
     let mut residency = start(&[("a", 4), ("b", 4), ("c", 4)], settings(8)).unwrap();
-    drop(residency.hold("a").unwrap());
+    drop(wanted(&mut residency, "a"));
     load(&mut residency, "c");
     assert_eq!(here(&residency), ["a", "c"]);
     let events = residency.take_events();
@@ -76,7 +82,7 @@ fn the_least_recently_used_leaves_for_one_that_does_not_fit() {
 #[test]
 fn a_model_stays_while_somebody_holds_it() {
     let mut residency = start(&[("a", 8), ("b", 8)], settings(8)).unwrap();
-    let hold = residency.hold("a").unwrap();
+    let hold = wanted(&mut residency, "a");
     let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["b"]) else { panic!() };
     assert_eq!(leaving, ["a"]);
     drop(hold);
@@ -135,14 +141,14 @@ fn a_device_that_is_out_of_memory_holds_so_many_models_and_no_more() {
 #[test]
 fn a_job_of_two_models_has_both_at_once_or_learns_that_they_never_fit() {
     let mut residency = start(&[("a", 4), ("b", 4), ("c", 4), ("d", 6)], settings(8)).unwrap();
-    drop(residency.hold("b").unwrap());
-    drop(residency.hold("a").unwrap());
+    drop(wanted(&mut residency, "b"));
+    drop(wanted(&mut residency, "a"));
     let Ok(Prepared::Load(ModelLoad { model, work })) = residency.prepare(&["b", "c"]) else { panic!() };
     residency.install(&model, work()).unwrap();
     assert_eq!(here(&residency), ["b", "c"], "b stays though it was used before a");
     assert!(matches!(residency.prepare(&["b", "c"]), Ok(Prepared::Ready)));
     assert_eq!(residency.prepare(&["c", "d"]).unwrap_err().code(), "model_unavailable");
-    let hold = residency.hold("c").unwrap();
+    let hold = wanted(&mut residency, "c");
     let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["b", "a"]) else { panic!() };
     assert_eq!(leaving, ["c"]);
     drop(hold);
@@ -151,7 +157,7 @@ fn a_job_of_two_models_has_both_at_once_or_learns_that_they_never_fit() {
 #[test]
 fn a_model_that_must_leave_for_a_job_is_not_spared_for_another_that_was_used_less_lately() {
     let mut residency = start(&[("a", 4), ("b", 4), ("c", 4)], settings(8)).unwrap();
-    let [of_a, of_b] = ["a", "b"].map(|name| residency.hold(name).unwrap());
+    let [of_a, of_b] = ["a", "b"].map(|name| wanted(&mut residency, name));
     for used in [&of_b, &of_a, &of_b] {
         let Ok(Prepared::Occupied { leaving }) = residency.prepare(&["c"]) else { panic!() };
         assert_eq!(leaving, ["a"]);
@@ -184,8 +190,8 @@ fn a_job_of_two_models_that_the_device_has_no_room_for_learns_so_and_each_is_ser
 #[test]
 fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_recently_used_first() {
     let mut residency = start(&[("a", 4), ("b", 4), ("c", 4), ("d", 4)], ResidencySettings::default()).unwrap();
-    let hold = residency.hold("a").unwrap();
-    drop(residency.hold("b").unwrap());
+    let hold = wanted(&mut residency, "a");
+    drop(wanted(&mut residency, "b"));
     assert!(residency.evict_idle(&["d"]));
     assert_eq!(here(&residency), ["a", "b", "d"]);
     assert!(residency.evict_idle(&["d"]));
@@ -198,7 +204,7 @@ fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_rec
 fn a_model_that_has_just_been_used_rests_for_a_while_and_leaves_all_the_same() {
     let rest = Duration::from_secs(3600);
     let mut residency = start(&[("a", 4), ("b", 4)], ResidencySettings { rest, ..settings(4) }).unwrap();
-    let model = residency.hold("a").unwrap().model();
+    let model = wanted(&mut residency, "a").model();
     residency.entries[0].loaded_in = rest / 2;
     residency.note_use(model);
     let rests = |residency: &Residency<_>| residency.reports()[0].rests_until.unwrap().saturating_duration_since(Instant::now());

@@ -3,9 +3,11 @@
 use super::{
     super::{
         guard::{self, Lost},
-        ports::{Engine, EngineError, ModelReport, Prepared, PromptLookups},
+        ports::{Engine, EngineError, Line, ModelReport, Prepared, PromptLookups},
+        work::Work,
     },
     Device,
+    told::Piece,
 };
 use crate::domain::ModelState;
 
@@ -59,7 +61,7 @@ impl<E: Engine> Device<E> {
 
     /// Begins the next group of a job. A group that does not fit into memory is tried again later: smaller, or without company.
     fn begin_group(&mut self, place: usize, room: usize) -> Result<(), Lost> {
-        let (company, start) = (self.canvases(), self.engine.now());
+        let (company, start, from) = (self.canvases(), self.engine.now(), self.engine.mark(Line::Steps));
         let job = &mut self.jobs[place];
         let images = job.next_group(room);
         let order = &job.order;
@@ -71,12 +73,11 @@ impl<E: Engine> Device<E> {
         [("hit", hits), ("miss", misses)].iter().for_each(|(cache, count)| chunks.with_label_values(&[*cache]).inc_by(*count));
         match begun {
             Ok(begun) if begun.canvases.len() == images.len() => {
-                let work = job.work();
-                let seconds = took.as_secs_f64() / images.len().max(1) as f64;
-                self.shared.outlook.times(|times| times.of_mut(&work.kind).encode_mut(work.sends_pictures).note(seconds));
+                let Work { kind, sends_pictures, .. } = job.work();
                 job.add_group(&images, begun.canvases);
                 job.add_warnings(begun.warnings);
                 job.needs_empty_device = false;
+                self.tell(Piece::Encode { kind, sends_pictures, pictures: images.len() }, from);
             }
             Ok(begun) => {
                 let problem = format!("{} canvases for {} pictures", begun.canvases.len(), images.len());

@@ -4,9 +4,10 @@ use super::{
     super::{
         guard::{self, Lost},
         painting::Painting,
-        ports::{CanvasState, Engine},
+        ports::{CanvasState, Engine, Line},
     },
     Device,
+    told::Piece,
 };
 
 impl<E: Engine> Device<E> {
@@ -31,7 +32,7 @@ impl<E: Engine> Device<E> {
 
     /// Decodes the first canvas of a job that has done its last step; answers the seconds that it took.
     fn decode_one(&mut self, place: usize) -> Result<f64, Lost> {
-        let start = self.engine.now();
+        let (start, from) = (self.engine.now(), self.engine.mark(Line::Decodes));
         let job = &mut self.jobs[place];
         let Some(done) = job.slots.iter().position(|slot| slot.canvas.is_done()) else { return Ok(0.0) };
         let slot = job.slots.remove(done);
@@ -40,12 +41,11 @@ impl<E: Engine> Device<E> {
             Err(error) => job.fault = Some(error.into()),
         }
         let took = self.engine.now().saturating_duration_since(start);
-        self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
         job.times.decode += took;
-        let kind = job.work().kind;
-        self.shared.outlook.times(|times| times.of_mut(&kind).decode.note(took.as_secs_f64()));
-        let claim = job.claim.clone();
+        let (kind, claim) = (job.work().kind, job.claim.clone());
         drop(slot);
+        self.tell(Piece::Decode(kind), from);
+        self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
         // Whoever claims for the room that it leaves must know that its models have just been used.
         self.tell_models();
         claim.leave(1);

@@ -4,13 +4,14 @@
 mod begin;
 mod finish;
 mod step;
+mod told;
 mod warm_up;
 
 use std::{sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 
-use self::warm_up::WarmUp;
+use self::{told::Told, warm_up::WarmUp};
 use super::{
     deadlines,
     guard::{self, Lost},
@@ -56,6 +57,8 @@ pub(super) struct Device<E: Engine> {
     shares: Shares,
     /// What the last step took, in seconds.
     last_step: f64,
+    /// What the device has been told and was not yet known to have done, oldest first.
+    told: Vec<Told<E::Mark>>,
     /// When the device's clock began.
     start: Instant,
     /// When the ends of the jobs were foreseen, by that clock; `None` when somebody has come or gone since.
@@ -86,6 +89,7 @@ impl<E: Engine> Device<E> {
             steps: 0,
             shares: Shares::default(),
             last_step: 0.0,
+            told: Vec::new(),
             looked_ahead: None,
             warm_up: WarmUp::default(),
         }
@@ -113,6 +117,7 @@ impl<E: Engine> Device<E> {
             self.tell_outlook();
             self.shared.doors.metrics.device_canvases.set(self.canvases() as i64);
             self.tell_models();
+            self.catch_up();
         }
         Ok(())
     }
@@ -200,7 +205,7 @@ impl<E: Engine> Device<E> {
         let now = self.now();
         let device: Vec<_> = self.jobs.iter().map(Painting::work).collect();
         let is_idle = device.is_empty();
-        self.shared.outlook.set_device(device, now);
+        self.shared.outlook.set_device(device, (now, self.behind()));
         if is_idle || self.looked_ahead.is_some_and(|then| now - then < LOOK_AHEAD) {
             return;
         }

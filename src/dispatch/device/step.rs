@@ -5,13 +5,14 @@ use super::{
         batcher::{Batch, Candidate, next_batch, rank},
         guard::{self, Lost, Stepped},
         painting::Slot,
-        ports::{CanvasState, Engine, EngineError},
+        ports::{CanvasState, Engine, EngineError, Line},
         previews::RawPreview,
-        step_times::{Kind, StepTimes},
+        step_times::StepTimes,
     },
     Device,
+    told::{Call, Piece},
 };
-use crate::domain::{Event, ModelInfo};
+use crate::domain::Event;
 
 impl<E: Engine> Device<E> {
     /// One UNet call for the canvases that the batcher chooses.
@@ -24,33 +25,17 @@ impl<E: Engine> Device<E> {
         });
         let Some(batch) = batch else { return Ok(()) };
         self.steps += 1;
-        let start = self.now();
+        let (start, from) = (self.now(), self.engine.mark(Line::Steps));
         let is_whole = self.call(&batch)?;
         self.preview()?;
+        let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
+        let Candidate { kind, is_shallow, .. } = candidates[batch.places[0]].clone();
         // What is done between two calls belongs to the time of a step as well.
-        self.last_step = self.now() - start;
-        if is_whole {
-            let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
-            let Candidate { kind, is_shallow, .. } = &candidates[batch.places[0]];
-            self.note_time((kind, *is_shallow), rows, self.last_step);
-        }
+        let seconds = self.tell(Piece::Call(Call { kind, is_shallow, rows, is_whole }), from);
+        self.last_step = seconds.unwrap_or_else(|| self.now() - start);
         self.shares.settle(&batch.turns, &batch.key, self.last_step);
+        self.publish_progress();
         Ok(())
-    }
-
-    /// Adds a step to what was measured. Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers
-    /// of two.
-    pub(super) fn note_time(&self, (kind, is_shallow): (&Kind, bool), rows: usize, seconds: f64) {
-        let slow = self.engine.slow_first_calls();
-        let expected = self.shared.outlook.times(|times| times.note_call((kind, is_shallow), (slow, rows), seconds));
-        let is_own = |model: &ModelInfo| {
-            let is_exact = !is_shallow && !kind.fp8_linears;
-            is_exact && *model.name == *kind.model && model.default_width as usize * model.default_height as usize == kind.pixels
-        };
-        if let Some(seconds) = expected.filter(|_| rows.is_power_of_two() && self.shared.models.iter().any(is_own)) {
-            let labels = [&*kind.model, &rows.to_string()];
-            self.shared.doors.metrics.step_estimate_seconds.with_label_values(&labels).set(seconds);
-        }
     }
 
     /// The canvases that have steps to do, oldest job first.
@@ -78,7 +63,6 @@ impl<E: Engine> Device<E> {
         let start = self.engine.now();
         let Stepped { results, is_whole } = guard::step(&mut self.engine, &mut canvases, &self.shared.doors.metrics)?;
         let end = self.engine.now();
-        self.shared.doors.metrics.step_seconds.observe(end.saturating_duration_since(start).as_secs_f64());
         for job in self.jobs.iter_mut().filter(|job| job.slots.iter().any(|slot| slot.last_step == self.steps)) {
             job.moved(start, end);
         }
@@ -94,6 +78,9 @@ impl<E: Engine> Device<E> {
             let faults = results.by_ref().take(moved).filter_map(Result::err);
             job.fault = faults.fold(job.fault.take(), |fault, error| fault.or(Some(error.into())));
         }
+    }
+
+    fn publish_progress(&mut self) {
         self.tell_outlook();
         for job in self.jobs.iter_mut().filter(|job| job.slots.iter().any(|slot| slot.last_step == self.steps)) {
             let id = job.claim.job();

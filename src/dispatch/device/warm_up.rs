@@ -9,10 +9,11 @@ use super::{
     super::{
         batcher::StepLimits,
         guard::{self, Lost},
-        ports::{CanvasState, Engine, EngineError, ModelReport, PaintOrder},
+        ports::{CanvasState, Engine, EngineError, Line, ModelReport, PaintOrder},
         step_times::Kind,
     },
     Device,
+    told::{Call, Piece},
 };
 use crate::domain::{ModelInfo, ModelState, Submission};
 
@@ -113,14 +114,14 @@ impl<E: Engine> Device<E> {
     }
 
     fn rehearse_step(&mut self) -> Result<(), EngineError> {
-        let start = self.now();
+        let from = self.engine.mark(Line::Steps);
         let WarmUp { left, canvases } = &mut self.warm_up;
         let (Some(canvas), Some(Rehearsal { order, .. })) = (canvases.first(), left.front()) else { return Ok(()) };
         let (rows, pixels) = (canvases.iter().map(CanvasState::rows).sum(), canvas.pixels());
         let model: Arc<str> = order.request.model.as_str().into();
         self.engine.step(&mut canvases.iter_mut().collect::<Vec<_>>())?.into_iter().collect::<Result<(), _>>()?;
-        let seconds = self.now() - start;
-        self.note_time((&Kind { model, pixels, cache_interval: 1, fp8_linears: false }, false), rows, seconds);
+        let kind = Kind { model, pixels, cache_interval: 1, fp8_linears: false };
+        self.tell(Piece::Call(Call { kind, is_shallow: false, rows, is_whole: true }), from);
         Ok(())
     }
 }

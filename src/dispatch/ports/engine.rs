@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Instant};
 
 use image::{GrayImage, RgbImage};
 
-use super::{ModelEvent, ModelReport, Prepared};
+use super::{Line, Mark, ModelEvent, ModelReport, Prepared};
 use crate::domain::{GenerationRequest, JobError, PictureError, Submission, decode_luma, decode_rgb};
 
 /// Paints canvases. Owned by one OS thread, so its methods may block.
@@ -15,6 +15,8 @@ pub trait Engine: Send {
     type Frame: IntoRgb + Send + 'static;
     /// A model that a thread of its own has read, on its way to the engine.
     type Model: Send + 'static;
+    /// A place in what the device was told to do, by which its time is measured.
+    type Mark: Mark;
 
     /// Asks that the models of a request be on the device, for a job that wants to begin. Models that no canvas uses leave for them, the
     /// least recently used first, as far as the memory for models demands it.
@@ -82,10 +84,13 @@ pub trait Engine: Send {
         1
     }
 
-    /// The time by which the device's work is measured.
+    /// The time of the thread that tells the device what to do.
     fn now(&self) -> Instant {
         Instant::now()
     }
+
+    /// The place behind what the device has been told of this line so far. Work of a line that comes next begins here.
+    fn mark(&mut self, line: Line) -> Self::Mark;
 }
 
 /// Chunks of prompts, by whether the text encoders had to read them.

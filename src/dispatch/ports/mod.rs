@@ -6,6 +6,7 @@ mod engine;
 mod error;
 mod events;
 mod jobs;
+mod marks;
 mod models;
 mod pictures;
 mod turns;
@@ -17,6 +18,7 @@ pub use jobs::{
     Admitted, Cancellation, ClaimOutcome, DeviceView, JobCounts, JobPage, JobQuery, JobStore, Lease, Outcome, Quota, Quotas,
     Recovery, Removal, Renewal, Settlement, Terms,
 };
+pub use marks::{Line, Mark};
 pub use models::{ModelEvent, ModelLoad, ModelReport, Prepared};
 pub use pictures::{PictureKey, PictureStore, StoredInput};
 pub use turns::{ModelStanding, ModelTurns, QueueHead};

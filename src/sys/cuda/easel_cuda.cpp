@@ -63,7 +63,7 @@ at::cuda::MempoolId_t unpacked(Pool pool) { return {pool.first, pool.second}; }
 } // namespace
 
 // Goes up with every change of this interface.
-EASEL int32_t easel_cuda_interface() { return 2; }
+EASEL int32_t easel_cuda_interface() { return 3; }
 
 EASEL const char *easel_stream_new(int64_t device, Stream *stream) {
     return guarded([&] { *stream = packed(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device))); });
@@ -92,9 +92,11 @@ EASEL const char *easel_stream_uses(Stream stream, const at::Tensor *tensor) {
     return guarded([&] { c10::cuda::CUDACachingAllocator::recordStream(tensor->storage().data_ptr(), unpacked(stream)); });
 }
 
-EASEL const char *easel_event_new(Stream stream, c10::Event **event) {
+// One that keeps no time costs the device less.
+EASEL const char *easel_event_new(Stream stream, int32_t keeps_time, c10::Event **event) {
     return guarded([&] {
-        auto made = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+        const auto flag = keeps_time != 0 ? c10::EventFlag::BACKEND_DEFAULT : c10::EventFlag::PYTORCH_DEFAULT;
+        auto made = std::make_unique<c10::Event>(c10::DeviceType::CUDA, flag);
         made->record(unpacked(stream));
         *event = made.release();
     });
@@ -110,6 +112,11 @@ EASEL const char *easel_event_query(const c10::Event *event, int32_t *is_done) {
 
 EASEL const char *easel_event_wait(const c10::Event *event) {
     return guarded([&] { event->synchronize(); });
+}
+
+// Between two events that keep time and that the device has come to.
+EASEL const char *easel_event_elapsed(const c10::Event *from, const c10::Event *to, double *milliseconds) {
+    return guarded([&] { *milliseconds = from->elapsedTime(*to); });
 }
 
 EASEL void easel_event_free(c10::Event *event) { delete event; }

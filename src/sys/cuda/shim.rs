@@ -16,7 +16,7 @@ pub(super) type Answer = *const c_char;
 pub(super) type Handle = *mut c_void;
 
 /// The version of the interface that this program was written for.
-const INTERFACE: i32 = 2;
+const INTERFACE: i32 = 3;
 
 functions! {
     /// What `easel_cuda.cpp` exports; see there.
@@ -27,10 +27,11 @@ functions! {
         stream_make_current = "easel_stream_make_current": unsafe extern "C" fn(Stream) -> Answer,
         stream_handle = "easel_stream_handle": unsafe extern "C" fn(Stream, *mut Handle) -> Answer,
         stream_uses = "easel_stream_uses": unsafe extern "C" fn(Stream, *const c_void) -> Answer,
-        event_new = "easel_event_new": unsafe extern "C" fn(Stream, *mut Handle) -> Answer,
+        event_new = "easel_event_new": unsafe extern "C" fn(Stream, i32, *mut Handle) -> Answer,
         event_block = "easel_event_block": unsafe extern "C" fn(Handle, Stream) -> Answer,
         event_query = "easel_event_query": unsafe extern "C" fn(Handle, *mut i32) -> Answer,
         event_wait = "easel_event_wait": unsafe extern "C" fn(Handle) -> Answer,
+        event_elapsed = "easel_event_elapsed": unsafe extern "C" fn(Handle, Handle, *mut f64) -> Answer,
         event_free = "easel_event_free": unsafe extern "C" fn(Handle),
         graph_pool = "easel_graph_pool": unsafe extern "C" fn(*mut GraphPool) -> Answer,
         graph_begin = "easel_graph_begin": unsafe extern "C" fn(GraphPool, *mut Handle) -> Answer,

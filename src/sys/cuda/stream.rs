@@ -1,6 +1,6 @@
 //! Streams: orders of work that a GPU does side by side, and events by which one waits for another.
 
-use std::ptr;
+use std::{ptr, time::Duration};
 
 use tch::{TchError, Tensor};
 
@@ -44,7 +44,7 @@ impl Stream {
     /// # Errors
     /// `work`'s, and the device's.
     pub fn scope<T, E: From<TchError>>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-        let before = Self::current(usize::try_from(self.device).unwrap_or_default())?;
+        let before = Self::current(self.device())?;
         self.wait_for(before)?;
         let _back = Back(before);
         self.make_current()?;
@@ -66,9 +66,21 @@ impl Stream {
     /// # Errors
     /// The device's.
     pub fn record(self) -> Result<Event, TchError> {
+        self.record_event(false)
+    }
+
+    /// The same that keeps the time at which the device comes to it, for [`Event::since`].
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn record_time(self) -> Result<Event, TchError> {
+        self.record_event(true)
+    }
+
+    fn record_event(self, keeps_time: bool) -> Result<Event, TchError> {
         let mut event = ptr::null_mut();
         // SAFETY: it writes one pointer through a pointer that lives as long as the call.
-        answered(unsafe { (shim()?.event_new)(self, &raw mut event) })?;
+        answered(unsafe { (shim()?.event_new)(self, i32::from(keeps_time), &raw mut event) })?;
         Ok(Event(event))
     }
 
@@ -80,6 +92,11 @@ impl Stream {
     pub fn uses(self, tensor: &Tensor) -> Result<(), TchError> {
         // SAFETY: the pointer is that of a live tensor, which is only read.
         answered(unsafe { (shim()?.stream_uses)(self, address_of(tensor)) })
+    }
+
+    /// The number of the device that it belongs to.
+    pub fn device(self) -> usize {
+        usize::try_from(self.device).unwrap_or_default()
     }
 
     /// The driver's name of it.
@@ -132,6 +149,17 @@ impl Event {
     pub fn wait(&self) -> Result<(), TchError> {
         // SAFETY: the event is live.
         answered(unsafe { (shim()?.event_wait)(self.0) })
+    }
+
+    /// The device's time from an earlier event to this one. Both keep time, and the device has come to both.
+    ///
+    /// # Errors
+    /// When one of them keeps no time or was not come to; the device's.
+    pub fn since(&self, earlier: &Self) -> Result<Duration, TchError> {
+        let mut milliseconds = 0.0;
+        // SAFETY: both events are live, and one double is written through a pointer that lives as long as the call.
+        answered(unsafe { (shim()?.event_elapsed)(earlier.0, self.0, &raw mut milliseconds) })?;
+        Ok(Duration::try_from_secs_f64(milliseconds / 1000.0).unwrap_or_default())
     }
 }
 

@@ -6,17 +6,22 @@ use std::{
     ops::Range,
     sync::{Arc, mpsc::Receiver},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use easel::{
-    dispatch::ports::{BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared},
+    dispatch::ports::{
+        BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, Line, ModelEvent, ModelReport, PaintOrder, Prepared,
+    },
     domain::GenerationRequest,
 };
 use image::{Rgb, RgbImage};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::shelf::Shelf;
+use super::{
+    clock::{Clock, Place},
+    shelf::Shelf,
+};
 
 /// The step of a canvas at which what its prompt announces goes wrong, from 1.
 const BAD_STEP: u32 = 20;
@@ -50,24 +55,6 @@ impl Default for Costs {
     /// Rows pay: all that fit go together.
     fn default() -> Self {
         Self { step: 0.00001, row: 0.0, decode: 0.0 }
-    }
-}
-
-/// The engine's own clock.
-pub(super) struct Clock {
-    start: Instant,
-    passed: Duration,
-}
-
-impl Default for Clock {
-    fn default() -> Self {
-        Self { start: Instant::now(), passed: Duration::ZERO }
-    }
-}
-
-impl Clock {
-    fn pass(&mut self, seconds: f64) {
-        self.passed += Duration::from_secs_f64(seconds);
     }
 }
 
@@ -150,6 +137,7 @@ impl Engine for FaultyEngine {
     type Canvas = Counter;
     type Frame = Shade;
     type Model = String;
+    type Mark = Place;
 
     fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<String>, EngineError> {
         let prepared = self.shelf.prepare(&request.model);
@@ -202,7 +190,7 @@ impl Engine for FaultyEngine {
         self.tell(Call::Step(prompts(canvases.iter().map(|canvas| &**canvas))));
         let is_gated = self.gate.recv().is_ok();
         let weight: f64 = canvases.iter().map(|canvas| (canvas.rows() * canvas.pixels) as f64 / 4096.0).sum();
-        self.clock.pass(self.costs.step + self.costs.row * weight);
+        self.clock.step(self.costs.step + self.costs.row * weight);
         if !self.has_room_for(canvases.len()) {
             return Err(EngineError::OutOfMemory("too many canvases".to_owned()));
         }
@@ -228,12 +216,16 @@ impl Engine for FaultyEngine {
 
     fn finish(&mut self, canvases: &[&Counter]) -> Result<Vec<Shade>, EngineError> {
         self.tell(Call::Finish(prompts(canvases.iter().copied())));
-        self.clock.pass(self.costs.decode * canvases.len() as f64);
+        self.clock.decode(self.costs.decode * canvases.len() as f64);
         assert!(canvases.iter().all(|canvas| canvas.prompt != "decode panic"));
         Ok(canvases.iter().map(|canvas| Shade { level: canvas.step as u8, gate: self.picture_gate.take() }).collect())
     }
 
     fn now(&self) -> Instant {
-        self.clock.start + self.clock.passed
+        self.clock.now()
+    }
+
+    fn mark(&mut self, line: Line) -> Place {
+        self.clock.place(line)
     }
 }

@@ -1,11 +1,13 @@
 //! The motion, with a real store and an engine that fails on command.
 
 mod admission;
+mod clock;
 mod disk;
 mod endings;
 mod engine;
 mod faults;
 mod flaky;
+mod late;
 mod models;
 mod scheduling;
 mod sharing;
@@ -36,7 +38,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::support::model_info;
-use engine::{Call, Clock, Costs, FaultyEngine};
+use clock::Clock;
+use engine::{Call, Costs, FaultyEngine};
 use flaky::{Disk, FlakyPictures};
 use shelf::{MODELS, Shelf};
 
@@ -53,6 +56,8 @@ struct Setup {
     load_error: Option<EngineError>,
     disk: Disk,
     costs: Costs,
+    /// Calls return before the device is done.
+    is_late: bool,
 }
 
 impl Default for Setup {
@@ -85,6 +90,7 @@ impl Default for Setup {
             load_error: None,
             disk: Disk::default(),
             costs: Costs::default(),
+            is_late: false,
         }
     }
 }
@@ -122,10 +128,10 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _, costs } = setup;
+        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _, costs, is_late } = setup;
         let (dispatcher, workers) = Dispatcher::start(doors, models(), settings, move || {
             let _ = load.recv();
-            let clock = Clock::default();
+            let clock = Clock::new(is_late);
             let engine =
                 FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate, costs, clock };
             load_error.map_or(Ok(engine), Err)

@@ -1,8 +1,9 @@
 //! Pictures that are painted for nobody.
 
+use easel::dispatch::ports::JobStore;
 use serde_json::json;
 
-use super::{Call, Setup, Studio, many_steps};
+use super::{Call, Setup, Studio, many_steps, shelf::MODELS};
 
 fn warm() -> Setup {
     let mut setup = Setup::default();
@@ -41,6 +42,26 @@ async fn a_job_that_comes_while_the_device_warms_up_waits_for_one_call_and_ends_
     studio.end_of(job).await;
     let calls = studio.close().await;
     assert!(!calls.contains(&Call::Step(vec![String::new()])), "what had to make room does not come back: {calls:?}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_warm_up() {
+    let Studio { workers, mut calls, gate, loading, store, folder: _folder, .. } = Studio::gated(warm()).await;
+    let gate = gate.unwrap();
+    drop(loading);
+    let drained = tokio::spawn(workers.drain());
+    let mut steps = 0;
+    while let Some(call) = calls.recv().await {
+        if matches!(call, Call::Step(_)) {
+            // Time enough for the claimer to hear of the drain.
+            store.counts().await.unwrap();
+            steps += 1;
+            gate.send(()).unwrap();
+        }
+    }
+    drained.await.unwrap().unwrap();
+    let all = MODELS.len() * 2 * 4;
+    assert!(steps < all, "{steps} steps of the {all} that it takes to warm up in two steps of 1, 2, 4 and 8 pictures");
 }
 
 #[tokio::test]

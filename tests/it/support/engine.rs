@@ -13,7 +13,8 @@ use std::{
 use easel::{
     diffusion::{Canvas, Frame, StableDiffusion},
     dispatch::ports::{
-        BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, ModelEvent, ModelReport, PaintOrder, Prepared, PromptLookups,
+        BatchKey, Begun, CanvasState, Engine, EngineError, IntoRgb, Line, ModelEvent, ModelReport, PaintOrder, Prepared,
+        PromptLookups,
     },
     domain::GenerationRequest,
 };
@@ -149,6 +150,7 @@ impl Engine for TestEngine {
     type Canvas = TestCanvas;
     type Frame = TestFrame;
     type Model = <StableDiffusion as Engine>::Model;
+    type Mark = Instant;
 
     fn prepare(&mut self, request: &GenerationRequest) -> Result<Prepared<Self::Model>, EngineError> {
         self.engine.prepare(request)
@@ -211,5 +213,9 @@ impl Engine for TestEngine {
 
     fn now(&self) -> Instant {
         self.start + self.keeper.step * self.keeper.counts.steps() as u32
+    }
+
+    fn mark(&mut self, _: Line) -> Instant {
+        self.now()
     }
 }
