@@ -10,7 +10,8 @@ use super::{
     DispatchSettings,
     forecast::{Forecast, Scene},
     shared::lock,
-    step_times::{Mean, StepTimes},
+    shares::Shares,
+    step_times::{Kind, Mean, StepTimes},
     work::Work,
 };
 use crate::domain::JobId;
@@ -42,13 +43,11 @@ struct Foresight {
 struct State {
     times: StepTimes,
     storing: Mean,
-    device: Vec<Work>,
+    device: OnDevice,
     /// Claimed, and on its way to the device.
     coming: Vec<Work>,
-    /// When the device was as it stands here: by its own clock, and by the other.
-    seen: (f64, Instant),
-    /// Seconds that it still had to do then of what stands here as done.
-    behind: f64,
+    /// When it was as it stands here.
+    seen: Instant,
     /// The first of those that wait; `None` while the queue is paused.
     queue: Option<Vec<Work>>,
     /// `queue` is all that waits.
@@ -57,6 +56,19 @@ struct State {
     forecast: Forecast,
     /// What was expected of each job when it came: seconds.
     promised: HashMap<JobId, f64>,
+}
+
+/// What the device holds at a time.
+#[derive(Debug, Default)]
+pub(super) struct OnDevice {
+    /// Its clock, in seconds.
+    pub(super) now: f64,
+    /// Seconds that it has still to do of what stands here as done.
+    pub(super) behind: f64,
+    /// Oldest first.
+    pub(super) work: Vec<Work>,
+    /// How their kinds stand with each other.
+    pub(super) shares: Shares<Kind>,
 }
 
 /// What has come and gone lately.
@@ -95,13 +107,13 @@ impl Traffic {
 impl State {
     /// The device's time now.
     fn now(&self) -> f64 {
-        self.seen.0 + self.seen.1.elapsed().as_secs_f64()
+        self.device.now + self.seen.elapsed().as_secs_f64()
     }
 
     /// What a forecast starts from: the device as it was after its last step. `coming` are the jobs that come this moment.
     fn scene(&self, foresight: &Foresight, coming: u64) -> Scene {
         let queue = self.queue.as_deref().unwrap_or_default();
-        let kinds = self.device.iter().chain(&self.coming).chain(queue).chain(&self.traffic.came).map(|work| &work.kind);
+        let kinds = self.device.work.iter().chain(&self.coming).chain(queue).chain(&self.traffic.came).map(|work| &work.kind);
         let mut costs = HashMap::new();
         for kind in kinds {
             if !costs.contains_key(kind)
@@ -112,8 +124,9 @@ impl State {
         }
         let like = |work: &&Work| costs.contains_key(&work.kind);
         Scene {
-            now: if self.device.is_empty() { self.now() } else { self.seen.0 + self.behind },
-            device: self.device.clone(),
+            now: if self.device.work.is_empty() { self.now() } else { self.device.now + self.device.behind },
+            device: self.device.work.clone(),
+            shares: self.device.shares.clone(),
             queue: self.coming.iter().chain(queue).cloned().collect(),
             newcomers: (self.traffic.came.iter().filter(like).cloned().collect(), self.traffic.share(coming)),
             costs,
@@ -129,10 +142,9 @@ impl Outlook {
         let state = State {
             times: StepTimes::default(),
             storing: Mean::default(),
-            device: Vec::new(),
+            device: OnDevice::default(),
             coming: Vec::new(),
-            seen: (0.0, Instant::now()),
-            behind: 0.0,
+            seen: Instant::now(),
             queue: Some(Vec::new()),
             sees_all: true,
             traffic: Traffic::default(),
@@ -164,11 +176,11 @@ impl Outlook {
         lock(&self.state).storing.note(seconds);
     }
 
-    /// What the device holds at this time of its own clock, when it has been told all that the work says and has done it in so many seconds.
-    pub(super) fn set_device(&self, device: Vec<Work>, (now, behind): (f64, f64)) {
+    /// What the device holds now.
+    pub(super) fn set_device(&self, device: OnDevice) {
         let mut state = lock(&self.state);
-        state.coming.retain(|work| device.iter().all(|there| there.job != work.job));
-        (state.device, state.seen, state.behind) = (device, (now, Instant::now()), behind);
+        state.coming.retain(|work| device.work.iter().all(|there| there.job != work.job));
+        (state.device, state.seen) = (device, Instant::now());
     }
 
     /// What waits, in the order of claiming, or `None` while the queue is paused; `is_all` of it, or only the first.
@@ -177,7 +189,7 @@ impl Outlook {
         if queue.is_none() {
             // When what waits will be done is known to whoever lets the queue go on.
             let State { forecast, device, coming, .. } = &mut *state;
-            forecast.ends.retain(|job, _| device.iter().chain(&*coming).any(|work| work.job == Some(*job)));
+            forecast.ends.retain(|job, _| device.work.iter().chain(&*coming).any(|work| work.job == Some(*job)));
             forecast.next_claim = None;
         }
         (state.queue, state.sees_all) = (queue, is_all);

@@ -1,15 +1,15 @@
 //! How canvases that cannot share a UNet call share the device's time: deficit round robin (Shreedhar and Varghese, 1995), with the
 //! deficits in measured seconds and charged when a call is done, since what it takes is known only then.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
 use super::ports::BatchKey;
 
 /// A batch key that has canvases to move.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Turn {
+pub(super) struct Turn<K = BatchKey> {
     /// The key.
-    pub(super) key: BatchKey,
+    pub(super) key: K,
     /// The calls that it takes to move each of its canvases once: what it may have of the device's time, beside the others'. So keys
     /// whose canvases all fit into one call share the time equally, however large their pictures are; and where a call moves one
     /// canvas, each canvas has an equal share, whichever key it is of.
@@ -17,27 +17,44 @@ pub(super) struct Turn {
 }
 
 /// The seconds that each key is behind its share; less than nothing when it is ahead. Their sum is 0.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Shares(HashMap<BatchKey, f64>);
+#[derive(Debug, Clone)]
+pub(super) struct Shares<K = BatchKey>(HashMap<K, f64>);
 
-impl Shares {
+impl<K> Default for Shares<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Shares<K> {
     /// How far a key is behind. One that has just come is even.
-    pub(super) fn behind(&self, key: &BatchKey) -> f64 {
+    pub(super) fn behind(&self, key: &K) -> f64 {
         self.0.get(key).copied().unwrap_or(0.0)
     }
 
     /// A call for `served` took so long while these keys had canvases to move. What a key that has none any more was owed is forgotten:
     /// nobody saves up time.
-    pub(super) fn settle(&mut self, turns: &[Turn], served: &BatchKey, seconds: f64) {
+    pub(super) fn settle(&mut self, turns: &[Turn<K>], served: &K, seconds: f64) {
         let total: f64 = turns.iter().map(|turn| turn.weight).sum();
-        let due = |turn: &Turn| {
+        let due = |turn: &Turn<K>| {
             let taken = if turn.key == *served { seconds } else { 0.0 };
             (turn.key.clone(), self.behind(&turn.key) + seconds * turn.weight / total - taken)
         };
-        let mut balances: HashMap<BatchKey, f64> = turns.iter().map(due).collect();
-        let mean = balances.values().sum::<f64>() / balances.len().max(1) as f64;
-        balances.values_mut().for_each(|balance| *balance -= mean);
-        self.0 = balances;
+        let balances: Vec<(K, f64)> = turns.iter().map(due).collect();
+        // Summed in the order of the turns: rounding must not decide between equals as it likes.
+        let mean = balances.iter().map(|(_, balance)| balance).sum::<f64>() / balances.len().max(1) as f64;
+        self.0 = balances.into_iter().map(|(key, balance)| (key, balance - mean)).collect();
+    }
+
+    /// The same by what each key stands for; those of one that several stand for together.
+    pub(super) fn by<L: Clone + Eq + Hash>(&self, names: &HashMap<K, L>) -> Shares<L> {
+        let mut balances = HashMap::new();
+        for (key, behind) in &self.0 {
+            if let Some(name) = names.get(key) {
+                *balances.entry(name.clone()).or_insert(0.0) += behind;
+            }
+        }
+        Shares(balances)
     }
 }
 

@@ -17,8 +17,9 @@ use super::{
     guard::{self, Lost},
     loader::{Arrival, Loader},
     models,
-    painting::{Order, Painting},
-    ports::Engine,
+    outlook::OnDevice,
+    painting::{Order, Painting, Slot},
+    ports::{CanvasState, Engine},
     previews::RawPreview,
     running::Phase,
     settle::{Ended, Ending},
@@ -203,9 +204,12 @@ impl<E: Engine> Device<E> {
     /// Tells what the device holds now, and foresees when it will be done, if that may have changed.
     fn tell_outlook(&mut self) {
         let now = self.now();
-        let device: Vec<_> = self.jobs.iter().map(Painting::work).collect();
-        let is_idle = device.is_empty();
-        self.shared.outlook.set_device(device, (now, self.behind()));
+        let canvases =
+            self.jobs.iter().flat_map(|job| job.slots.iter().map(|Slot { canvas, .. }| (canvas.batch_key(), job.kind(canvas))));
+        let shares = self.shares.by(&canvases.collect());
+        let work: Vec<_> = self.jobs.iter().map(Painting::work).collect();
+        let is_idle = work.is_empty();
+        self.shared.outlook.set_device(OnDevice { now, behind: self.behind(), work, shares });
         if is_idle || self.looked_ahead.is_some_and(|then| now - then < LOOK_AHEAD) {
             return;
         }
