@@ -31,7 +31,7 @@ pub struct Metrics {
     pub device_canvases: IntGauge,
     /// Canvases that shared a UNet call.
     pub step_canvases: Histogram,
-    /// Seconds of a UNet call with its scheduler step and the previews after it, by the device's clock.
+    /// Seconds of a UNet call with its scheduler step and the previews after it.
     pub step_seconds: Histogram,
     /// Seconds that a UNet call is expected to take, by model and rows: in the model's own size, of powers of two.
     pub step_estimate_seconds: GaugeVec,

@@ -32,7 +32,8 @@ impl Mark for DeviceMark {
     fn since(&self, earlier: &Self) -> Option<Duration> {
         match (&self.event, &earlier.event) {
             (Some(event), Some(earlier)) => event.since(earlier).ok(),
-            _ => Some(self.told.saturating_duration_since(earlier.told)),
+            (None, None) => Some(self.told.saturating_duration_since(earlier.told)),
+            _ => None,
         }
     }
 }

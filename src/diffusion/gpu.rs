@@ -97,7 +97,8 @@ impl Gpu {
         side.scope(work)
     }
 
-    /// An event behind what the GPU has been told of a line so far; none where whoever tells it something waits until it is done.
+    /// An event behind what the GPU has been told of a line so far. None on a CPU; nor where there is no second stream: there only pictures
+    /// are waited for, and all else counts as done when it has been told.
     pub(super) fn mark(self, line: Line) -> Option<Event> {
         let side = self.side?;
         let steps = Stream::current(side.device()).ok()?;

@@ -65,6 +65,8 @@ pub(super) struct OnDevice {
     pub(super) now: f64,
     /// Seconds that it has still to do of what stands here as done.
     pub(super) behind: f64,
+    /// What the last call took, while pictures that are done have still to go through the VAE before the next; `None` behind that.
+    pub(super) decodes_after: Option<f64>,
     /// Oldest first.
     pub(super) work: Vec<Work>,
     /// How their kinds stand with each other.
@@ -122,9 +124,12 @@ impl State {
                 costs.insert(kind.clone(), expected);
             }
         }
+        let done = self.device.now + self.device.behind;
         let like = |work: &&Work| costs.contains_key(&work.kind);
         Scene {
-            now: if self.device.work.is_empty() { self.now() } else { self.device.now + self.device.behind },
+            now: if self.device.work.is_empty() { self.now().max(done) } else { done },
+            is_between_calls: self.device.behind > 0.0,
+            decodes_after: self.device.decodes_after,
             device: self.device.work.clone(),
             shares: self.device.shares.clone(),
             queue: self.coming.iter().chain(queue).cloned().collect(),

@@ -1,5 +1,6 @@
 //! How canvases that cannot share a UNet call share the device's time: deficit round robin (Shreedhar and Varghese, 1995), with the
-//! deficits in measured seconds and charged when a call is done, since what it takes is known only then.
+//! deficits in measured seconds and charged when a call is done, since what it takes is known only then; on a device that is not waited for
+//! when it is told, by what such calls take.
 
 use std::{collections::HashMap, hash::Hash};
 

@@ -138,6 +138,12 @@ impl StepTimes {
         known.filter(|calls| calls.is_measured())
     }
 
+    /// What the VAE's decoder takes for one picture, if that was measured.
+    pub(super) fn decode(&self, kind: &Kind) -> Option<f64> {
+        let decode = self.kinds.get(&kind.whole())?.costs.decode;
+        (decode.samples > 0).then_some(decode.seconds)
+    }
+
     /// What a call of so many rows of this kind takes at the mean, if one was measured.
     pub(super) fn mean_call(&self, kind: &Kind, rows: usize) -> Option<f64> {
         let whole = self.calls(kind, false)?.seconds(rows)?;

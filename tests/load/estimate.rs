@@ -72,7 +72,8 @@ impl Load {
         body
     }
 
-    /// Clients that go on until all the jobs that count have ended: the last of them must have the company that the first had.
+    /// Clients that go on until all the jobs that count have ended: the last of them must have the company that the first had. The first job of
+    /// each counts for nothing: they come all at once, which is a load of its own.
     async fn closed(self, url: &str, clients: usize, jobs: usize) -> Vec<Errors> {
         let left = Arc::new(AtomicUsize::new(jobs));
         let mut running = JoinSet::new();
@@ -82,7 +83,7 @@ impl Load {
                 let mut errors = Vec::new();
                 for index in (client..).step_by(clients) {
                     let error = paint(&url, &self.job(index)).await;
-                    if index < jobs {
+                    if (clients..clients + jobs).contains(&index) {
                         errors.push(error);
                         left.fetch_sub(1, Ordering::SeqCst);
                     }

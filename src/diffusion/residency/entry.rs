@@ -74,7 +74,8 @@ pub(super) struct Entry<M> {
     pub(super) loaded_in: Duration,
     /// It must leave for a job that waits.
     pub(super) is_leaving: bool,
-    used: u64,
+    /// The number of its last use among all models', or of its coming.
+    pub(super) used: u64,
     last_used: Option<Instant>,
     last_used_at: Option<Timestamp>,
 }

@@ -157,7 +157,12 @@ impl<M: Send + 'static> Residency<M> {
         let place = self.find(name)?;
         let Place::Coming { since } = self.entries[place].state else { return Ok(()) };
         match loaded {
-            Ok(model) => self.settle(place, model, since),
+            Ok(model) => {
+                self.settle(place, model, since);
+                // Until its job begins it must not be the one that was not used for longest.
+                self.uses += 1;
+                self.entries[place].used = self.uses;
+            }
             Err(EngineError::OutOfMemory(problem)) if self.entries.iter().any(Entry::is_here) => {
                 info!(model.name = name, problem, "the device has no room for one model more; others must leave for it");
                 self.seen = Some((self.taken().saturating_sub(1), Instant::now()));

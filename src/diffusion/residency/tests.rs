@@ -201,6 +201,15 @@ fn models_that_nobody_holds_or_waits_for_leave_for_what_is_painted_the_least_rec
 }
 
 #[test]
+fn a_model_that_has_just_come_for_a_job_is_not_the_first_to_leave() {
+    let mut residency = start(&[("a", 4), ("b", 4), ("c", 4)], settings(8)).unwrap();
+    drop(wanted(&mut residency, "b"));
+    load(&mut residency, "c");
+    assert!(residency.evict_idle(&[]));
+    assert_eq!(here(&residency), ["c"], "its job has not begun yet");
+}
+
+#[test]
 fn a_model_that_has_just_been_used_rests_for_a_while_and_leaves_all_the_same() {
     let rest = Duration::from_secs(3600);
     let mut residency = start(&[("a", 4), ("b", 4)], ResidencySettings { rest, ..settings(4) }).unwrap();

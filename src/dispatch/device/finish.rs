@@ -12,15 +12,16 @@ use super::{
 
 impl<E: Engine> Device<E> {
     /// Decodes canvases that have done their last step, the oldest job's first: one, and while others have steps to do as many more as
-    /// take no longer than a step does. So a step waits for one decode or for about as long as it takes itself, and never for more; and of
-    /// canvases that wait for the VAE one goes at each boundary. While nobody has steps to do, all go, unless a job comes. Sends off the
+    /// take no longer than a step does. So a step waits for one decode or for about as long as it takes itself, and never for more (on a GPU it
+    /// has them beside it); and of canvases that wait for the VAE one goes at each boundary. While nobody has steps to do, all go, unless a job comes. Sends off the
     /// jobs that are whole.
     pub(super) fn finish_done(&mut self) -> Result<(), Lost> {
-        let start = self.now();
+        let mut spent = 0.0;
         let others_move = self.jobs.iter().flat_map(|job| &job.slots).any(|slot| !slot.canvas.is_done());
         while let Some(place) = self.jobs.iter().position(waits_for_vae) {
             let took = self.decode_one(place)?;
-            let goes_on = if others_move { self.now() - start + took <= self.last_step } else { self.channels.orders.is_empty() };
+            spent += took;
+            let goes_on = if others_move { spent + took <= self.last_step } else { self.channels.orders.is_empty() };
             if !goes_on {
                 break;
             }
@@ -44,14 +45,14 @@ impl<E: Engine> Device<E> {
         job.times.decode += took;
         let (kind, claim) = (job.work().kind, job.claim.clone());
         drop(slot);
-        self.tell(Piece::Decode(kind), from);
+        let seconds = self.tell(Piece::Decode(kind), from);
         self.shared.doors.metrics.vae_float32_retries_total.inc_by(self.engine.take_float32_retries());
         // Whoever claims for the room that it leaves must know that its models have just been used.
         self.tell_models();
         claim.leave(1);
         self.shared.wake.notify_one();
         self.looked_ahead = None;
-        Ok(took.as_secs_f64())
+        Ok(seconds.unwrap_or(took.as_secs_f64()))
     }
 }
 

@@ -96,7 +96,7 @@ impl<E: Engine> Device<E> {
         }
     }
 
-    /// Seconds of the device's clock.
+    /// Seconds of the device's clock, which is that of this thread. A GPU's own tells only how long things took.
     fn now(&self) -> f64 {
         self.engine.now().saturating_duration_since(self.start).as_secs_f64()
     }
@@ -115,7 +115,7 @@ impl<E: Engine> Device<E> {
             // A cancel that came during the step stops the job here, before the VAE.
             self.drop_stopped();
             self.finish_done()?;
-            self.tell_outlook();
+            self.tell_outlook(None);
             self.shared.doors.metrics.device_canvases.set(self.canvases() as i64);
             self.tell_models();
             self.catch_up();
@@ -140,6 +140,8 @@ impl<E: Engine> Device<E> {
                 }
             }
         } else if self.jobs.is_empty() && (!self.channels.orders.is_empty() || !self.warm_up()?) {
+            // What was done last would otherwise be known when the next job has gone on.
+            self.rest();
             let Some(order) = self.channels.orders.blocking_recv() else { return Ok(false) };
             self.take(order);
         }
@@ -201,15 +203,15 @@ impl<E: Engine> Device<E> {
         }
     }
 
-    /// Tells what the device holds now, and foresees when it will be done, if that may have changed.
-    fn tell_outlook(&mut self) {
+    /// Tells what the device holds now, and foresees when it will be done, if that may have changed. `decodes_after` as in [`OnDevice`].
+    fn tell_outlook(&mut self, decodes_after: Option<f64>) {
         let now = self.now();
         let canvases =
             self.jobs.iter().flat_map(|job| job.slots.iter().map(|Slot { canvas, .. }| (canvas.batch_key(), job.kind(canvas))));
         let shares = self.shares.by(&canvases.collect());
         let work: Vec<_> = self.jobs.iter().map(Painting::work).collect();
         let is_idle = work.is_empty();
-        self.shared.outlook.set_device(OnDevice { now, behind: self.behind(), work, shares });
+        self.shared.outlook.set_device(OnDevice { now, behind: self.behind(), decodes_after, work, shares });
         if is_idle || self.looked_ahead.is_some_and(|then| now - then < LOOK_AHEAD) {
             return;
         }

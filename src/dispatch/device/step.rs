@@ -31,7 +31,7 @@ impl<E: Engine> Device<E> {
         let rows = batch.places.iter().map(|&place| candidates[place].rows).sum();
         let Candidate { kind, is_shallow, .. } = candidates[batch.places[0]].clone();
         // What is done between two calls belongs to the time of a step as well.
-        let seconds = self.tell(Piece::Call(Call { kind, is_shallow, rows, is_whole }), from);
+        let seconds = self.tell(Piece::Call(Call { kind, is_shallow, rows, is_whole, is_rehearsal: false }), from);
         self.last_step = seconds.unwrap_or_else(|| self.now() - start);
         self.shares.settle(&batch.turns, &batch.key, self.last_step);
         self.publish_progress();
@@ -81,7 +81,7 @@ impl<E: Engine> Device<E> {
     }
 
     fn publish_progress(&mut self) {
-        self.tell_outlook();
+        self.tell_outlook(Some(self.last_step));
         for job in self.jobs.iter_mut().filter(|job| job.slots.iter().any(|slot| slot.last_step == self.steps)) {
             let id = job.claim.job();
             if job.fault.is_none()

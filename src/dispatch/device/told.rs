@@ -35,6 +35,8 @@ pub(super) struct Call {
     pub(super) rows: usize,
     /// Whether its time says something of so many rows: it did not have to be repeated or divided.
     pub(super) is_whole: bool,
+    /// Whether it was for nobody.
+    pub(super) is_rehearsal: bool,
 }
 
 impl Piece {
@@ -67,15 +69,28 @@ impl<E: Engine> Device<E> {
         done.iter().for_each(|told| _ = self.settle(told));
     }
 
+    /// Waits until the device has done all, and notes what it has taken.
+    pub(super) fn rest(&mut self) {
+        if !self.told.is_empty() {
+            self.told.iter().for_each(|told| told.to.wait());
+            self.tell_outlook(None);
+            self.catch_up();
+        }
+    }
+
     /// Seconds that the device will probably still take for the UNet calls that it has been told.
     pub(super) fn behind(&self) -> f64 {
-        self.told.iter().filter(|told| !told.to.is_reached()).filter_map(|told| self.expected(&told.piece)).sum()
+        let calls = self.told.iter().filter(|told| matches!(told.piece, Piece::Call(_)) && !told.to.is_reached());
+        calls.filter_map(|told| self.expected(&told.piece)).sum()
     }
 
     /// What such a piece takes, as far as it was measured.
     fn expected(&self, piece: &Piece) -> Option<f64> {
-        let Piece::Call(Call { kind, is_shallow, rows, .. }) = piece else { return None };
-        self.shared.outlook.times(|times| times.calls(kind, *is_shallow)?.seconds(*rows))
+        self.shared.outlook.times(|times| match piece {
+            Piece::Call(Call { kind, is_shallow, rows, .. }) => times.calls(kind, *is_shallow)?.seconds(*rows),
+            Piece::Decode(kind) => times.decode(kind),
+            Piece::Encode { .. } => None,
+        })
     }
 
     /// Adds a piece that is done to what was measured; answers its seconds.
@@ -93,9 +108,11 @@ impl<E: Engine> Device<E> {
     }
 
     /// Of sizes, which clients choose, only the model's own becomes a metric, and of rows the powers of two.
-    fn note_call(&self, Call { kind, is_shallow, rows, is_whole }: &Call, seconds: f64) {
+    fn note_call(&self, Call { kind, is_shallow, rows, is_whole, is_rehearsal }: &Call, seconds: f64) {
         let metrics = &self.shared.doors.metrics;
-        metrics.step_seconds.observe(seconds);
+        if !is_rehearsal {
+            metrics.step_seconds.observe(seconds);
+        }
         if !is_whole {
             return;
         }

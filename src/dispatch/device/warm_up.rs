@@ -121,7 +121,7 @@ impl<E: Engine> Device<E> {
         let model: Arc<str> = order.request.model.as_str().into();
         self.engine.step(&mut canvases.iter_mut().collect::<Vec<_>>())?.into_iter().collect::<Result<(), _>>()?;
         let kind = Kind { model, pixels, cache_interval: 1, fp8_linears: false };
-        self.tell(Piece::Call(Call { kind, is_shallow: false, rows, is_whole: true }), from);
+        self.tell(Piece::Call(Call { kind, is_shallow: false, rows, is_whole: true, is_rehearsal: true }), from);
         Ok(())
     }
 }

@@ -1,8 +1,8 @@
 //! When jobs will be done: the device's next hours, played through in a moment. A pure function of what is on the device, what waits,
 //! and what was measured.
 //!
-//! The rules are those of [`super::batcher`] and of the device's loop, but that pictures of other cache intervals never share a call here;
-//! models that have to come first are not foreseen.
+//! The rules are those of [`super::batcher`] and of the device's loop, but that pictures of one kind always share calls here, whatever the length
+//! of their prompts, and those of other cache intervals never do; models that have to come first are not foreseen.
 
 mod play;
 
@@ -20,8 +20,12 @@ use crate::domain::JobId;
 /// What a forecast starts from.
 #[derive(Debug, Clone)]
 pub(super) struct Scene {
-    /// By the device's clock, in seconds.
+    /// By the device's clock, in seconds: when all is done that stands here as done.
     pub(super) now: f64,
+    /// Who comes now joins at once: the next call has not begun. Else it is being made.
+    pub(super) is_between_calls: bool,
+    /// As [`super::outlook::OnDevice::decodes_after`].
+    pub(super) decodes_after: Option<f64>,
     /// Oldest first.
     pub(super) device: Vec<Work>,
     /// How the kinds on the device stand with each other.

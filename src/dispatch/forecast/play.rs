@@ -69,14 +69,14 @@ pub(super) struct Play<'a> {
 impl<'a> Play<'a> {
     pub(super) fn new(mut scene: Scene, costs: &'a HashMap<Kind, Costs>) -> Self {
         let jobs = std::mem::take(&mut scene.device);
-        // Whoever waits finds the device in the middle of a call.
-        let coming: Vec<Work> = scene.queue.drain(..).collect();
+        let awaited = jobs.len() + scene.queue.len();
+        let coming: Vec<Work> = if scene.is_between_calls { Vec::new() } else { scene.queue.drain(..).collect() };
         Self {
             now: scene.now,
             costs,
             canvases: Vec::new(),
             last_call: 0.0,
-            awaited: jobs.len() + coming.len(),
+            awaited,
             jobs,
             coming,
             arrivals: 0,
@@ -117,7 +117,10 @@ impl<'a> Play<'a> {
         for (job, work) in self.jobs.iter_mut().enumerate() {
             self.canvases.extend(work.begun.drain(..).map(|calls| Canvas { job, calls: f64::from(calls) }));
         }
-        self.decode_done();
+        if let Some(last_call) = self.scene.decodes_after {
+            self.last_call = last_call;
+            self.decode_done();
+        }
     }
 
     /// Claims jobs and begins pictures as far as there is room. `false` when nothing is known of what would begin.
@@ -163,8 +166,8 @@ impl<'a> Play<'a> {
         let moves = |&place: &usize| !self.canvases[place].is_done() && job(place).kind == *kind;
         let mut order: Vec<usize> = (0..self.canvases.len()).filter(moves).collect();
         let seconds = |place: usize| left[self.canvases[place].job] * curve.seconds(job(place).rows).unwrap_or_default();
-        let rank = |place: usize| rank(job(place).turn(), seconds(place));
-        order.sort_by(|&one, &other| rank(one).total_cmp(&rank(other)));
+        let ranks: Vec<f64> = (0..self.canvases.len()).map(|place| rank(job(place).turn(), seconds(place))).collect();
+        order.sort_by(|&one, &other| ranks[one].total_cmp(&ranks[other]));
         let (mut places, rows) = self.scene.limits.fill(&order, |place| (job(place).rows, kind.pixels));
         let best = curve.best(&rows);
         places.truncate(best + 1);

@@ -35,6 +35,8 @@ fn costs(call: impl Fn(usize) -> f64, decode: f64) -> Costs {
 fn scene(device: &[Work], queue: &[Work], costs: &Costs) -> Scene {
     Scene {
         now: 100.0,
+        is_between_calls: false,
+        decodes_after: None,
         device: device.to_vec(),
         shares: Shares::default(),
         queue: queue.iter().cloned().collect(),
@@ -212,8 +214,8 @@ impl Played {
 proptest! {
     #[test]
     fn what_is_foreseen_of_those_that_are_there_is_what_the_batcher_makes_of_them(
-        jobs in prop::collection::vec((0..3_usize, 1..3_usize, prop::collection::vec(1..12_u32, 1..3)), 1..8),
-        (fixed, row, decode) in (0.0..2.0_f64, 0.01..1.0_f64, 0.0..3.0_f64),
+        jobs in prop::collection::vec((0..3_usize, 1..3_usize, prop::collection::vec(0..12_u32, 1..4)), 1..8),
+        (fixed, row, decode, last_call) in (0.0..2.0_f64, 0.01..1.0_f64, 0.0..3.0_f64, 0.0..9.0_f64),
     ) {
         let sides = [64, 96, 128];
         let weight = |side: usize| (side * side) as f64 / 4096.0;
@@ -227,10 +229,11 @@ proptest! {
         let device: Vec<Work> = jobs.into_iter().map(of_kind).collect();
         let mut scene = scene(&device, &[], &Costs::default());
         scene.costs = sides.iter().map(|&side| (kind(side), times.expected(&kind(side)).unwrap())).collect();
-        (scene.max_canvases, scene.storing) = (32, 0.0);
+        (scene.max_canvases, scene.storing, scene.decodes_after) = (32, 0.0, Some(last_call));
         let limits = scene.limits;
         let foreseen = scene.play(None).ends;
-        let mut played = Played { now: 100.0, device, shares: Shares::default(), times, last_call: 0.0, ends: HashMap::new() };
+        let mut played = Played { now: 100.0, device, shares: Shares::default(), times, last_call, ends: HashMap::new() };
+        played.finish();
         while played.ends.len() < foreseen.len() {
             played.call(limits);
             played.finish();
@@ -240,4 +243,13 @@ proptest! {
             prop_assert!((foreseen[job] - end).abs() < 1e-6, "{} and not {end}", foreseen[job]);
         }
     }
+}
+
+#[test]
+fn who_comes_between_two_calls_has_a_part_in_the_next() {
+    let (there, comes) = (begun(64, 10), work(64, 10));
+    let mut scene = scene(std::slice::from_ref(&there), std::slice::from_ref(&comes), &costs(|_| 1.0, 0.0));
+    assert_eq!(ends(scene.clone(), &[&there, &comes]), [Some(10.5), Some(11.5)], "one call is being made");
+    scene.is_between_calls = true;
+    assert_eq!(ends(scene, &[&there, &comes]), [Some(10.5), Some(10.5)]);
 }
