@@ -9,7 +9,7 @@ use crate::{dispatch::ports::Mark, sys::Event};
 pub struct DeviceMark {
     /// When it was made.
     told: Instant,
-    /// `None` where calls return when the device is done.
+    /// `None` where [`Gpu::mark`](super::gpu::Gpu::mark) has none.
     event: Option<Event>,
 }
 

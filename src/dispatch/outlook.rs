@@ -171,9 +171,10 @@ impl Outlook {
         work(&mut lock(&self.state).times)
     }
 
-    /// Whether a job waits, as far as is known.
+    /// Whether a job waits or is on its way to the device, as far as is known.
     pub(super) fn has_waiting(&self) -> bool {
-        lock(&self.state).queue.as_ref().is_some_and(|queue| !queue.is_empty())
+        let state = lock(&self.state);
+        !state.coming.is_empty() || state.queue.as_ref().is_some_and(|queue| !queue.is_empty())
     }
 
     /// Storing a job's pictures took so long.

@@ -42,7 +42,7 @@ struct Load {
 }
 
 const DEMO: Load = Load { warm_up: 24, jobs: 40, period: 1.0, unit: 32, fewer_steps: 1 };
-const OTHER: Load = Load { warm_up: 12, jobs: 20, period: 8.0, unit: 64, fewer_steps: 3 };
+const OTHER: Load = Load { warm_up: 12, jobs: 30, period: 8.0, unit: 64, fewer_steps: 3 };
 
 /// Measures the demo model, or that in the folder.
 pub(crate) async fn run(model: Option<&str>) {

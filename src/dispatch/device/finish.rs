@@ -12,9 +12,9 @@ use super::{
 
 impl<E: Engine> Device<E> {
     /// Decodes canvases that have done their last step, the oldest job's first: one, and while others have steps to do as many more as
-    /// take no longer than a step does. So a step waits for one decode or for about as long as it takes itself, and never for more (on a GPU it
-    /// has them beside it); and of canvases that wait for the VAE one goes at each boundary. While nobody has steps to do, all go, unless a job comes. Sends off the
-    /// jobs that are whole.
+    /// take no longer than a step does. So a step waits for one decode or for about as long as it takes itself, and never for more (on a
+    /// GPU it has them beside it); and of canvases that wait for the VAE one goes at each boundary. While nobody has steps to do, all go,
+    /// unless a job comes. Sends off the jobs that are whole.
     pub(super) fn finish_done(&mut self) -> Result<(), Lost> {
         let mut spent = 0.0;
         let others_move = self.jobs.iter().flat_map(|job| &job.slots).any(|slot| !slot.canvas.is_done());

@@ -140,7 +140,6 @@ impl<E: Engine> Device<E> {
                 }
             }
         } else if self.jobs.is_empty() && (!self.channels.orders.is_empty() || !self.warm_up()?) {
-            // What was done last would otherwise be known when the next job has gone on.
             self.rest();
             let Some(order) = self.channels.orders.blocking_recv() else { return Ok(false) };
             self.take(order);

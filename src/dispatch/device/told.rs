@@ -65,14 +65,22 @@ impl<E: Engine> Device<E> {
         if let Some(before) = calls.nth_back(1) {
             before.to.wait();
         }
-        let done: Vec<_> = self.told.extract_if(.., |told| told.to.is_reached()).collect();
+        let mut done: Vec<_> = self.told.extract_if(.., |told| told.to.is_reached()).collect();
+        // Whoever sees that a call was noted may expect its picture's decode to be known.
+        done.sort_by_key(|told| matches!(told.piece, Piece::Call(_)));
         done.iter().for_each(|told| _ = self.settle(told));
     }
 
-    /// Waits until the device has done all, and notes what it has taken.
+    /// Waits for what the device has still to do while nobody wants anything of it, and notes what that has taken: it would otherwise not be
+    /// known before the next job has gone on.
     pub(super) fn rest(&mut self) {
+        for told in &self.told {
+            if !self.channels.orders.is_empty() || self.shared.outlook.has_waiting() {
+                return;
+            }
+            told.to.wait();
+        }
         if !self.told.is_empty() {
-            self.told.iter().for_each(|told| told.to.wait());
             self.tell_outlook(None);
             self.catch_up();
         }

@@ -22,7 +22,7 @@ use crate::domain::JobId;
 pub(super) struct Scene {
     /// By the device's clock, in seconds: when all is done that stands here as done.
     pub(super) now: f64,
-    /// Who comes now joins at once: the next call has not begun. Else it is being made.
+    /// Who comes now joins at once: the next call has not begun. Else it is being made, or begins before a newcomer has come as far as the device.
     pub(super) is_between_calls: bool,
     /// As [`super::outlook::OnDevice::decodes_after`].
     pub(super) decodes_after: Option<f64>,

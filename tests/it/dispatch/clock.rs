@@ -32,7 +32,12 @@ impl Clock {
     }
 
     pub(super) fn now(&self) -> Instant {
-        self.start + Duration::from_secs_f64(self.times.lock().unwrap().thread)
+        self.start + Duration::from_secs_f64(self.passed())
+    }
+
+    /// Seconds that its thread has done things or waited.
+    pub(super) fn passed(&self) -> f64 {
+        self.times.lock().unwrap().thread
     }
 
     /// The device is told a call.

@@ -3,10 +3,10 @@
 use easel::domain::{Event, JobStatus, Origin};
 use serde_json::json;
 
-use super::{Call, Costs, Setup, Studio, many_steps, submission, until};
+use super::{Call, Clock, Costs, Setup, Studio, many_steps, submission, until};
 
 fn late(costs: Costs) -> Setup {
-    Setup { costs, is_late: true, ..Setup::default() }
+    Setup { costs, clock: Clock::new(true), ..Setup::default() }
 }
 
 fn body(prompt: &str, steps: u32) -> serde_json::Value {
@@ -78,4 +78,23 @@ async fn what_a_device_that_answers_late_has_still_to_do_is_part_of_what_everybo
     let eta = second.eta_seconds.unwrap();
     assert!((6390.0..=6500.0).contains(&eta), "20 steps of 300 s and a decode of 400 s: {eta}");
     studio.end_of(second.job.id).await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_begins_while_the_device_still_decodes_the_one_before() {
+    let mut setup = late(Costs { step: 1.0, row: 0.0, decode: 900.0 });
+    setup.settings.max_canvases = 1;
+    let clock = setup.clock.clone();
+    let mut studio = Studio::closed(setup).await;
+    let first = studio.submit(body("first", 3)).await;
+    let second = studio.submit(body("second", 3)).await;
+    studio.load();
+    studio.step_until(|prompts| prompts == ["second"]).await;
+    assert!(clock.passed() < 10.0, "{} s, and the decode takes 900", clock.passed());
+    studio.open_gate();
+    for job in [first, second] {
+        assert_eq!(studio.end_of(job).await.job.status, JobStatus::Succeeded);
+    }
+    // Nobody wants anything any more.
+    until(async || clock.passed() > 900.0).await;
 }

@@ -56,8 +56,7 @@ struct Setup {
     load_error: Option<EngineError>,
     disk: Disk,
     costs: Costs,
-    /// Calls return before the device is done.
-    is_late: bool,
+    clock: Clock,
 }
 
 impl Default for Setup {
@@ -90,7 +89,7 @@ impl Default for Setup {
             load_error: None,
             disk: Disk::default(),
             costs: Costs::default(),
-            is_late: false,
+            clock: Clock::new(false),
         }
     }
 }
@@ -128,10 +127,9 @@ impl Studio {
         let (call, calls) = unbounded_channel();
         let (gate, gate_in_engine) = mpsc::channel();
         let (loading, load) = mpsc::channel::<()>();
-        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _, costs, is_late } = setup;
+        let Setup { settings, memory, shelf, preview_gate, picture_gate, load_error, disk: _, costs, clock } = setup;
         let (dispatcher, workers) = Dispatcher::start(doors, models(), settings, move || {
             let _ = load.recv();
-            let clock = Clock::new(is_late);
             let engine =
                 FaultyEngine { calls: call, gate: gate_in_engine, memory, shelf, preview_gate, picture_gate, costs, clock };
             load_error.map_or(Ok(engine), Err)
