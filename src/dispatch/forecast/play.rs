@@ -13,8 +13,8 @@ use super::{
 };
 use crate::domain::JobId;
 
-/// Canvases that may be looked at, all calls together, while one call is played after the other. Behind that time jumps from one picture's
-/// last call to the next: until then who shares whose calls hardly changes.
+/// Canvases that may be looked at, all calls together, while one call is played after the other, which takes a millisecond. Behind that time
+/// jumps from one picture's last call to the next: until then who shares whose calls hardly changes.
 const EXACT_LOOKS: usize = 5_000;
 /// The same of all: what is further away than that is not foreseen.
 const MOST_LOOKS: usize = 50_000;
