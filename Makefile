@@ -40,7 +40,7 @@ peers: libtorch reference ## Time the same beside diffusers, compiled or not, an
 	.venv/bin/pip install --quiet --disable-pip-version-check -r benches/peers/requirements.txt
 	.venv/bin/python benches/peers/run.py $(ARGS)
 
-gpu: libtorch reference ## Hold a GPU to diffusers in ten minutes (needs `make libtorch-cuda`; ARGS=--compiled: to torch.compile; ARGS=--dry-run: a CPU)
+gpu: libtorch reference ## Hold a GPU to diffusers in ten minutes (needs `make libtorch-cuda`; ARGS=--compiled: to torch.compile alone; ARGS=--dry-run: a CPU)
 	cargo build --release --locked
 	.venv/bin/python benches/gpu/run.py $(ARGS)
 

@@ -44,11 +44,11 @@ PLAN = [
     Goal("G3 share", "sdxl", 0.45, 25, 40, {"size": 1024, "rows": 16}, way="share"),
     Goal("G6 sdxl", "sdxl", 1.15, 90, 130, LARGE_CROWD, way="closed_loop"),
     Goal("G6 p95 sdxl", "sdxl", 1 / 0.7, 60, 80, LARGE_CROWD, way="whole_requests"),
-    # What a request's fp8_linears bring: no goal names a figure, but less than 1 would be a loss. Last, in what time is left: they may need a
-    # command of their own, with --only.
+    # What a request's fp8_linears bring: no goal names a figure, but less than 1 would be a loss. In what time is left: they may need a command of
+    # their own, with --only.
     Goal("G2 fp8", "sdxl", 1.0, 40, 60, G2, "easel", own="easel fp8"),
     Goal("G3 fp8", "sdxl", 1.0, 50, 80, G3, "easel", own="easel fp8"),
-    # The other command's. Each compiles one shape.
+    # Each compiles one shape: what does not fit behind the others has a command of its own, --compiled.
     Goal("G1 compiled", "sd15", 0.85, 90, 130, G1, COMPILED),
     Goal("G4 compiled", "sd15", 0.85, 90, 150, G4, COMPILED),
     Goal("G2 compiled", "sdxl", 0.9, 150, 250, G2, COMPILED),
@@ -62,7 +62,7 @@ def plan(options):
     if options.only:
         goals = [goal for goal in PLAN if goal.id in options.only]
     else:
-        goals = [goal for goal in PLAN if (goal.peer == COMPILED) == options.compiled]
+        goals = [goal for goal in PLAN if goal.peer == COMPILED or not options.compiled]
     return [tiny(goal) for goal in goals] if options.dry_run else goals
 
 

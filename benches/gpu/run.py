@@ -1,11 +1,11 @@
-"""Measures the GPU's goals, G1 to G7, in two commands of at most ten minutes each, on a machine that may have no network: `run.py --json FILE`.
+"""Measures the GPU's goals, G1 to G7, in one command of at most ten minutes, on a machine that may have no network: `run.py --json FILE`.
 
     python benches/gpu/run.py [--compiled] [--budget SECONDS] [--pack FILE] [--only ID …] [--rounds N] [--json FILE] [--dry-run]
 
-The first holds Easel to eager diffusers and measures serving; the second, with `--compiled`, holds it to torch.compile, which takes minutes for
-each of the five shapes before its first picture. Every goal has its time, and one that does not fit into what is left of the budget is reported
-as not measured, with the reason; `--only "G2 compiled"` measures it by itself. Sides of one goal take turns, A B A B, on the same weights, which
-are made on the spot.
+Easel is held to eager diffusers, then serving is measured, then Easel is held to torch.compile, which takes minutes for each of the five shapes
+before its first picture. Every goal has its time, and one that does not fit into what is left of the budget is reported as not measured, with
+the reason; `--compiled` measures those against torch.compile in the place of all others, `--only "G2 compiled"` one by itself. Sides of one goal
+take turns, A B A B, on the same weights, which are made on the spot.
 
 The machine needs Python with torch 2.11 for CUDA 13 and transformers. The rest is carried: `pack.py` puts it into FILE, and easel then runs
 with the libraries of that torch. `--dry-run` goes through all of it on a CPU with a tiny model, and its
