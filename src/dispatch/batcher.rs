@@ -76,7 +76,7 @@ pub(super) struct Batch {
     pub(super) places: Vec<usize>,
     /// Their key.
     pub(super) key: BatchKey,
-    /// All keys that have canvases, for [`Shares::settle`] when it is known what the step took.
+    /// All keys that have canvases, for [`Shares::settle`] when it is known, or expected, what the step takes.
     pub(super) turns: Vec<Turn>,
 }
 

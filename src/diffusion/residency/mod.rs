@@ -159,7 +159,7 @@ impl<M: Send + 'static> Residency<M> {
         match loaded {
             Ok(model) => {
                 self.settle(place, model, since);
-                // Until its job begins it must not be the one that was not used for longest.
+                // Until its job begins it must not be the one that was not used for longest; used it will be then.
                 self.uses += 1;
                 self.entries[place].used = self.uses;
             }
@@ -187,7 +187,7 @@ impl<M: Send + 'static> Residency<M> {
         }
     }
 
-    /// Notes that a picture has been finished with the model; of no use are those that are painted before any job has wanted it.
+    /// Notes that a picture has been finished with the model. What is painted with it before a job has wanted it is a warm-up and no use.
     pub(super) fn note_use(&mut self, model: ModelId) {
         if self.entries[model.0].was_used() {
             self.touch(model.0);
